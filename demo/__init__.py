@@ -1,0 +1,1 @@
+"""The web page: widgets and wiring over `maskgit_core`. No mathematics lives here."""

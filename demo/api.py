@@ -1,0 +1,228 @@
+"""The page's functions for programs: typed, streaming, independent of the widgets.
+
+Images travel as text: a data URL or plain base64 of a PNG, JPEG, WebP or TIFF file. An uploaded
+file (what `gradio_client.handle_file` sends) is taken as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from gradio.utils import get_upload_folder
+from PIL import Image
+
+from . import edits, handlers
+from .photos import open_photo
+from .settings import NO_CLASS, RequestError
+
+MAX_IMAGE_TEXT = 60_000_000  # characters; 40 MB of a file as base64
+
+
+def read_image(value: Any, name: str) -> Image.Image:
+    """Open an image that a program sent; RequestError names the argument."""
+    if isinstance(value, dict) and value.get("path"):
+        # A caller could name any file of this machine here; only uploads may be read.
+        path = Path(str(value["path"])).resolve()
+        if not path.is_relative_to(Path(get_upload_folder()).resolve()):
+            raise RequestError(f"{name} is not an uploaded file.")
+        return open_photo(path)
+    if not isinstance(value, str) or not value.strip():
+        raise RequestError(f"{name} must be a data URL or the base64 of an image file.")
+    if len(value) > MAX_IMAGE_TEXT:
+        raise RequestError(f"{name} is too large; at most 40 MB are allowed.")
+    text = value.split(",", 1)[1] if value.startswith("data:") and "," in value else value
+    try:
+        return open_photo(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError) as error:
+        if isinstance(error, RequestError):
+            raise RequestError(f"{name}: {error}") from None
+        raise RequestError(f"{name} must be a data URL or the base64 of an image file.") from None
+
+
+def read_mask(value: Any, size: tuple[int, int]) -> np.ndarray:
+    """A mask that a program sent: bool (H, W), True where it is bright (or, with alpha, opaque)."""
+    mask = read_image(value, "mask")
+    grey = mask.convert("L")
+    if mask.mode == "RGBA" and mask.getchannel("A").getextrema()[0] < 255:
+        grey = mask.getchannel("A")
+    if grey.size != size:
+        raise RequestError(
+            f"mask must be as large as the image, {size[0]} x {size[1]} pixels; "
+            f"it is {grey.width} x {grey.height}."
+        )
+    return np.asarray(grey) > 127
+
+
+def _png(image: Image.Image) -> str:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _step(run: dict[str, Any], tokens: np.ndarray, images: list[str]) -> dict[str, Any]:
+    frame = run["frames"][-1] if run["frames"] else None
+    if frame is not None:
+        tokens.reshape(-1)[frame["cells"]] = frame["ids"]
+    return {
+        "step": len(run["frames"]),
+        "num_steps": run["num_steps"],
+        "done": run["result"] is not None,
+        "tokens": tokens.tolist(),
+        "preview": run["result"] or (frame["src"] if frame else None),
+        "images": images,
+        "recipe": run["recipe"],
+    }
+
+
+def _start_tokens(run: dict[str, Any]) -> np.ndarray:
+    shape = (run["count"], run["rows"], run["columns"])
+    tokens = np.full(shape, run["mask_id"], dtype=np.int64)
+    if run["known"] is not None:
+        tokens[:] = np.array(run["known"]).reshape(shape[1:])
+    return tokens
+
+
+def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    def run(*args: Any) -> Iterator[Any]:
+        try:
+            yield from function(*args)
+        except RequestError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return run
+
+
+def add_api(model: Any) -> None:
+    """Add /generate, /inpaint, /classes and /models. Call inside the `gr.Blocks`."""
+    _generate = _plain_errors(lambda *args: _generate_steps(model, *args))
+    _inpaint = _plain_errors(lambda *args: _inpaint_steps(model, *args))
+
+    def generate(
+        classes: list[str],
+        count: int = 1,
+        seed: int = 0,
+        num_steps: int = 12,
+        order: str = "confidence",
+        schedule: str = "cosine",
+        guidance_scale: float = 3.0,
+        guidance_schedule: str = "linear",
+        temperature: float = 1.0,
+        choice_temperature: float = 4.5,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> Iterator[dict]:
+        """Generate images of classes; with several classes the images take turns.
+
+        Yields one object a step: step, num_steps, done, tokens (images x rows x columns; the
+        number of codes where still masked), preview (all images in one WebP data URL), images
+        (PNG data URLs, on the last object only) and recipe.
+        """
+        yield from _generate(
+            classes,
+            count,
+            seed,
+            dict(
+                num_steps=num_steps,
+                order=order,
+                schedule=schedule,
+                guidance_scale=guidance_scale,
+                guidance_schedule=guidance_schedule,
+                temperature=temperature,
+                choice_temperature=choice_temperature,
+                top_k=top_k,
+                top_p=top_p,
+            ),
+        )
+
+    def inpaint(
+        image: str,
+        mask: str,
+        label: str = NO_CLASS,
+        count: int = 1,
+        seed: int = 0,
+        num_steps: int = 12,
+        order: str = "confidence",
+        schedule: str = "cosine",
+        guidance_scale: float = 3.0,
+        guidance_schedule: str = "linear",
+        temperature: float = 1.0,
+        choice_temperature: float = 4.5,
+        top_k: int = 0,
+        top_p: float = 1.0,
+    ) -> Iterator[dict]:
+        """Repaint the bright part of a mask in a photo of any size; all else stays bit-identical.
+
+        image and mask are data URLs or base64 of image files of the same size; label is a class
+        or "No class". Yields the same objects as /generate; images are the size of the photo.
+        """
+        yield from _inpaint(
+            image,
+            mask,
+            label,
+            count,
+            seed,
+            dict(
+                num_steps=num_steps,
+                order=order,
+                schedule=schedule,
+                guidance_scale=guidance_scale,
+                guidance_schedule=guidance_schedule,
+                temperature=temperature,
+                choice_temperature=choice_temperature,
+                top_k=top_k,
+                top_p=top_p,
+            ),
+        )
+
+    def classes() -> list[str]:
+        """Names of the classes, in the order of their numbers."""
+        return list(model.classes)
+
+    def models() -> list[dict]:
+        """The loaded model: its name, classes, pixels and tokens a side, and number of codes."""
+        return [
+            {
+                "name": handlers.model_name(model),
+                "num_classes": len(model.classes),
+                "image_size": int(model.image_size),
+                "grid_size": int(model.grid_size),
+                "codebook_size": int(model.mask_token_id),
+            }
+        ]
+
+    shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+    gr.api(generate, api_name="generate", **shared)
+    gr.api(inpaint, api_name="inpaint", **shared)
+    gr.api(classes, api_name="classes", queue=False)
+    gr.api(models, api_name="models", queue=False)
+
+
+def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:
+    tokens: np.ndarray | None = None
+    for run, results in runs:
+        tokens = _start_tokens(run) if tokens is None else tokens
+        if run["frames"]:
+            yield _step(run, tokens, [_png(result) for result in results])
+
+
+def _generate_steps(
+    model: Any, classes: Any, count: Any, seed: Any, values: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    request = handlers.parse_generate(model, classes, count, seed, values)
+    yield from _stream(handlers.generate_run(model, request))
+
+
+def _inpaint_steps(
+    model: Any, image: Any, mask: Any, label: Any, count: Any, seed: Any, values: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    photo = read_image(image, "image")
+    pixel_mask = read_mask(mask, photo.size)
+    request = edits.parse_edit(model, photo, pixel_mask, label, count, seed, values)
+    yield from _stream(edits.edit_run(model, request))

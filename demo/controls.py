@@ -1,0 +1,124 @@
+"""Widgets that both tabs share: presets, the advanced fold, the seed with its dice, the player."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from .settings import CUSTOM, DEFAULT_PRESET, FIELDS, MAX_SEED, PRESETS, Field
+
+ASSETS = Path(__file__).parent / "assets"
+
+NEW_SEED_JS = f"() => Math.floor(Math.random() * {MAX_SEED + 1})"
+
+
+def asset(name: str) -> str:
+    """Text of a file in `assets`."""
+    return (ASSETS / name).read_text(encoding="utf-8")
+
+
+def player(elem_id: str, empty_text: str) -> gr.HTML:
+    """The player: draws a run (see `frames`) and plays it without asking the server."""
+    return gr.HTML(
+        value=None,
+        html_template=asset("player.html"),
+        css_template=asset("player.css"),
+        js_on_load=asset("player.js"),
+        apply_default_css=False,
+        elem_id=elem_id,
+        empty_text=empty_text,
+    )
+
+
+def codebook_holder() -> gr.HTML:
+    """An unseen element that hands the codebook's colours to every player."""
+    return gr.HTML(
+        value=None,
+        html_template="<span></span>",
+        js_on_load=asset("codebook.js"),
+        visible="hidden",
+        elem_id="codebook",
+    )
+
+
+def _widget(field: Field, value: Any, prefix: str) -> gr.components.Component:
+    elem_id = f"{prefix}-{field.name}"
+    if field.choices:
+        return gr.Dropdown(
+            [(word.capitalize(), word) for word in field.choices],
+            value=value,
+            label=field.label,
+            info=field.info,
+            elem_id=elem_id,
+        )
+    return gr.Slider(
+        field.low,
+        field.high,
+        value=value,
+        step=field.step,
+        label=field.label,
+        info=field.info,
+        elem_id=elem_id,
+        buttons=[],
+    )
+
+
+def preset_radio(prefix: str) -> gr.Radio:
+    """Presets by name; `Custom` is what the fold below may make of them."""
+    return gr.Radio(
+        [*PRESETS, CUSTOM],
+        value=DEFAULT_PRESET,
+        label="Preset",
+        elem_id=f"{prefix}-preset",
+        elem_classes="presets",
+    )
+
+
+def advanced_fold(prefix: str, preset: gr.Radio) -> list[gr.components.Component]:
+    """The fold with every sampling setting, in the order of `FIELDS`, tied to the preset.
+
+    The tie runs in the browser: choosing a preset fills the fold, changing the fold names the
+    preset that it equals.
+    """
+    with gr.Accordion("Advanced", open=False, elem_id=f"{prefix}-advanced"):
+        widgets = [_widget(f, PRESETS[DEFAULT_PRESET][f.name], prefix) for f in FIELDS]
+    table = json.dumps({name: [values[f.name] for f in FIELDS] for name, values in PRESETS.items()})
+    preset.input(
+        None,
+        [preset, *widgets],
+        widgets,
+        js=f"(name, ...now) => ({table})[name] || now",
+        api_visibility="private",
+    )
+    gr.on(
+        [widget.input for widget in widgets],
+        None,
+        widgets,
+        preset,
+        js=f"""(...now) => {{
+            const same = (values) => values.every((value, i) => value === now[i]);
+            const found = Object.entries({table}).find(([, values]) => same(values));
+            return found ? found[0] : "{CUSTOM}";
+        }}""",
+        api_visibility="private",
+    )
+    return widgets
+
+
+def seed_row(prefix: str, value: int = 1) -> gr.Number:
+    """A seed and a button that rolls another."""
+    with gr.Row(elem_classes="seed-row"):
+        seed = gr.Number(
+            value, label="Seed", precision=0, elem_id=f"{prefix}-seed", min_width=120, scale=3
+        )
+        dice = gr.Button("New seed", min_width=100, scale=1, elem_id=f"{prefix}-dice")
+    dice.click(None, None, seed, js=NEW_SEED_JS, api_visibility="private")
+    return seed
+
+
+def field_values(values: tuple[Any, ...] | list[Any]) -> dict[str, Any]:
+    """Name the values that the fold's widgets sent."""
+    return {field.name: value for field, value in zip(FIELDS, values, strict=True)}

@@ -1,0 +1,226 @@
+"""Check a request for an edit, call the pipeline, hand plain data on. No widgets."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskgit_core.config import SamplingConfig
+from maskgit_core.editing import EditPlan
+from maskgit_core.images import flatten_alpha
+
+from . import frames, handlers
+from .settings import (
+    NO_CLASS,
+    RequestError,
+    build_config,
+    match_class,
+    parse_number,
+    parse_seed,
+    shown_values,
+)
+
+MAX_VARIATIONS = 4
+PREVIEW_SIDE = 384
+DIRECTIONS = ("left", "right", "up", "down")
+
+
+@dataclass(frozen=True)
+class EditRequest:
+    """A checked request for a repaint.
+
+    Args:
+        plan: the photo, what is repainted, and the square that the model sees.
+        label: class index, or None to leave it open.
+        count: variations; variation i uses seed + i.
+        seed: first seed.
+        config: how to decode.
+    """
+
+    plan: EditPlan
+    label: int | None
+    count: int
+    seed: int
+    config: SamplingConfig
+
+
+def parse_label(model: Any, class_name: Any) -> int | None:
+    """Class index, or None where the class is left open; RequestError for an unknown one."""
+    if class_name in (None, "", NO_CLASS):
+        return None
+    return match_class(class_name, list(model.classes))
+
+
+def parse_edit(
+    model: Any,
+    photo: Image.Image | None,
+    pixel_mask: np.ndarray | None,
+    class_name: Any,
+    count: Any,
+    seed: Any,
+    values: Mapping[str, Any],
+) -> EditRequest:
+    """Check a request to repaint a marked part of a photo.
+
+    Args:
+        model: a `MaskGIT`.
+        photo: RGB or RGBA, any size.
+        pixel_mask: bool (H, W) of the photo's size, True = repaint.
+        class_name: a class, or `NO_CLASS`.
+        count, seed: variations and first seed, as typed.
+        values: sampling settings as shown.
+
+    Raises:
+        RequestError: one sentence that says what to change.
+    """
+    if photo is None:
+        raise RequestError("Open a photo first, or pick one of the examples.")
+    if pixel_mask is None or not pixel_mask.any():
+        raise RequestError("Paint over the part that should change first.")
+    plan = model.plan_inpaint(photo, pixel_mask)
+    return _request(model, plan, class_name, count, seed, values)
+
+
+def parse_extend(
+    model: Any,
+    photo: Image.Image | None,
+    directions: list[str],
+    amount: Any,
+    class_name: Any,
+    count: Any,
+    seed: Any,
+    values: Mapping[str, Any],
+) -> EditRequest:
+    """Check a request to carry a photo on beyond its edges.
+
+    Args:
+        model: a `MaskGIT`.
+        photo: RGB or RGBA, any size.
+        directions: some of `DIRECTIONS`.
+        amount: per cent of the photo's width or height added on each chosen side, 10 to 100.
+        class_name, count, seed, values: as in `parse_edit`.
+
+    Raises:
+        RequestError: one sentence that says what to change.
+    """
+    if photo is None:
+        raise RequestError("Open a photo first, or pick one of the examples.")
+    chosen = [str(word).lower() for word in directions or []]
+    if not chosen or any(word not in DIRECTIONS for word in chosen):
+        raise RequestError("Choose at least one side to extend: left, right, up or down.")
+    share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
+    try:
+        plan = model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
+    except ValueError as error:
+        raise RequestError(f"This photo cannot be extended so far: {error}.") from None
+    return _request(model, plan, class_name, count, seed, values)
+
+
+def _request(
+    model: Any, plan: EditPlan, class_name: Any, count: Any, seed: Any, values: Mapping[str, Any]
+) -> EditRequest:
+    return EditRequest(
+        plan,
+        parse_label(model, class_name),
+        int(parse_number("Variations", count, 1, MAX_VARIATIONS, whole=True)),
+        parse_seed(seed),
+        build_config(values),
+    )
+
+
+def edit_recipe(model: Any, request: EditRequest) -> dict[str, Any]:
+    """The settings of the edit as plain data; the photo and the mask are not in it."""
+    return {
+        "task": "edit",
+        "model": handlers.model_name(model),
+        "class": NO_CLASS if request.label is None else model.classes[request.label],
+        "count": request.count,
+        "seed": request.seed,
+        **shown_values(request.config),
+    }
+
+
+def square_preview(image: Image.Image, plan: EditPlan) -> Image.Image:
+    """The part of an image of the photo's size that the model sees, at most `PREVIEW_SIDE`."""
+    square = flatten_alpha(image.crop(plan.box))
+    side = min(PREVIEW_SIDE, max(square.size))
+    return square.resize((side, side), Image.Resampling.LANCZOS)
+
+
+def mask_preview(model: Any, plan: EditPlan) -> dict[str, Any]:
+    """A run without steps: the photo, and which cells an edit would decide."""
+    unknown = handlers.as_array(plan.token_mask)
+    tokens = handlers.as_array(model.encode(plan.blanked))[0]
+    known = np.where(unknown, int(model.mask_token_id), tokens)
+    share = float(unknown.mean())
+    return frames.run_head(
+        run=handlers.new_run_name(),
+        kind="preview",
+        model_name=handlers.model_name(model),
+        grid=unknown.shape,
+        captions=[f"{int(unknown.sum())} of {unknown.size} cells will be decided anew"],
+        plan=[share],
+        mask_token_id=model.mask_token_id,
+        base=frames.preview_url(square_preview(plan.image, plan), PREVIEW_SIDE),
+        known=known,
+    )
+
+
+def preview_edit(model: Any, photo: Image.Image, pixel_mask: np.ndarray) -> dict[str, Any]:
+    """`mask_preview` of a mask that is still being painted."""
+    plan = model.plan_inpaint(photo, pixel_mask)
+    return mask_preview(model, plan)
+
+
+def edit_run(
+    model: Any, request: EditRequest
+) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
+    """Decode an edit, all variations side by side.
+
+    Yields:
+        The run (see `frames`), one more frame a step, and the finished photos at their own size:
+        an empty list until the last time.
+
+    Raises:
+        RequestError: the run exceeded the time limit.
+    """
+    started = time.monotonic()
+    plan = request.plan
+    run = _edit_head(model, request)
+    yield run, []
+    tokens = None
+    for step in model.edit_steps(plan, request.label, request.config, request.seed, request.count):
+        tokens = step.tokens
+        run = frames.add_frame(run, handlers.frame_of(model, step))
+        yield run, []
+        handlers.check_time(started)
+    results = [model.finish(plan, tokens[i : i + 1]) for i in range(request.count)]
+    shown = np.stack([np.asarray(square_preview(image, plan)) for image in results])
+    yield frames.finish(run, shown, time.monotonic() - started), results
+
+
+def _edit_head(model: Any, request: EditRequest) -> dict[str, Any]:
+    preview = mask_preview(model, request.plan)
+    unknown = int(handlers.as_array(request.plan.token_mask).sum())
+    shares = handlers.plan_shares(
+        request.config.schedule,
+        unknown,
+        preview["rows"] * preview["columns"],
+        request.config.num_steps,
+    )
+    captions = [f"Variation {i + 1}, seed {request.seed + i}" for i in range(request.count)]
+    return {
+        **preview,
+        "kind": "edit",
+        "count": request.count,
+        "captions": captions,
+        "sheet_columns": frames.sheet_columns(request.count),
+        "plan": [round(share, 4) for share in shares],
+        "num_steps": len(shares) - 1,
+        "recipe": edit_recipe(model, request),
+    }

@@ -1,0 +1,54 @@
+"""The result that is on the page before the first click, made once by the model itself."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from . import frames, handlers
+from .settings import PRESETS
+
+EXAMPLE_SEED = 7
+
+
+def example_classes(classes: list[str]) -> list[str]:
+    """Up to four classes spread over the list; the page opens with them chosen."""
+    return list(dict.fromkeys(classes[i * len(classes) // 4] for i in range(4)))
+
+
+class FirstResult:
+    """A finished run and the codebook's picture, made on first use and kept.
+
+    Args:
+        model: a `MaskGIT`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._lock = threading.Lock()
+        self._run: dict[str, Any] | None = None
+        self._codebook: dict[str, Any] | None = None
+
+    def run(self) -> dict[str, Any]:
+        """Four images of classes spread over the list, as `handlers.generate_run` ends."""
+        with self._lock:
+            if self._run is None:
+                chosen = example_classes(list(self._model.classes))
+                request = handlers.parse_generate(
+                    self._model, chosen, 4, EXAMPLE_SEED, PRESETS["Balanced"]
+                )
+                for run, _ in handlers.generate_run(self._model, request):
+                    self._run = run
+            return self._run or {}
+
+    def codebook(self) -> dict[str, Any]:
+        """Colours and decoded patches of all codes."""
+        with self._lock:
+            if self._codebook is None:
+                patches = handlers.as_array(self._model.codebook_patches())
+                self._codebook = frames.codebook_payload(handlers.model_name(self._model), patches)
+            return self._codebook
+
+    def warm_up(self) -> None:
+        """Make both now, in a thread of its own, so that the first visitor need not wait."""
+        threading.Thread(target=lambda: (self.codebook(), self.run()), daemon=True).start()

@@ -1,0 +1,165 @@
+"""Check a request for new images, call the pipeline, hand plain data on. No widgets.
+
+Every generator yields runs as `frames` describes them: the same dict with one more frame a step.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskgit_core.config import SamplingConfig
+from maskgit_core.schedules import reveal_counts
+
+from . import frames, render
+from .settings import (
+    MAX_IMAGES,
+    RequestError,
+    build_config,
+    match_class,
+    parse_count,
+    parse_seed,
+    shown_values,
+)
+
+MAX_RUN_SECONDS = 600.0  # nobody waits longer; a forgotten run must not hold the queue
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """A checked request for new images.
+
+    Args:
+        labels: one class index per image.
+        seed: image i uses seed + i.
+        config: how to decode.
+    """
+
+    labels: tuple[int, ...]
+    seed: int
+    config: SamplingConfig
+
+
+def new_run_name() -> str:
+    """A name that no other run has."""
+    return secrets.token_hex(6)
+
+
+def model_name(model: Any) -> str:
+    """What the page and recipes call the model."""
+    return str(getattr(model, "name", None) or "model")
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A tensor or array as a numpy array on the CPU."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
+def parse_generate(
+    model: Any, classes: Sequence[Any] | Any, count: Any, seed: Any, values: Mapping[str, Any]
+) -> GenerateRequest:
+    """Check a request for new images; with several classes the images take turns.
+
+    Raises:
+        RequestError: one sentence that says what to change.
+    """
+    if classes is None or isinstance(classes, str | int):
+        classes = [] if classes in (None, "") else [classes]
+    if not classes:
+        raise RequestError("Choose at least one class first.")
+    number = parse_count(count)
+    # A caller may repeat a class a hundred thousand times; only as many as images are looked at.
+    indices = [match_class(name, list(model.classes)) for name in list(classes)[:MAX_IMAGES]]
+    labels = tuple(indices[i % len(indices)] for i in range(number))
+    return GenerateRequest(labels, parse_seed(seed), build_config(values))
+
+
+def plan_shares(schedule: str, unknown: int, total: int, num_steps: int) -> list[float]:
+    """Share of all cells still masked before the first step and after each step."""
+    left = unknown
+    shares = [left / total]
+    for count in reveal_counts(schedule, unknown, num_steps):
+        left -= count
+        shares.append(left / total)
+    return shares
+
+
+def frame_of(model: Any, step: Any) -> dict[str, Any]:
+    """One frame of a run from one `StepState`."""
+    return frames.step_frame(
+        as_array(step.tokens),
+        as_array(step.newly_revealed),
+        as_array(step.confidence),
+        as_array(model.decode_partial(step.tokens)),
+        int(model.mask_token_id),
+        (as_array(step.alternative_ids), as_array(step.alternative_probs)),
+    )
+
+
+def check_time(started: float) -> None:
+    """Raise RequestError once a run has taken `MAX_RUN_SECONDS`."""
+    if time.monotonic() - started > MAX_RUN_SECONDS:
+        raise RequestError("This run took too long and was stopped. Ask for fewer images or steps.")
+
+
+def generate_recipe(model: Any, request: GenerateRequest) -> dict[str, Any]:
+    """The settings that make the same images again, as plain data."""
+    unique = list(dict.fromkeys(request.labels))
+    turns = [unique[i % len(unique)] for i in range(len(request.labels))]
+    named = unique if turns == list(request.labels) else request.labels
+    return {
+        "task": "generate",
+        "model": model_name(model),
+        "classes": [model.classes[label] for label in named],
+        "count": len(request.labels),
+        "seed": request.seed,
+        **shown_values(request.config),
+    }
+
+
+def generate_run(
+    model: Any, request: GenerateRequest
+) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
+    """Decode new images.
+
+    Yields:
+        The run, empty at once and then one more frame a step, and the finished images: an empty
+        list until the last time.
+
+    Raises:
+        RequestError: the run exceeded `MAX_RUN_SECONDS`.
+    """
+    started = time.monotonic()
+    side = int(model.grid_size)
+    total = side * side
+    run = frames.run_head(
+        run=new_run_name(),
+        kind="generate",
+        model_name=model_name(model),
+        grid=(side, side),
+        captions=[
+            f"{model.classes[label]}, seed {request.seed + i}"
+            for i, label in enumerate(request.labels)
+        ],
+        plan=plan_shares(request.config.schedule, total, total, request.config.num_steps),
+        mask_token_id=model.mask_token_id,
+        recipe=generate_recipe(model, request),
+    )
+    yield run, []
+    tokens = None
+    for step in model.generate_steps(
+        labels=list(request.labels), config=request.config, seed=request.seed
+    ):
+        tokens = step.tokens
+        run = frames.add_frame(run, frame_of(model, step))
+        yield run, []
+        check_time(started)
+    images = render.to_uint8(as_array(model.decode(tokens)))
+    run = frames.finish(run, images, time.monotonic() - started)
+    yield run, [Image.fromarray(image) for image in images]

@@ -1,0 +1,124 @@
+"""Settings that come from outside, as a link or as a recipe file. Nothing in them is trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from .settings import (
+    DEFAULT_PRESET,
+    FIELD,
+    FIELDS,
+    MAX_IMAGES,
+    PRESETS,
+    RequestError,
+    match_class,
+    parse_count,
+    parse_field,
+    parse_seed,
+)
+
+MAX_RECIPE_BYTES = 100_000
+_KNOWN_KEYS = {"task", "model", "classes", "count", "seed", *FIELD}
+
+
+def _nearest(name: str, text: str) -> Any:
+    """The allowed value nearest to a text, or the usual one where it makes no sense."""
+    field = FIELD[name]
+    usual = PRESETS[DEFAULT_PRESET][name]
+    if field.choices:
+        return text if text in field.choices else usual
+    try:
+        number = min(max(float(text), field.low), field.high)
+        return parse_field(name, int(number) if field.whole else number)
+    except (ValueError, OverflowError):  # RequestError is one
+        return usual
+
+
+def settings_from_link(
+    classes: list[str], parameters: Iterable[tuple[str, str]]
+) -> dict[str, Any] | None:
+    """Read the settings in a link: clamped, unknown ones left out, never an error.
+
+    Args:
+        classes: names that the model knows.
+        parameters: key and text of every part of the query, in order.
+
+    Returns:
+        classes, count, seed and every sampling setting; a key is missing where the link says
+        nothing about it. None where the link holds no settings at all.
+    """
+    found: dict[str, Any] = {}
+    names: list[str] = []
+    for key, text in list(parameters)[:200]:
+        if key == "class" and len(names) < MAX_IMAGES:
+            try:
+                name = classes[match_class(text, classes)]
+            except RequestError:
+                continue
+            if name not in names:
+                names.append(name)
+        elif key == "images":
+            found["count"] = _clamped_whole(text, 1, MAX_IMAGES)
+        elif key == "seed":
+            try:
+                found["seed"] = parse_seed(text)
+            except RequestError:
+                continue
+        elif key in FIELD:
+            found[key] = _nearest(key, text)
+    if names:
+        found["classes"] = names
+    if not found:
+        return None
+    # A link leaves out what is as usual.
+    return {**PRESETS[DEFAULT_PRESET], **{k: v for k, v in found.items() if v is not None}}
+
+
+def _clamped_whole(text: str, low: int, high: int) -> int | None:
+    try:
+        return int(min(max(float(text), low), high))
+    except (ValueError, OverflowError):
+        return None
+
+
+def settings_from_recipe(classes: list[str], text: str | bytes) -> dict[str, Any]:
+    """Read a recipe file.
+
+    Args:
+        classes: names that the model knows.
+        text: the JSON.
+
+    Returns:
+        classes, count, seed, every sampling setting, and `model`, the name it was made with.
+
+    Raises:
+        RequestError: no recipe, or something in it that this page cannot do; one sentence.
+    """
+    if len(text) > MAX_RECIPE_BYTES:
+        raise RequestError("This file is too large for a recipe.")
+    try:
+        recipe = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RequestError("This file is no recipe: it is not JSON.") from None
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("classes"), list):
+        raise RequestError("This file is no recipe of images: it names no classes.")
+    for key in recipe:
+        if key not in _KNOWN_KEYS:
+            raise RequestError(
+                f"This recipe has a setting {str(key)[:30]!r} that is not known here."
+            )
+    names = [classes[match_class(name, classes)] for name in recipe["classes"][:MAX_IMAGES]]
+    return {
+        "classes": list(dict.fromkeys(names)),
+        "count": parse_count(recipe.get("count", 1)),
+        "seed": parse_seed(recipe.get("seed", 0)),
+        "model": str(recipe.get("model", ""))[:100],
+        **{
+            field.name: parse_field(
+                field.name, recipe.get(field.name, PRESETS[DEFAULT_PRESET][field.name])
+            )
+            for field in FIELDS
+        },
+    }

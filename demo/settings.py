@@ -1,0 +1,240 @@
+"""What a visitor may set: presets, limits, one sentence each, and how text becomes a setting.
+
+One table feeds the widgets, the link, the recipe and the checks, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from maskgit_core.config import GUIDANCE_SCHEDULES, ORDERS, SCHEDULES, SamplingConfig
+
+MAX_IMAGES = 16
+MAX_STEPS = 64
+MAX_SEED = 2**31 - 1  # stays exact as a number in a browser, with room for seed + image index
+NO_CLASS = "No class"
+
+
+class RequestError(ValueError):
+    """A request that cannot be run; its message is one sentence for the visitor."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One sampling setting as the page shows it.
+
+    Args:
+        name: name in `SamplingConfig` and in links.
+        label: what the page calls it.
+        info: one sentence on what it does.
+        low, high, step: bounds of a number; unused for a choice.
+        choices: the allowed words; empty for a number.
+        off: the shown number that means "switched off" (None in `SamplingConfig`).
+    """
+
+    name: str
+    label: str
+    info: str
+    low: float = 0.0
+    high: float = 0.0
+    step: float = 1.0
+    choices: tuple[str, ...] = ()
+    off: float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the number must be a whole one."""
+        return not self.choices and float(self.step).is_integer() and float(self.low).is_integer()
+
+
+FIELDS = (
+    Field(
+        "num_steps",
+        "Steps",
+        "How many rounds the model takes. More rounds decide fewer cells at a time.",
+        1,
+        MAX_STEPS,
+    ),
+    Field(
+        "order",
+        "Order",
+        "Which cells are decided first: the surest ones, an even spread, at random, or row by row.",
+        choices=ORDERS,
+    ),
+    Field(
+        "schedule",
+        "Schedule",
+        "How many cells each step decides. Cosine starts slowly and finishes fast.",
+        choices=SCHEDULES,
+    ),
+    Field(
+        "guidance_scale",
+        "Guidance",
+        "How hard the class pulls. 1 is off; higher is clearer and less varied.",
+        0,
+        10,
+        0.1,
+    ),
+    Field(
+        "guidance_schedule",
+        "Guidance growth",
+        "How the pull of the class grows over the steps.",
+        choices=GUIDANCE_SCHEDULES,
+    ),
+    Field(
+        "temperature",
+        "Temperature",
+        "How freely each cell is drawn. 0 always takes the likeliest code.",
+        0,
+        2,
+        0.05,
+    ),
+    Field(
+        "choice_temperature",
+        "Choice temperature",
+        "How much chance decides which cells count as sure. Only for the confidence order.",
+        0,
+        20,
+        0.1,
+    ),
+    Field(
+        "top_k",
+        "Top k",
+        "Draw only from this many of the likeliest codes. 0 is off.",
+        0,
+        1024,
+        1,
+        off=0,
+    ),
+    Field(
+        "top_p",
+        "Top p",
+        "Draw only from the likeliest codes that together hold this share. 1 is off.",
+        0.05,
+        1,
+        0.01,
+        off=1,
+    ),
+)
+FIELD = {field.name: field for field in FIELDS}
+
+CUSTOM = "Custom"
+_BALANCED = {
+    "num_steps": 12,
+    "order": "confidence",
+    "schedule": "cosine",
+    "guidance_scale": 3.0,
+    "guidance_schedule": "linear",
+    "temperature": 1.0,
+    "choice_temperature": 4.5,
+    "top_k": 0,
+    "top_p": 1.0,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "Fast": {**_BALANCED, "num_steps": 6, "guidance_schedule": "constant"},
+    "Balanced": _BALANCED,
+    "Best": {**_BALANCED, "num_steps": 32, "order": "halton", "schedule": "arccos"},
+}
+DEFAULT_PRESET = "Balanced"
+
+
+def preset_of(values: Mapping[str, Any]) -> str:
+    """Name of the preset that equals the shown values, or `Custom`."""
+    for name, preset in PRESETS.items():
+        if all(values.get(key) == value for key, value in preset.items()):
+            return name
+    return CUSTOM
+
+
+def parse_number(label: str, value: Any, low: float, high: float, *, whole: bool) -> float | int:
+    """Read a number that came from a widget, a link or the API.
+
+    Args:
+        label: what the visitor calls it, for the message.
+        value: a number or its text.
+        low, high: allowed bounds, both included.
+        whole: whether only whole numbers are allowed.
+
+    Raises:
+        RequestError: not a number, not whole, or out of bounds.
+    """
+    kind = "a whole number" if whole else "a number"
+    sentence = f"{label} must be {kind} from {low:g} to {high:g}."
+    if high > 999_999:
+        sentence = f"{label} must be {kind} from {low:,.0f} to {high:,.0f}."
+    if isinstance(value, bool) or value is None:
+        raise RequestError(sentence)
+    try:
+        # An int goes through untouched: a float would round a long seed before the check.
+        number = value if isinstance(value, int) else float(str(value).strip())
+    except (ValueError, OverflowError):
+        raise RequestError(f"{sentence} {str(value)[:30]!r} is not one.") from None
+    if not math.isfinite(number) or not low <= number <= high:
+        raise RequestError(f"{sentence} You asked for {str(value)[:30]}.")
+    if whole and number != int(number):
+        raise RequestError(f"{sentence} You asked for {str(value)[:30]}.")
+    return int(number) if whole else float(number)
+
+
+def parse_seed(value: Any) -> int:
+    """Read a seed, 0 to `MAX_SEED`; RequestError otherwise."""
+    return int(parse_number("Seed", value, 0, MAX_SEED, whole=True))
+
+
+def parse_count(value: Any) -> int:
+    """Read the number of images, 1 to `MAX_IMAGES`; RequestError otherwise."""
+    return int(parse_number("Images", value, 1, MAX_IMAGES, whole=True))
+
+
+def parse_field(name: str, value: Any) -> Any:
+    """Read one sampling setting as shown on the page; RequestError if it is not allowed."""
+    field = FIELD[name]
+    if not field.choices:
+        return parse_number(field.label, value, field.low, field.high, whole=field.whole)
+    if value not in field.choices:
+        allowed = ", ".join(field.choices)
+        raise RequestError(f"{field.label} must be one of {allowed}; {str(value)[:30]!r} is not.")
+    return value
+
+
+def build_config(values: Mapping[str, Any]) -> SamplingConfig:
+    """Turn shown values into a `SamplingConfig`; what is missing keeps the balanced preset.
+
+    Raises:
+        RequestError: an unknown name or a value that is not allowed.
+    """
+    for name in values:
+        if name not in FIELD:
+            raise RequestError(f"{str(name)[:30]!r} is no setting; known are {', '.join(FIELD)}.")
+    parsed = {name: parse_field(name, value) for name, value in {**_BALANCED, **values}.items()}
+    for name, value in parsed.items():
+        if FIELD[name].off is not None and value == FIELD[name].off:
+            parsed[name] = None
+    return SamplingConfig(**parsed)
+
+
+def shown_values(config: SamplingConfig) -> dict[str, Any]:
+    """The inverse of `build_config`: what the widgets show for a configuration."""
+    values = {name: getattr(config, name) for name in FIELD}
+    return {name: FIELD[name].off if value is None else value for name, value in values.items()}
+
+
+def match_class(name: Any, classes: list[str]) -> int:
+    """Index of a class given by its name (any case) or its number.
+
+    Raises:
+        RequestError: no such class; the sentence lists some that exist.
+    """
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(classes):
+        return name
+    text = str(name).strip()
+    if text in classes:
+        return classes.index(text)
+    folded = [known.casefold() for known in classes]
+    if text.casefold() in folded:
+        return folded.index(text.casefold())
+    some = ", ".join(classes[:12]) + (", and more" if len(classes) > 12 else "")
+    raise RequestError(f"There is no class {text[:40]!r}. This model knows {some}.")

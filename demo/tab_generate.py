@@ -1,0 +1,255 @@
+"""The Generate tab: choose classes, watch images appear, keep them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import exports, handlers, recipes
+from .controls import advanced_fold, asset, field_values, player, preset_radio, seed_row
+from .example import EXAMPLE_SEED, example_classes
+from .messages import explain
+from .photos import PhotoStore
+from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, preset_of
+
+SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
+
+
+@dataclass(frozen=True)
+class GenerateTab:
+    """Widgets that the page fills from outside the tab (link, recipe, example result)."""
+
+    classes: gr.Dropdown
+    count: gr.Slider
+    seed: gr.Number
+    preset: gr.Radio
+    fields: list[gr.components.Component]
+    player: gr.HTML
+    run: gr.State
+
+    @property
+    def settings(self) -> list[gr.components.Component]:
+        """Every widget that holds a setting, in the order of `setting_updates`."""
+        return [self.classes, self.count, self.seed, self.preset, *self.fields]
+
+
+def setting_updates(found: dict[str, Any] | None) -> list[Any]:
+    """Values for `GenerateTab.settings` from settings read elsewhere; the rest stays."""
+    if found is None:
+        return [gr.skip()] * (4 + len(FIELDS))
+    head = [found.get(key, gr.skip()) for key in ("classes", "count", "seed")]
+    return [*head, preset_of(found), *(found[field.name] for field in FIELDS)]
+
+
+def link_js(*, copy: bool) -> str:
+    """The script that turns the settings into a link; with `copy` it also copies it."""
+    last = "navigator.clipboard?.writeText(url.href).catch(() => {}); return url.href;"
+    return (
+        asset("link.js")
+        .partition("\n")[2]
+        .replace("NAMES", json.dumps([field.name for field in FIELDS]))
+        .replace("USUAL", json.dumps([PRESETS[DEFAULT_PRESET][field.name] for field in FIELDS]))
+        .replace("COPY", last if copy else "return [];")
+    )
+
+
+def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
+    """Lay the tab out and wire it. Call inside a `gr.Tab`."""
+    classes = list(model.classes)
+    run_state = gr.State(None)
+    final_state = gr.State(None)
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(scale=2, min_width=300, elem_classes="settings"):
+            chosen = gr.Dropdown(
+                classes,
+                value=example_classes(classes),
+                multiselect=True,
+                filterable=True,
+                label="Classes",
+                info="Type to search. With several, the images take turns.",
+                elem_id="gen-classes",
+            )
+            count = gr.Slider(
+                1, MAX_IMAGES, value=4, step=1, label="Images", elem_id="gen-count", buttons=[]
+            )
+            seed = seed_row("gen", EXAMPLE_SEED)
+            preset = preset_radio("gen")
+            with gr.Row(elem_classes="actions"):
+                go = gr.Button("Generate", variant="primary", elem_id="gen-go", scale=3)
+                stop = gr.Button("Stop", interactive=False, elem_id="gen-stop", scale=1)
+            fields = advanced_fold("gen", preset)
+        with gr.Column(scale=3, min_width=320, elem_classes="results"):
+            view = player("gen-player", "Choose a class and press Generate.")
+            with gr.Accordion("Keep it", open=False, elem_id="gen-keep"):
+                with gr.Row(elem_classes="actions tools"):
+                    image = gr.Button("Images (PNG)", elem_id="gen-save-image")
+                    strip = gr.Button("Film strip (PNG)", elem_id="gen-save-strip")
+                    recipe = gr.Button("Recipe (JSON)", elem_id="gen-save-recipe")
+                with gr.Row(elem_classes="seed-row"):
+                    kind = gr.Dropdown(
+                        [("WebP", "webp"), ("GIF", "gif")],
+                        value="webp",
+                        label="Animation",
+                        min_width=90,
+                        elem_id="gen-kind",
+                    )
+                    speed = gr.Dropdown(
+                        SPEEDS, value=0.4, label="Speed", min_width=90, elem_id="gen-speed"
+                    )
+                    lines = gr.Checkbox(
+                        True, label="Outline new cells", min_width=140, elem_id="gen-lines"
+                    )
+                    animation = gr.Button("Animation", min_width=110, elem_id="gen-save-animation")
+                with gr.Row(elem_classes="seed-row"):
+                    link = gr.Textbox(
+                        label="Link to these settings",
+                        interactive=False,
+                        placeholder="Press Copy link",
+                        elem_id="gen-link",
+                        scale=3,
+                        min_width=160,
+                    )
+                    copy = gr.Button("Copy link", min_width=100, scale=1, elem_id="gen-copy")
+                load = gr.UploadButton(
+                    "Open a recipe", file_types=[".json"], elem_id="gen-open-recipe"
+                )
+            file = gr.DownloadButton("File", visible="hidden", elem_id="gen-file")
+    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state)
+    _wire_run(model, tab, go, stop, final_state)
+    settings = [chosen, count, seed, *fields]
+    copy.click(None, settings, link, js=link_js(copy=True), api_visibility="private")
+    _wire_files(
+        store, tab, final_state, file, image, strip, recipe, animation, [kind, speed, lines]
+    )
+
+    def on_recipe(path: str) -> list[Any]:
+        with explain("This recipe cannot be used"):
+            found = recipes.settings_from_recipe(classes, Path(path).read_bytes())
+            here = handlers.model_name(model)
+            if found["model"] and found["model"] != here:
+                gr.Info(
+                    f"This recipe was made with the model {found['model']!r}. This page runs "
+                    f"{here!r}, so the images will differ."
+                )
+            return setting_updates(found)
+        return setting_updates(None)
+
+    load.upload(on_recipe, load, tab.settings, show_progress="hidden", api_visibility="private")
+    return tab
+
+
+def _wire_run(
+    model: Any, tab: GenerateTab, go: gr.Button, stop: gr.Button, final_state: gr.State
+) -> None:
+    def on_generate(
+        names: list[str], number: float, first_seed: float, *values: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        with explain():
+            request = handlers.parse_generate(
+                model, names, number, first_seed, field_values(values)
+            )
+            for run, images in handlers.generate_run(model, request):
+                yield run, run, images or None, gr.update(interactive=True)
+        yield gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False)
+
+    settings = [tab.classes, tab.count, tab.seed, *tab.fields]
+    event = go.click(
+        on_generate,
+        settings,
+        [tab.player, tab.run, final_state, stop],
+        show_progress="hidden",
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    # The address bar follows what was run, so that a reload brings the settings back.
+    go.click(None, settings, None, js=link_js(copy=False), api_visibility="private")
+    stop.click(
+        lambda: gr.update(interactive=False),
+        None,
+        stop,
+        cancels=[event],
+        queue=False,
+        api_visibility="private",
+    )
+
+
+def _wire_files(
+    store: PhotoStore,
+    tab: GenerateTab,
+    final_state: gr.State,
+    file: gr.DownloadButton,
+    image: gr.Button,
+    strip: gr.Button,
+    recipe: gr.Button,
+    animation: gr.Button,
+    options: list[gr.components.Component],
+) -> None:
+    def save_image(run: dict[str, Any] | None, images: list[Any] | None) -> str:
+        run = exports.require_run(run)
+        if not images:
+            last = exports.step_images(run, len(run["frames"]))
+            images = [exports.Image.fromarray(picture) for picture in last]
+        return store.save(exports.result_sheet(images, run["sheet_columns"]), _stem(run))
+
+    def save_strip(run: dict[str, Any] | None, images: Any) -> str:
+        return store.save(exports.film_strip(run), _stem(run) + "-steps")
+
+    def save_recipe(run: dict[str, Any] | None, images: Any) -> str:
+        text = exports.recipe_text(run)
+        return store.save_bytes(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
+
+    def save_animation(
+        run: dict[str, Any] | None, images: list[Any] | None, kind: str, speed: float, lines: bool
+    ) -> str:
+        final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
+        pictures = exports.animation_frames(run, grid_lines=lines, final=final)
+        return store.save_bytes(
+            lambda path: exports.write_animation(path, pictures, kind=kind, seconds_per_step=speed),
+            _stem(run),
+            kind,
+        )
+
+    def saver(make: Any) -> Any:
+        def handler(*arguments: Any) -> Any:
+            with explain():
+                return make(*arguments)
+            return None
+
+        return handler
+
+    jobs = [
+        (image, save_image, []),
+        (strip, save_strip, []),
+        (recipe, save_recipe, []),
+        (animation, save_animation, options),
+    ]
+    for button, make, more in jobs:
+        button.click(
+            saver(make),
+            [tab.run, final_state, *more],
+            file,
+            show_progress="hidden",
+            api_visibility="private",
+        ).then(
+            None,
+            file,
+            None,
+            js="(file) => { if (file) setTimeout(() => document.querySelector("
+            "'#gen-file a, a#gen-file, #gen-file')?.click(), 150); }",
+            api_visibility="private",
+        )
+
+
+def _stem(run: dict[str, Any]) -> str:
+    """A name for files: classes and seed, in letters that every system allows."""
+    recipe = run["recipe"]
+    names = recipe.get("classes") or [recipe.get("class", "")]
+    text = "-".join(str(name) for name in names)[:40]
+    safe = "".join(letter if letter.isalnum() else "-" for letter in text).strip("-").lower()
+    return f"{safe or 'images'}-seed-{recipe['seed']}"

@@ -1,0 +1,8 @@
+"""`python -m maskgit_core <command>`."""
+
+import sys
+
+from maskgit_core.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,313 @@
+"""Checkpoints: a folder with safetensors weights and a readable config.json beside them.
+
+    config.json              format, kinds and configurations of the networks, class names, defaults
+    tokenizer.safetensors    weights of the tokenizer
+    transformer.safetensors  weights of the masked transformer
+
+Loading is strict: every name and shape must fit, and nothing is ever filled with random weights.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from maskgit_core.bert import BertConfig, BertTransformer
+from maskgit_core.config import (
+    SamplingConfig,
+    TokenizerConfig,
+    TransformerConfig,
+    from_dict,
+    to_dict,
+)
+from maskgit_core.tokenizer import VQTokenizer
+from maskgit_core.transformer import AdaLNMaskedTransformer, MaskedTransformer
+from maskgit_core.vqgan import VQGAN, VQGANConfig
+
+FORMAT = 1
+CONFIG_FILE = "config.json"
+TOKENIZER_FILE = "tokenizer.safetensors"
+TRANSFORMER_FILE = "transformer.safetensors"
+LISTED_NAMES = 8
+
+# kind in config.json -> (configuration, network)
+TOKENIZERS: dict[str, tuple[type, type[nn.Module]]] = {
+    "conv_vq": (TokenizerConfig, VQTokenizer),
+    "vqgan": (VQGANConfig, VQGAN),
+}
+TRANSFORMERS: dict[str, tuple[type, type[nn.Module]]] = {
+    "class_token": (TransformerConfig, MaskedTransformer),
+    "adaln": (TransformerConfig, AdaLNMaskedTransformer),
+    "bert": (BertConfig, BertTransformer),
+}
+
+
+class CheckpointError(Exception):
+    """Weights or their configuration are missing, damaged or of another shape."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+        tokenizer: in evaluation mode.
+        transformer: in evaluation mode; None where only a tokenizer was saved.
+        classes: name of each label.
+        sampling: the settings to decode with by default.
+    """
+
+    tokenizer: nn.Module
+    transformer: nn.Module | None
+    classes: list[str]
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+def kind_of(module: nn.Module, kinds: Mapping[str, tuple[type, type[nn.Module]]]) -> str:
+    """Return the word that config.json uses for the class of a network."""
+    for kind, (_, module_class) in kinds.items():
+        if type(module) is module_class:
+            return kind
+    raise ValueError(f"cannot save a {type(module).__name__}; known kinds: {', '.join(kinds)}")
+
+
+def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
+    """Call write(temporary path), then move the result to path; path survives any failure.
+
+    Raises:
+        CheckpointError: the disk is full or not writable.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise CheckpointError(
+            f"could not write {path.name}: {error}; what was there before is unchanged"
+        ) from error
+
+
+def save_weights(
+    module: nn.Module, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32
+) -> None:
+    """Write the weights of a network as safetensors, atomically.
+
+    Raises:
+        CheckpointError: the disk is full or not writable; the old file survives.
+    """
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+
+
+def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.Module:
+    """Build a network on the meta device and give it the tensors of a safetensors file.
+
+    Weights are float32 in memory whatever the file holds.
+
+    Raises:
+        CheckpointError: the file is missing, cut short, or its names or shapes do not fit.
+    """
+    with torch.device("meta"):
+        module = module_class(config)
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            check_names(wanted, found, path.name)
+            tensors = {name: to_float32(file.get_tensor(name)) for name in wanted}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.name} is missing in {path.parent}") from error
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} is damaged or cut short: {error}") from error
+    module.load_state_dict(tensors, strict=True, assign=True)
+    return module.eval()
+
+
+def to_float32(tensor: Tensor) -> Tensor:
+    """Return floats as float32 and other tensors as they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def check_names(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: str
+) -> None:
+    """Compare names and shapes.
+
+    Raises:
+        CheckpointError: listing missing, unexpected and misshapen names.
+    """
+    missing = [name for name in wanted if name not in found]
+    unexpected = [name for name in found if name not in wanted]
+    misshapen = [
+        f"{name} is {found[name]}, not {wanted[name]}"
+        for name in wanted
+        if name in found and found[name] != wanted[name]
+    ]
+    parts = []
+    for word, names in (
+        ("missing", missing),
+        ("unexpected", unexpected),
+        ("misshapen", misshapen),
+    ):
+        if names:
+            more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
+            parts.append(f"{len(names)} {word}: {', '.join(names[:LISTED_NAMES])}{more}")
+    if parts:
+        raise CheckpointError(f"{source} does not fit its configuration; {'; '.join(parts)}")
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str],
+    *,
+    tokenizer: nn.Module,
+    transformer: nn.Module | None = None,
+    classes: list[str] | None = None,
+    sampling: SamplingConfig | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write a checkpoint folder; each file is replaced atomically, the configuration last.
+
+    Args:
+        folder: made where it does not exist.
+        tokenizer, transformer: networks of a known kind.
+        classes: one name a label.
+        sampling: default decoding settings.
+        dtype: of the stored weights, float32 or float16.
+
+    Raises:
+        ValueError: a network of an unknown kind, or classes that do not fit the transformer.
+        CheckpointError: the disk is full or not writable.
+    """
+    folder = Path(folder)
+    classes = list(classes or [])
+    config: dict[str, Any] = {
+        "format": FORMAT,
+        "tokenizer": {"kind": kind_of(tokenizer, TOKENIZERS), **to_dict(tokenizer.config)},
+    }
+    if transformer is not None:
+        if transformer.config.num_classes != len(classes):
+            raise ValueError(
+                f"classes must hold {transformer.config.num_classes} names; got {len(classes)}"
+            )
+        config["transformer"] = {
+            **to_dict(transformer.config),
+            "kind": kind_of(transformer, TRANSFORMERS),
+        }
+    config["classes"] = classes
+    config["sampling"] = to_dict(sampling or SamplingConfig())
+    save_weights(tokenizer, folder / TOKENIZER_FILE, dtype=dtype)
+    if transformer is not None:
+        save_weights(transformer, folder / TRANSFORMER_FILE, dtype=dtype)
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(
+        folder / CONFIG_FILE, lambda temporary: Path(temporary).write_text(text, encoding="utf-8")
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read config.json.
+
+    Raises:
+        CheckpointError: it is missing, no JSON, or of a newer format.
+    """
+    path = folder / CONFIG_FILE
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no checkpoint folder {folder}")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{CONFIG_FILE} is missing in {folder}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{CONFIG_FILE} in {folder} cannot be read: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        got = config.get("format") if isinstance(config, dict) else type(config).__name__
+        raise CheckpointError(f"{CONFIG_FILE} has format {got!r}; this version reads {FORMAT}")
+    return config
+
+
+def parse_network(
+    config: Mapping[str, Any], part: str, kinds: Mapping[str, tuple[type, type[nn.Module]]]
+) -> tuple[Any, type[nn.Module]]:
+    """Return (configuration, network class) of one part of config.json.
+
+    Raises:
+        CheckpointError: an unknown kind or a setting that is unknown or out of range.
+    """
+    values = config.get(part)
+    if not isinstance(values, dict) or values.get("kind") not in kinds:
+        kind = values.get("kind") if isinstance(values, dict) else values
+        raise CheckpointError(f"{part} kind must be one of {', '.join(kinds)}; got {kind!r}")
+    config_class, module_class = kinds[values["kind"]]
+    keeps_kind = "kind" in config_class.__dataclass_fields__
+    values = {key: value for key, value in values.items() if key != "kind" or keeps_kind}
+    try:
+        return from_dict(config_class, values), module_class
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{part} configuration: {error}") from error
+
+
+def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
+    """Load a checkpoint folder; networks are float32, on the CPU, in evaluation mode.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, names or shapes do not fit, or tokenizer
+            and transformer do not fit each other.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    tokenizer_config, tokenizer_class = parse_network(config, "tokenizer", TOKENIZERS)
+    classes = config.get("classes", [])
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"classes in {CONFIG_FILE} must be a list of names")
+    try:
+        sampling = from_dict(SamplingConfig, config.get("sampling", {}))
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"sampling in {CONFIG_FILE}: {error}") from error
+    transformer = None
+    if "transformer" in config:
+        transformer_config, transformer_class = parse_network(config, "transformer", TRANSFORMERS)
+        check_fit(tokenizer_config, transformer_config, classes)
+        transformer = load_weights(transformer_class, transformer_config, folder / TRANSFORMER_FILE)
+    tokenizer = load_weights(tokenizer_class, tokenizer_config, folder / TOKENIZER_FILE)
+    return Checkpoint(tokenizer, transformer, classes, sampling)
+
+
+def check_fit(tokenizer_config: Any, transformer_config: Any, classes: list[str]) -> None:
+    """Check that a tokenizer and a transformer speak of the same grid, codes and classes.
+
+    Raises:
+        CheckpointError: naming both numbers.
+    """
+    pairs = (
+        ("codebook size", tokenizer_config.codebook_size, transformer_config.codebook_size),
+        ("grid size", tokenizer_config.grid_size, transformer_config.grid_size),
+    )
+    for what, left, right in pairs:
+        if left != right:
+            raise CheckpointError(
+                f"the tokenizer has {what} {left}, the transformer {right}; they must be equal"
+            )
+    if len(classes) != transformer_config.num_classes:
+        raise CheckpointError(
+            f"the transformer knows {transformer_config.num_classes} classes, "
+            f"{CONFIG_FILE} names {len(classes)}"
+        )

@@ -1,0 +1,114 @@
+"""The evaluate command: a checkpoint and a folder of photos in, numbers and sheets out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maskgit_core.evaluation_tables import EvaluatedModel
+
+RESULTS_FOLDER = "runs/evaluate"
+CACHE_FOLDER = "runs/cache"
+
+
+def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the evaluate command."""
+    from maskgit_core.cli import _sampling_arguments, add_checkpoint_argument
+
+    add_checkpoint_argument(parser)
+    parser.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR",
+        help="holds train/ and val/, each with one folder per class; or held-out photos alone",
+    )
+    parser.add_argument(
+        "--train", default=None, metavar="DIR", help="training photos, where not in --data"
+    )
+    parser.add_argument(
+        "--num-samples", type=int, default=5000, help="samples; 0 measures the tokenizer only"
+    )
+    parser.add_argument(
+        "--out",
+        default=None,
+        metavar="DIR",
+        help=f"results and finished parts; {RESULTS_FOLDER}/<checkpoint> if unset",
+    )
+    parser.add_argument(
+        "--cache-dir", default=CACHE_FOLDER, metavar="DIR", help="packed photos, their features"
+    )
+    parser.add_argument("--features", default="lite0", help="feature network: lite0, inception")
+    parser.add_argument(
+        "--neighbours", type=int, default=3, help="k of precision and recall (3 in the paper)"
+    )
+    parser.add_argument("--batch-size", type=int, default=32, help="samples drawn at once")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    _sampling_arguments(parser)
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    """Run the command: print the result as JSON, bars and hints on the error stream."""
+    from maskgit_core.cli import sampling_config
+    from maskgit_core.config import SamplingConfig
+    from maskgit_core.evaluation import RESULT_FILE, evaluate
+
+    model = _load_model(args.checkpoint, args.num_samples, args.device)
+    name = Path(args.checkpoint)
+    out = Path(args.out) if args.out else Path(RESULTS_FOLDER) / "-".join(name.parts[-2:])
+    try:
+        result = evaluate(
+            model,
+            args.data,
+            num_samples=args.num_samples,
+            out=out,
+            sampling=sampling_config(args, getattr(model, "sampling", SamplingConfig())),
+            seed=args.seed,
+            progress=_bar,
+            features=args.features,
+            train_dir=args.train,
+            cache_dir=args.cache_dir,
+            neighbours=args.neighbours,
+            batch_size=args.batch_size,
+            device=args.device,
+            name=name.name,
+        )
+    except KeyboardInterrupt:
+        print(f"stopped; the same command goes on from what is in {out}", file=sys.stderr)
+        raise
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+    print(f"written to {out / RESULT_FILE}, with sheets beside it", file=sys.stderr)
+
+
+def _load_model(checkpoint: str, num_samples: int, device: str) -> EvaluatedModel:
+    from maskgit_core.checkpoint import load_checkpoint
+    from maskgit_core.evaluation_tables import TokenizerModel
+    from maskgit_core.pipeline import MaskGIT
+
+    if num_samples == 0 and Path(checkpoint).is_dir():
+        loaded = load_checkpoint(checkpoint)
+        if loaded.transformer is None:
+            return TokenizerModel(loaded.tokenizer.to(_checked_device(device)), loaded.classes)
+    return MaskGIT.from_pretrained(checkpoint).to(_checked_device(device))
+
+
+def _checked_device(name: str) -> Any:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device must be cpu or cuda; got {name!r}") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device must be cpu: this torch finds no cuda device")
+    return device
+
+
+def _bar(description: str, items: Sequence[Any]) -> Iterable[Any]:
+    from tqdm import tqdm
+
+    return tqdm(items, desc=description, file=sys.stderr)

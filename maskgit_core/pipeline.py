@@ -1,0 +1,352 @@
+"""The one object with state: a tokenizer and a masked transformer, ready to use."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
+from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
+from maskgit_core.sampling import StepState, decode_steps
+
+Label = str | int | None
+DECODE_BATCH = 16
+PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
+
+
+@dataclass(frozen=True)
+class GenerateResult:
+    """Finished images.
+
+    Attributes:
+        images: float32 (B, 3, H, W) in [-1, 1].
+        tokens: int64 (B, h, w), in [0, K).
+    """
+
+    images: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True)
+class InpaintResult:
+    """A finished edit.
+
+    Attributes:
+        image: of the input's size; kept pixels are those of the input.
+        tokens: int64 (1, h, w), in [0, K), of the edited square.
+    """
+
+    image: Image.Image
+    tokens: Tensor
+
+
+class MaskGIT:
+    """Class-conditional generation and editing with a masked transformer.
+
+    Args:
+        checkpoint: networks, class names and default settings.
+
+    Attributes:
+        classes: name of each label.
+        sampling: the settings that are used where none are given.
+        image_size: pixels a side.
+        grid_size: tokens a side.
+        codebook_size: K.
+        mask_token_id: K, the id of a cell that is still masked.
+        null_label: label of "no class"; None where the network has none.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.transformer is None:
+            raise CheckpointError("the checkpoint holds a tokenizer only; a transformer is needed")
+        self.tokenizer: nn.Module = checkpoint.tokenizer.eval()
+        self.transformer: nn.Module = checkpoint.transformer.eval()
+        self.classes = list(checkpoint.classes)
+        self.sampling = checkpoint.sampling
+        self.image_size: int = self.tokenizer.config.image_size
+        self.grid_size: int = self.transformer.config.grid_size
+        self.codebook_size: int = self.transformer.config.codebook_size
+        self.mask_token_id = self.codebook_size
+        self.null_label: int | None = self.transformer.null_label
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str]) -> MaskGIT:
+        """Load a checkpoint folder, a published model by its name, or a Hub repository.
+
+        Raises:
+            CheckpointError: missing, damaged or unfitting weights, or no way to fetch them.
+        """
+        return cls(load_checkpoint(source))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(self.transformer.parameters()).device
+
+    def to(self, device: str | torch.device) -> MaskGIT:
+        """Move the networks and return self."""
+        self.tokenizer.to(device)
+        self.transformer.to(device)
+        return self
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """Return tokens int64 (B, h, w) of images float32 (B, 3, H, W) in [-1, 1].
+
+        Raises:
+            ValueError: another shape, or sides that are no multiple of a token's pixels.
+        """
+        stride = self.image_size // self.grid_size
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            raise ValueError(
+                f"images must be float32 (B, 3, H, W); got {images.dtype} {tuple(images.shape)}"
+            )
+        if images.shape[2] % stride or images.shape[3] % stride or 0 in images.shape:
+            raise ValueError(
+                f"images must have sides that are multiples of {stride}; got {tuple(images.shape)}"
+            )
+        images = images.to(self.device, torch.float32)
+        parts = [self.tokenizer.encode_to_tokens(part) for part in images.split(DECODE_BATCH)]
+        return torch.cat(parts).cpu()
+
+    @torch.inference_mode()
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Return images float32 (B, 3, H, W) in [-1, 1] of tokens int64 (B, h, w) in [0, K).
+
+        Raises:
+            ValueError: another type or shape, or ids out of range (masked cells included).
+        """
+        if tokens.dtype != torch.int64 or tokens.ndim != 3 or 0 in tokens.shape:
+            raise ValueError(
+                f"tokens must be int64 (B, h, w); got {tokens.dtype} {tuple(tokens.shape)}"
+            )
+        if int(tokens.min()) < 0 or int(tokens.max()) >= self.codebook_size:
+            raise ValueError(
+                f"tokens must be in 0..{self.codebook_size - 1}; "
+                f"got {int(tokens.min())}..{int(tokens.max())}"
+            )
+        tokens = tokens.to(self.device)
+        parts = [self.tokenizer.decode_tokens(part) for part in tokens.split(DECODE_BATCH)]
+        return torch.cat(parts).clamp(-1, 1).cpu()
+
+    @torch.inference_mode()
+    def decode_partial(self, tokens: Tensor) -> Tensor:
+        """Return images of tokens in [0, K]; what masked cells show means nothing.
+
+        A masked cell takes the code of the nearest cell that is known, so that the decoder, which
+        looks around, colours the known cells as it will in the end; with no known cell at all, the
+        code that lies nearest to grey.
+        """
+        filled = [self._fill_masked(grid) for grid in tokens]
+        return self.decode(torch.stack(filled))
+
+    def _fill_masked(self, grid: Tensor) -> Tensor:
+        known = grid != self.mask_token_id
+        if bool(known.all()):
+            return grid
+        if not bool(known.any()):
+            return torch.full_like(grid, self._grey_code())
+        places = known.nonzero().float()
+        holes = (~known).nonzero().float()
+        nearest = torch.cdist(holes, places).argmin(1)
+        filled = grid.clone()
+        filled[~known] = grid[known][nearest]
+        return filled
+
+    def _grey_code(self) -> int:
+        patches = torch.from_numpy(self.codebook_patches()).float()
+        spread = (patches - 127.5).square().mean(dim=(1, 2, 3))
+        return int(spread.argmin())
+
+    @torch.inference_mode()
+    def codebook_patches(self) -> np.ndarray:
+        """Return uint8 (K, p, p, 3): what each code shows amid codes of its own kind."""
+        if not hasattr(self, "_patches"):
+            stride = self.image_size // self.grid_size
+            start = (PATCH_CONTEXT // 2) * stride
+            parts = []
+            for ids in torch.arange(self.codebook_size).split(256):
+                grids = ids.view(-1, 1, 1).expand(-1, PATCH_CONTEXT, PATCH_CONTEXT).contiguous()
+                parts.append(
+                    self.decode(grids)[..., start : start + stride, start : start + stride]
+                )
+            pixels = ((torch.cat(parts) + 1) * 127.5).round().to(torch.uint8)
+            self._patches = pixels.permute(0, 2, 3, 1).contiguous().numpy()
+        return self._patches
+
+    def label_id(self, label: Label) -> int:
+        """Return the label of a class given by name (any case) or number; None is "no class".
+
+        Raises:
+            ValueError: an unknown name or number, or None where the network has no null class.
+        """
+        if label is None:
+            if self.null_label is None:
+                raise ValueError("label must name a class: this model cannot do without")
+            return self.null_label
+        if isinstance(label, str):
+            names = {name.casefold(): number for number, name in enumerate(self.classes)}
+            if label.strip().casefold() in names:
+                return names[label.strip().casefold()]
+            some = ", ".join(self.classes[:12]) + (", ..." if len(self.classes) > 12 else "")
+            raise ValueError(f"label must be one of {some}; got {label!r}")
+        check_range("label", label, 0, len(self.classes) - 1, whole=True)
+        return int(label)
+
+    def _check_seed(self, seed: int, count: int) -> list[int]:
+        check_range("seed", seed, 0, MAX_SEED - count, whole=True)
+        return [seed + i for i in range(count)]
+
+    def decode_tokens_steps(
+        self,
+        tokens: Tensor,
+        labels: Sequence[Label],
+        config: SamplingConfig | None = None,
+        seed: int = 0,
+    ) -> Iterator[StepState]:
+        """Fill the masked cells of token grids, int64 (B, h, w) in [0, K]; known cells stay.
+
+        Image i uses seed + i.
+
+        Raises:
+            ValueError: as `generate_steps`, or grids of another shape.
+        """
+        if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (self.grid_size, self.grid_size):
+            raise ValueError(
+                f"tokens must be (B, {self.grid_size}, {self.grid_size}); got {tuple(tokens.shape)}"
+            )
+        label_ids = torch.tensor([self.label_id(label) for label in labels], dtype=torch.int64)
+        steps = decode_steps(
+            self.transformer,
+            tokens.to(self.device),
+            label_ids.to(self.device),
+            config or self.sampling,
+            codebook_size=self.codebook_size,
+            null_label=self.null_label,
+            seeds=self._check_seed(seed, len(label_ids)),
+        )
+        return self._run(steps)
+
+    @staticmethod
+    def _run(steps: Iterator[StepState]) -> Iterator[StepState]:
+        # Inference mode is entered for each step, not around the yields: a generator would
+        # otherwise leave it on in the code that consumes it.
+        while True:
+            with torch.inference_mode():
+                state = next(steps, None)
+            if state is None:
+                return
+            yield state
+
+    def generate_steps(
+        self, labels: Sequence[Label], config: SamplingConfig | None = None, seed: int = 0
+    ) -> Iterator[StepState]:
+        """Yield every decoding step of new images, one for each label.
+
+        Args:
+            labels: class names, numbers, or None for "no class".
+            config: how to decode; None takes the checkpoint's defaults.
+            seed: whole number in [0, 2**63); image i uses seed + i.
+
+        Raises:
+            ValueError: no label, an unknown one, or a seed out of range.
+        """
+        if isinstance(labels, str) or len(labels) == 0:
+            raise ValueError(f"labels must be a list with at least one class; got {labels!r}")
+        grid = (len(labels), self.grid_size, self.grid_size)
+        tokens = torch.full(grid, self.mask_token_id, dtype=torch.int64)
+        return self.decode_tokens_steps(tokens, labels, config, seed)
+
+    def generate(
+        self, labels: Sequence[Label], config: SamplingConfig | None = None, seed: int = 0
+    ) -> GenerateResult:
+        """Return finished images; arguments and errors as `generate_steps`."""
+        for state in self.generate_steps(labels, config, seed):
+            tokens = state.tokens
+        return GenerateResult(self.decode(tokens), tokens.cpu())
+
+    def edit_steps(
+        self,
+        plan: EditPlan,
+        label: Label = None,
+        config: SamplingConfig | None = None,
+        seed: int = 0,
+        count: int = 1,
+    ) -> Iterator[StepState]:
+        """Yield every decoding step of `count` variations of a planned edit."""
+        known = self.encode(plan.blanked)
+        tokens = known.masked_fill(plan.token_mask.cpu(), self.mask_token_id)
+        return self.decode_tokens_steps(tokens.repeat(count, 1, 1), [label] * count, config, seed)
+
+    def plan_inpaint(self, image: Image.Image, pixel_mask: PixelMask) -> EditPlan:
+        """Return what `edit_steps` and `finish` need to repaint a part of a photo."""
+        return plan_edit(image, pixel_mask, self.image_size, self.grid_size)
+
+    def plan_outpaint(self, image: Image.Image, **sides: float) -> EditPlan:
+        """Return what `edit_steps` and `finish` need to extend a photo; see `plan_outpaint`."""
+        return plan_outpaint(image, self.image_size, self.grid_size, **sides)
+
+    def finish(self, plan: EditPlan, tokens: Tensor) -> Image.Image:
+        """Return the photo with the decoded tokens int64 (1, h, w) in its painted area."""
+        return finish_edit(plan, self.decode(tokens.cpu()))
+
+    def inpaint_steps(
+        self,
+        image: Image.Image,
+        pixel_mask: PixelMask,
+        label: Label = None,
+        config: SamplingConfig | None = None,
+        seed: int = 0,
+    ) -> Iterator[StepState]:
+        """Yield every decoding step of the repainting of a part of a photo.
+
+        Args:
+            image: any size and mode.
+            pixel_mask: bool (H, W) of the image's size, True = repaint; or a greyscale image.
+            label: class of the new content; None leaves it open.
+            config: how to decode; None takes the checkpoint's defaults.
+            seed: whole number in [0, 2**63).
+
+        Raises:
+            ValueError: nothing painted, a mask of another size, an unknown class or a bad seed.
+        """
+        plan = self.plan_inpaint(image, pixel_mask)
+        return self.edit_steps(plan, label, config, seed)
+
+    def inpaint(
+        self,
+        image: Image.Image,
+        pixel_mask: PixelMask,
+        label: Label = None,
+        config: SamplingConfig | None = None,
+        seed: int = 0,
+    ) -> InpaintResult:
+        """Return the photo with the painted part filled; arguments as `inpaint_steps`."""
+        plan = self.plan_inpaint(image, pixel_mask)
+        return self._finished(plan, label, config, seed)
+
+    def outpaint(
+        self,
+        image: Image.Image,
+        label: Label = None,
+        config: SamplingConfig | None = None,
+        seed: int = 0,
+        **sides: float,
+    ) -> InpaintResult:
+        """Return the photo on a larger canvas, the rest filled; see `editing.plan_outpaint`."""
+        plan = self.plan_outpaint(image, **sides)
+        return self._finished(plan, label, config, seed)
+
+    def _finished(
+        self, plan: EditPlan, label: Label, config: SamplingConfig | None, seed: int
+    ) -> InpaintResult:
+        for state in self.edit_steps(plan, label, config, seed):
+            tokens = state.tokens
+        return InpaintResult(self.finish(plan, tokens), tokens.cpu())

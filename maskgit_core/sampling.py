@@ -1,0 +1,302 @@
+"""The one decoding loop: a grid with masked cells is filled in steps, and every step is yielded.
+
+Parallel decoding of MaskGIT (Chang et al. 2022, arXiv:2202.04200), section 3.2, with further
+reveal orders. The loop knows no network: it calls `logits_fn(tokens, labels)`.
+
+Every image draws from a random generator of its own, on the CPU, one uniform number a cell and
+step, whatever the cells that are open and whatever else is in the batch. A code is found by
+inverting its cumulative distribution at that number. A network may give logits that differ in the
+last bits with the size of the batch; such a difference moves a draw only where the number falls
+into it, so it practically never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from maskgit_core.config import SamplingConfig
+from maskgit_core.draws import NUM_ALTERNATIVES, Draw, draw_codes
+from maskgit_core.orders import halton_order, random_order, raster_order
+from maskgit_core.schedules import guidance_at, reveal_counts
+
+LogitsFn = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class StepState:
+    """The grids after one decoding step; its tensors are never changed later.
+
+    Args:
+        index: 0-based number of the step.
+        num_steps: steps in all, those of the image that needs most.
+        tokens: int64 (B, h, w), in [0, K]; the mask id K where still masked.
+        newly_revealed: bool (B, h, w), True where a token was decided in this step.
+        confidence: float32 (B, h, w), natural log of the probability of the revealed token when it
+            was drawn (guided and tempered, before top-k and top-p, without Gumbel noise); 0 at
+            known tokens, nan where still masked.
+        alternative_ids: int64 (B, h, w, A), A = min(5, K): the likeliest codes of the cell when it
+            was revealed, best first; K where masked or known.
+        alternative_probs: float32 (B, h, w, A): their probabilities; 0 where masked or known.
+    """
+
+    index: int
+    num_steps: int
+    tokens: Tensor
+    newly_revealed: Tensor
+    confidence: Tensor
+    alternative_ids: Tensor
+    alternative_probs: Tensor
+
+
+def decode_steps(
+    logits_fn: LogitsFn,
+    tokens: Tensor,
+    labels: Tensor,
+    config: SamplingConfig,
+    *,
+    codebook_size: int,
+    null_label: int | None,
+    seeds: Sequence[int],
+) -> Iterator[StepState]:
+    """Yield the grids after each decoding step, until no cell is masked.
+
+    An image with fewer unknown cells than `config.num_steps` takes as many steps as it has cells
+    and then rests. Where no image has any, one state with the tokens as they are is yielded.
+
+    Args:
+        logits_fn: called with tokens int64 (R, N) and labels int64 (R,); returns (R, N, K or more).
+            Columns from K on (a mask token's, say) are cut off. With guidance the rows of both
+            passes go into one call.
+        tokens: int64 (B, h, w), in [0, K]; the mask id K marks unknown cells. Never changed.
+        labels: int64 (B,).
+        config: how to decode.
+        codebook_size: K, the number of codes, and the id of the mask token.
+        null_label: the label of the unconditional pass, or None where the network has none:
+            guidance is then off.
+        seeds: one whole number an image, in [0, 2**64).
+
+    Yields:
+        One StepState a step.
+
+    Raises:
+        ValueError: an argument of the wrong kind, shape or range, when the function is called;
+            logits of the wrong shape or not finite, when the step is asked for.
+
+    Reference:
+        MaskGIT (Chang et al. 2022), section 3.2, with the noise of its published decoder: the
+        confidence gets choice_temperature * (1 - r) * Gumbel, r = (step + 1) / T. Differs: known
+        tokens never compete, the counts of a step are exact even where confidences are equal, and
+        T is each image's own.
+    """
+    _check_arguments(tokens, labels, codebook_size, null_label, seeds)
+    loop = _DecodeLoop(logits_fn, tokens, labels, config, codebook_size, null_label, seeds)
+    return loop.run()
+
+
+class _DecodeLoop:
+    """The state of one decoding: grids flattened to (B, N), and what every image still does."""
+
+    def __init__(
+        self,
+        logits_fn: LogitsFn,
+        tokens: Tensor,
+        labels: Tensor,
+        config: SamplingConfig,
+        codebook_size: int,
+        null_label: int | None,
+        seeds: Sequence[int],
+    ) -> None:
+        self.logits_fn, self.labels, self.config = logits_fn, labels, config
+        self.num_codes, self.null_label = codebook_size, null_label
+        self.grid = tokens.shape
+        self.tokens = tokens.flatten(1).clone()
+        unknown = self.tokens == codebook_size
+        num_images, num_cells = unknown.shape
+        self.confidence = torch.zeros_like(self.tokens, dtype=torch.float32)
+        self.confidence.masked_fill_(unknown, torch.nan)
+        alternatives = (num_images, num_cells, min(NUM_ALTERNATIVES, codebook_size))
+        self.alternative_ids = self.tokens.new_full(alternatives, codebook_size)
+        self.alternative_probs = self.confidence.new_zeros(alternatives)
+        self.counts = [
+            reveal_counts(config.schedule, int(number), config.num_steps)
+            for number in unknown.sum(1)
+        ]
+        self.num_steps = max(1, *map(len, self.counts))
+        self.generators = [_generator(seed) for seed in seeds]
+        self.ranks = self._order_ranks()
+
+    def run(self) -> Iterator[StepState]:
+        for step in range(self.num_steps):
+            before = self.tokens
+            rows = [row for row, counts in enumerate(self.counts) if step < len(counts)]
+            if rows:
+                self._reveal(step, rows)
+            yield self._state(step, before)
+
+    def _reveal(self, step: int, rows: list[int]) -> None:
+        device = self.tokens.device
+        index = torch.tensor(rows, device=device)
+        counts = torch.tensor([self.counts[row][step] for row in rows], device=device)
+        unknown = self.tokens[index] == self.num_codes
+        uniform = torch.stack([self._uniform(row) for row in rows]).to(device)
+        by_confidence = self.config.order == "confidence"
+        if by_confidence:
+            candidates = unknown
+        else:
+            candidates = _first_cells(-self.ranks[index], unknown, counts)
+        logits = self._logits(index, candidates, self._scales(step, rows))
+        draw = draw_codes(logits, uniform[candidates], self.config)
+        if by_confidence:
+            noise = torch.stack([self._gumbel(row, step) for row in rows]).to(device)
+            score = torch.zeros_like(noise)
+            score[candidates] = draw.log_probs
+            chosen = _first_cells(score + noise, unknown, counts)
+            draw = draw.select(chosen[candidates])
+        else:
+            chosen = candidates
+        self._write(index, chosen, draw)
+
+    def _write(self, index: Tensor, chosen: Tensor, draw: Draw) -> None:
+        """Put the drawn codes into the grids, which are replaced: states hold the old ones."""
+        cell_row, cell = chosen.nonzero(as_tuple=True)
+        where = (index[cell_row], cell)
+        ids, probs = draw.alternatives()
+        self.tokens = self.tokens.index_put(where, draw.codes)
+        self.confidence = self.confidence.index_put(where, draw.log_probs)
+        self.alternative_ids = self.alternative_ids.index_put(where, ids)
+        self.alternative_probs = self.alternative_probs.index_put(where, probs)
+
+    def _logits(self, index: Tensor, candidates: Tensor, scales: Tensor) -> Tensor:
+        """Return the guided float32 logits over real codes at the candidate cells: (M, K)."""
+        tokens, labels = self.tokens[index], self.labels[index]
+        cell_row = candidates.nonzero(as_tuple=True)[0]
+        guided = scales != 1
+        if not bool(guided.any()):
+            return self._call(tokens, labels)[candidates].float()
+        null = labels.new_full((int(guided.sum()),), self.null_label)
+        logits = self._call(torch.cat([tokens, tokens[guided]]), torch.cat([labels, null]))
+        conditional = logits[: len(index)][candidates].float()
+        is_guided = guided[cell_row]
+        unconditional = logits[len(index) :][candidates[guided]].float()
+        scale = scales[cell_row][is_guided, None]
+        # Rows at scale 1 keep the conditional logits themselves, to the bit.
+        conditional[is_guided] = unconditional + scale * (conditional[is_guided] - unconditional)
+        return conditional
+
+    def _call(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        logits = self.logits_fn(tokens, labels)
+        if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+            raise ValueError(
+                f"logits_fn must return (rows, cells, codes) for tokens {tuple(tokens.shape)}; "
+                f"got {tuple(logits.shape)}"
+            )
+        if logits.shape[2] < self.num_codes:
+            raise ValueError(
+                f"logits_fn must return at least codebook_size {self.num_codes} columns; "
+                f"got {logits.shape[2]}"
+            )
+        return logits[..., : self.num_codes]
+
+    def _scales(self, step: int, rows: list[int]) -> Tensor:
+        scales = []
+        for row in rows:
+            counts = self.counts[row]
+            share = sum(counts[: step + 1]) / sum(counts)
+            guidance = (self.config.guidance_schedule, self.config.guidance_scale)
+            scales.append(guidance_at(*guidance, step, len(counts), share))
+        if self.null_label is None:
+            scales = [1.0] * len(rows)
+        return torch.tensor(scales, dtype=torch.float32, device=self.tokens.device)
+
+    def _uniform(self, row: int) -> Tensor:
+        return torch.rand(self.tokens.shape[1], generator=self.generators[row])
+
+    def _gumbel(self, row: int, step: int) -> Tensor:
+        progress = (step + 1) / len(self.counts[row])
+        uniform = self._uniform(row).clamp_min(torch.finfo(torch.float32).tiny)
+        return -torch.log(-torch.log(uniform)) * (self.config.choice_temperature * (1 - progress))
+
+    def _order_ranks(self) -> Tensor:
+        """Return float32 (B, N), each cell's place in the order; 0 throughout for confidence."""
+        grid = (self.grid[1], self.grid[2])
+        ranks = torch.zeros(self.tokens.shape)
+        for row, generator in enumerate(self.generators):
+            if self.config.order == "confidence":
+                break
+            if self.config.order == "halton":
+                order = halton_order(grid)
+            elif self.config.order == "raster":
+                order = raster_order(grid)
+            else:
+                order = random_order(grid, generator)
+            ranks[row, order] = torch.arange(len(order), dtype=torch.float32)
+        return ranks.to(self.tokens.device)
+
+    def _state(self, step: int, before: Tensor) -> StepState:
+        # A copy each: who receives a state may write into it without changing the decoding.
+        return StepState(
+            index=step,
+            num_steps=self.num_steps,
+            tokens=self.tokens.clone().view(self.grid),
+            newly_revealed=(self.tokens != before).view(self.grid),
+            confidence=self.confidence.clone().view(self.grid),
+            alternative_ids=self.alternative_ids.clone().view(*self.grid, -1),
+            alternative_probs=self.alternative_probs.clone().view(*self.grid, -1),
+        )
+
+
+def _first_cells(score: Tensor, allowed: Tensor, counts: Tensor) -> Tensor:
+    """Return bool (B, N), True at the `counts` allowed cells with the highest score of each row."""
+    # Ties and cells that may not be chosen are settled by position, the same on every run.
+    score = score.masked_fill(~allowed, -torch.inf)
+    order = score.argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(score.shape[1], device=score.device)
+    chosen = torch.zeros_like(allowed)
+    return chosen.scatter(1, order, places < counts[:, None])
+
+
+def _generator(seed: int) -> torch.Generator:
+    """Return a CPU generator of which all 64 bits of the seed count.
+
+    The Mersenne twister reads the lower 32 bits only; an upper half is mixed into them.
+    """
+    low, high = seed & 0xFFFFFFFF, seed >> 32
+    return torch.Generator().manual_seed(low ^ (high * 0x9E3779B1 & 0xFFFFFFFF))
+
+
+def _check_arguments(
+    tokens: Tensor,
+    labels: Tensor,
+    codebook_size: int,
+    null_label: int | None,
+    seeds: Sequence[int],
+) -> None:
+    if codebook_size < 2:
+        raise ValueError(f"codebook_size must be at least 2; got {codebook_size}")
+    if tokens.dtype != torch.int64 or tokens.ndim != 3 or 0 in tokens.shape:
+        raise ValueError(
+            "tokens must be int64 (B, h, w) and not empty; "
+            f"got {tokens.dtype} {tuple(tokens.shape)}"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high > codebook_size:
+        raise ValueError(
+            f"tokens must lie in [0, {codebook_size}]; got values from {low} to {high}"
+        )
+    if labels.dtype != torch.int64 or labels.shape != tokens.shape[:1]:
+        raise ValueError(
+            f"labels must be int64 ({len(tokens)},); got {labels.dtype} {tuple(labels.shape)}"
+        )
+    if labels.device != tokens.device:
+        raise ValueError(f"labels must be on {tokens.device}, as tokens are; got {labels.device}")
+    if null_label is not None and null_label < 0:
+        raise ValueError(f"null_label must be None or at least 0; got {null_label}")
+    if len(seeds) != len(tokens):
+        raise ValueError(f"seeds must hold one seed for each of {len(tokens)} images; got {seeds}")
+    for seed in seeds:
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**64:
+            raise ValueError(f"seeds must be whole numbers in [0, 2**64); got {seed!r}")

@@ -1,0 +1,230 @@
+"""First stage: train the VQ tokenizer, with care that its codebook stays in use.
+
+Quantisation starts after some steps of a plain autoencoder, from the k-means centres of its
+latents; later, codes that almost no latent chose are moved onto latents of the current batch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from maskgit_core.adversarial import AdversarialLoss
+from maskgit_core.checkpoint import save_checkpoint
+from maskgit_core.config import TrainConfig
+from maskgit_core.data import (
+    Photos,
+    augmented_batch,
+    batch_indices,
+    centre_batch,
+    step_generator,
+)
+from maskgit_core.losses import PerceptualLoss, codebook_use, psnr
+from maskgit_core.sheets import tile
+from maskgit_core.tokenizer import VectorQuantizer, VQTokenizer
+
+KMEANS_BATCHES = 16
+KMEANS_ITERATIONS = 12
+DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
+METRIC_IMAGES = 256
+SHEET_IMAGES = 16
+
+
+@torch.no_grad()
+def kmeans(points: Tensor, num_centres: int, iterations: int, generator: torch.Generator) -> Tensor:
+    """Return float32 (num_centres, dim), Lloyd's centres of float32 (num, dim) points.
+
+    A centre without points moves to a random point.
+    """
+    chosen = torch.randperm(len(points), generator=generator)[:num_centres]
+    if len(chosen) < num_centres:
+        chosen = torch.randint(0, len(points), (num_centres,), generator=generator)
+    centres = points[chosen].clone()
+    for _ in range(iterations):
+        nearest = (centres.square().sum(1) - 2 * points @ centres.T).argmin(1)
+        counts = torch.bincount(nearest, minlength=num_centres)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        spare = torch.randint(0, len(points), (num_centres,), generator=generator)
+        means = sums / counts.clamp(min=1).unsqueeze(1)
+        centres = torch.where(counts.unsqueeze(1) > 0, means, points[spare])
+    return centres
+
+
+@torch.no_grad()
+def revive_dead_codes_(
+    quantizers: tuple[VectorQuantizer, ...],
+    latents: Tensor,
+    counts: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Move codes that are hardly chosen onto random latents, in every quantiser given.
+
+    Args:
+        quantizers: the trained one and its running mean.
+        latents: float32 (num, dim), of a batch.
+        counts: int64 (K,), how often each code was chosen.
+        generator: chooses the latents.
+
+    Returns:
+        int64 (num_dead,), the revived codes.
+    """
+    dead = (counts < counts.double().mean() * DEAD_SHARE).nonzero().flatten()
+    chosen = torch.randint(0, len(latents), (len(dead),), generator=generator)
+    for quantizer in quantizers:
+        quantizer.codebook[dead] = latents[chosen]
+    return dead
+
+
+class TokenizerStage:
+    """Trains a VQTokenizer on packed photos; see `training.Stage` for the methods.
+
+    Args:
+        model: the tokenizer, trained in place.
+        photos: training photos, packed with a margin for crops.
+        held_out: photos for measures and sheets; None takes the training photos.
+        config: batch size, weights of the losses, seed.
+    """
+
+    def __init__(
+        self, model: VQTokenizer, photos: Photos, held_out: Photos | None, config: TrainConfig
+    ) -> None:
+        self.model = model.to(memory_format=torch.channels_last)
+        self.photos = photos
+        self.held_out = held_out or photos
+        self.config = config
+        self.size = model.config.image_size
+        self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64)
+        self.perceptual = PerceptualLoss() if config.perceptual_weight else None
+        self.adversarial = AdversarialLoss() if config.adversarial_weight else None
+        if config.freeze_codes:
+            model.encoder.requires_grad_(False)
+            model.quantizer.requires_grad_(False)
+
+    def _batch(self, step: int) -> Tensor:
+        indices = batch_indices(
+            len(self.photos.labels), self.config.batch_size, self.config.seed, step
+        )
+        generator = step_generator(self.config.seed, step)
+        images = augmented_batch(self.photos, indices, self.size, generator)
+        return images.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def before_step(self, step: int, ema: nn.Module) -> None:
+        """Set the codebook to the k-means centres of the latents when quantisation starts."""
+        if step != self.config.continuous_steps or self.config.freeze_codes:
+            return
+        quantizer = self.model.quantizer
+        steps = range(max(0, step - KMEANS_BATCHES), max(1, step))
+        latents = torch.cat([self._latents(self.model.encoder(self._batch(s))) for s in steps])
+        generator = step_generator(self.config.seed, step, stream=1)
+        centres = kmeans(latents, len(quantizer.codebook), KMEANS_ITERATIONS, generator)
+        for module in (self.model, ema):
+            module.quantizer.codebook.copy_(quantizer.normalized(centres))
+        self.counts.zero_()
+
+    def _latents(self, encoded: Tensor) -> Tensor:
+        return self.model.quantizer.normalized(encoded.movedim(1, -1)).flatten(0, 2)
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum of pixel, perceptual, codebook and critic losses, and its parts."""
+        config, images = self.config, self._batch(step)
+        parts: dict[str, Any] = {}
+        latents, code_loss = self._quantize(step, images, parts)
+        output = self.model.decoder(latents)
+        parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
+        total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
+        if self.perceptual is not None:
+            parts["perceptual"] = self.perceptual(output, images).mean()
+            total = total + config.perceptual_weight * parts["perceptual"]
+        if self.adversarial is not None and step >= config.adversarial_start:
+            parts["adversarial"] = self.adversarial.generator_loss(output)
+            last_weight = self.model.decoder.head.weight
+            balance = self.adversarial.balance(total, parts["adversarial"], last_weight)
+            total = total + config.adversarial_weight * balance * parts["adversarial"]
+            parts |= {"balance": balance, "critic": self.adversarial.update(images, output)}
+        parts["psnr"] = psnr(output.detach(), images).mean()
+        measures = {k: v.detach() if isinstance(v, Tensor) else v for k, v in parts.items()}
+        return total + code_loss, measures
+
+    def _quantize(
+        self, step: int, images: Tensor, parts: dict[str, Any]
+    ) -> tuple[Tensor, Tensor | float]:
+        """Return the latents for the decoder and the loss of the codes; measures go to parts."""
+        config, quantizer = self.config, self.model.quantizer
+        encoded = self.model.encoder(images)
+        self.batch_latents = self._latents(encoded.detach())
+        if step < config.continuous_steps and not config.freeze_codes:
+            return quantizer.normalized(encoded, dim=1), 0.0
+        quantized = quantizer(encoded)
+        self.counts += torch.bincount(quantized.tokens.flatten(), minlength=len(self.counts))
+        use = codebook_use(self.counts)
+        parts |= {"code_share": use.share, "perplexity": use.perplexity}
+        if config.freeze_codes:
+            return quantized.latents, 0.0
+        parts |= {"codebook": quantized.codebook_loss, "commit": quantized.commit_loss}
+        code_loss = quantized.codebook_loss + config.commit_weight * quantized.commit_loss
+        return quantized.latents, code_loss
+
+    def after_step(self, step: int, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Revive dead codes at intervals, but not in the last tenth, where codes settle."""
+        config = self.config
+        quantising = step - config.continuous_steps
+        if quantising <= 0 or not config.revive_every or quantising % config.revive_every:
+            return
+        if step < 0.9 * config.max_steps and not config.freeze_codes:
+            generator = step_generator(config.seed, step, stream=2)
+            quantizers = (self.model.quantizer, ema.quantizer)
+            dead = revive_dead_codes_(quantizers, self.batch_latents, self.counts, generator)
+            for moment in optimizer.state.get(self.model.quantizer.codebook, {}).values():
+                if moment.ndim:
+                    moment[dead] = 0
+        self.counts.zero_()
+
+    @torch.no_grad()
+    def metrics(self, ema: nn.Module) -> dict[str, float]:
+        """Return PSNR in dB, share of codes in use and perplexity on held-out photos."""
+        if self.config.continuous_steps and not self.counts.any():
+            return {}
+        counts, values = torch.zeros_like(self.counts), []
+        chosen = torch.linspace(0, len(self.held_out.labels) - 1, METRIC_IMAGES).long().unique()
+        for part in chosen.split(32):
+            images = centre_batch(self.held_out, part, self.size)
+            output, quantized = ema(images.to(memory_format=torch.channels_last))
+            values.append(psnr(output, images))
+            counts += torch.bincount(quantized.tokens.flatten(), minlength=len(counts))
+        use = codebook_use(counts)
+        return {
+            "val_psnr": torch.cat(values).mean().item(),
+            "val_code_share": use.share,
+            "val_perplexity": use.perplexity,
+        }
+
+    @torch.no_grad()
+    def sheet(self, ema: nn.Module) -> Image.Image:
+        """Return held-out photos in odd rows, their reconstructions below each."""
+        last = len(self.held_out.labels) - 1
+        images = centre_batch(
+            self.held_out, torch.linspace(0, last, SHEET_IMAGES).long(), self.size
+        )
+        output, _ = ema(images)
+        rows = torch.stack([images.unflatten(0, (2, -1)), output.unflatten(0, (2, -1))], dim=1)
+        return tile(rows.flatten(0, 2), SHEET_IMAGES // 2)
+
+    def export(self, ema: nn.Module, folder: Path) -> None:
+        """Write the running mean as a tokenizer checkpoint."""
+        save_checkpoint(folder / "checkpoint", tokenizer=ema, classes=self.photos.classes)
+
+    def state(self) -> dict[str, Any]:
+        """Return the counts since the last revival, and the critic."""
+        critic = self.adversarial.state() if self.adversarial is not None else {}
+        return {"counts": self.counts, "adversarial": critic}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what `state` returned."""
+        self.counts = state["counts"]
+        if self.adversarial is not None:
+            self.adversarial.load_state(state["adversarial"])

@@ -1,0 +1,224 @@
+"""The page in a real Chromium: what a visitor does, and what must then be there."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+from browser_page import (  # noqa: F401  (fixtures)
+    browser,
+    canvas_pixels,
+    page,
+    page_url,
+    player_state,
+    shoot,
+    wait_done,
+)
+from PIL import Image, ImageSequence
+
+pytestmark = pytest.mark.browser
+
+GENERATE = "#gen-player"
+EDIT = "#edit-player"
+
+
+def download(page, selector: str):  # noqa: F811
+    with page.expect_download() as waiting:
+        page.locator(selector).click()
+    return waiting.value
+
+
+def generate(page) -> None:  # noqa: F811
+    page.locator("#gen-go").click()
+    page.wait_for_function(
+        f"document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Step 1 ')"
+    )
+
+
+def test_first_result_is_there_before_any_click(page):  # noqa: F811
+    state = player_state(page, GENERATE)
+    assert state["done"] == "yes"
+    assert page.locator(f"{GENERATE} .mg-stage canvas").count() == 4
+    shoot(page, "generate-light")
+
+
+def test_generate_shows_different_frames_before_the_last(page):  # noqa: F811
+    page.evaluate(
+        f"""() => {{
+            window.seen = new Map();
+            const look = () => {{
+                const where = document.querySelector('{GENERATE} .mg-where').textContent;
+                const canvas = document.querySelector('{GENERATE} canvas');
+                if (canvas && where.startsWith('Step')) window.seen.set(where, canvas.toDataURL());
+                window.watcher = requestAnimationFrame(look);
+            }};
+            look();
+        }}"""
+    )
+    generate(page)
+    page.wait_for_function(f"!document.querySelector('{GENERATE} [data-done=yes]')")
+    wait_done(page, GENERATE)
+    seen = page.evaluate("[...window.seen]")
+    before_last = {pixels for where, pixels in seen if not where.startswith("Step 12 ")}
+    assert len(before_last) >= 3
+    assert player_state(page, GENERATE)["frames"] == "12"
+
+
+def test_scrubbing_and_views_ask_the_server_for_nothing(page):  # noqa: F811
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    scrub = page.locator(f"{GENERATE} .mg-scrub")
+    scrub.focus()
+    pictures = set()
+    for key in ("Home", "ArrowRight", "ArrowRight", "ArrowRight"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(120)
+        pictures.add(canvas_pixels(page, GENERATE))
+    assert player_state(page, GENERATE)["at"] == "3"
+    for view in ("Tokens", "Confidence", "Order"):
+        page.locator(f"{GENERATE} .mg-views").get_by_text(view).click()
+        page.wait_for_timeout(120)
+        pictures.add(canvas_pixels(page, GENERATE))
+        shoot(page, f"view-{view.lower()}")
+    assert len(pictures) >= 6
+    assert [url for url in asked if not url.startswith("data:")] == []
+
+
+def test_space_plays_and_a_cell_tells_its_story(page):  # noqa: F811
+    page.locator(f"{GENERATE} .mg-stage").focus()
+    page.keyboard.press("End")
+    page.keyboard.press(" ")
+    page.wait_for_function(
+        f"document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Step 2 ')"
+    )
+    page.keyboard.press(" ")
+    page.keyboard.press("End")
+    canvas = page.locator(f"{GENERATE} .mg-stage canvas").first.bounding_box()
+    page.mouse.move(canvas["x"] + canvas["width"] * 0.3, canvas["y"] + canvas["height"] * 0.3)
+    story = page.locator(f"{GENERATE} .mg-cell")
+    assert "row 4, column 4" in story.inner_text()
+    assert "confidence" in story.inner_text()
+    assert story.locator("li").count() == 5
+
+
+def test_stop_ends_the_run_and_another_can_start(page):  # noqa: F811
+    generate(page)
+    page.locator("#gen-stop").click()
+    page.wait_for_timeout(1500)
+    stopped = player_state(page, GENERATE)
+    assert stopped["done"] == "no" and 0 < int(stopped["frames"]) < 12
+    page.locator("#gen-go").click()
+    wait_done(page, GENERATE)
+
+
+def test_files_to_keep(page):  # noqa: F811
+    page.locator("#gen-keep button").first.click()
+    page.wait_for_timeout(400)
+    generate(page)
+    wait_done(page, GENERATE)
+    picture = download(page, "#gen-save-image")
+    assert picture.suggested_filename.endswith("seed-7.png")
+    assert Image.open(picture.path()).size == (2 * 96 + 4, 2 * 96 + 4)
+    recipe = json.loads(download(page, "#gen-save-recipe").path().read_text())
+    assert recipe["seed"] == 7 and recipe["num_steps"] == 12
+    strip = Image.open(download(page, "#gen-save-strip").path())
+    assert strip.width == 13 * 100 - 4
+    movie = Image.open(download(page, "#gen-save-animation").path())
+    assert len(list(ImageSequence.Iterator(movie))) >= 12
+
+
+def test_link_restores_settings_and_nonsense_is_harmless(page, page_url):  # noqa: F811
+    page.locator("#gen-seed input").fill("123")
+    page.locator("#gen-keep button").first.click()
+    page.locator("#gen-copy").click()
+    page.wait_for_function("document.querySelector('#gen-link textarea, #gen-link input').value")
+    link = page.locator("#gen-link textarea, #gen-link input").first.input_value()
+    page.goto(link)
+    wait_done(page, GENERATE)
+    page.wait_for_function("document.querySelector('#gen-seed input').value === '123'")
+    page.goto(page_url + "/?class=<script>&seed=-4&images=99999&num_steps=abc&order=x&class=sea")
+    wait_done(page, GENERATE)
+    page.wait_for_function("document.querySelector('#gen-count input').value === '16'")
+    assert page.locator("#gen-seed input").input_value() == "7"
+
+
+def test_bad_request_is_explained_and_nothing_is_lost(page):  # noqa: F811
+    before = canvas_pixels(page, GENERATE)
+    page.locator("#gen-seed input").fill("99999999999")
+    page.locator("#gen-seed input").press("Tab")
+    page.locator("#gen-go").click()
+    page.get_by_text("Seed must be a whole number").wait_for()
+    assert canvas_pixels(page, GENERATE) == before
+
+
+def paint(page) -> None:  # noqa: F811
+    page.get_by_role("tab", name="Edit").click()
+    page.wait_for_selector("#editor canvas")
+    page.wait_for_timeout(1500)
+    canvas = page.locator("#editor canvas").first.bounding_box()
+    x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 10, steps=8)
+    page.mouse.up()
+
+
+def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
+    from demo.tab_edit import example_photos
+
+    paint(page)
+    page.wait_for_function(
+        f"document.querySelector('{EDIT} figcaption')?.textContent"
+        ".includes('cells will be decided')"
+    )
+    shoot(page, "edit-mask")
+    page.locator("#edit-go").click()
+    wait_done(page, EDIT)
+    page.wait_for_selector("#edit-download", state="visible")
+    shoot(page, "edit-done")
+    result = np.asarray(Image.open(download(page, "#edit-download").path()).convert("RGB"))
+    photo = np.asarray(Image.open(example_photos()[0]).convert("RGB"))
+    assert result.shape == photo.shape
+    changed = (result != photo).any(axis=-1)
+    rows, columns = np.nonzero(changed)
+    assert 0.005 < changed.mean() < 0.3
+    # Painted in the middle: the border of the photo is far from the brush.
+    assert rows.min() > 20 and rows.max() < 80 and columns.min() > 15 and columns.max() < 85
+
+
+def test_edit_without_a_mask_says_what_to_do(page):  # noqa: F811
+    page.get_by_role("tab", name="Edit").click()
+    page.wait_for_selector("#editor canvas")
+    page.locator("#edit-go").click()
+    page.get_by_text("Paint over the part that should change first").wait_for()
+
+
+def test_a_file_that_is_no_image_is_refused_in_words(page):  # noqa: F811
+    page.get_by_role("tab", name="Edit").click()
+    page.wait_for_selector("#editor canvas")
+    with page.expect_file_chooser() as chooser:
+        page.locator("#edit-open").click()
+    broken = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(broken, "PNG")
+    chooser.value.set_files(
+        [{"name": "cut.png", "mimeType": "image/png", "buffer": broken.getvalue()[:60]}]
+    )
+    page.get_by_text("This photo cannot be opened").wait_for()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):  # noqa: F811
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    tab = context.new_page()
+    tab.goto(f"{page_url}/?__theme={theme}")
+    wait_done(tab, GENERATE)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    shoot(tab, f"phone-{theme}")
+    tab.get_by_role("tab", name="Edit").click()
+    tab.wait_for_selector("#editor canvas")
+    tab.wait_for_timeout(1500)
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+    shoot(tab, f"phone-edit-{theme}")
+    context.close()
