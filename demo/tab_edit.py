@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from . import edits
-from .controls import advanced_fold, field_values, player, preset_radio, seed_row
+from .controls import advanced_fold, asset, field_values, player, preset_radio, seed_row
 from .messages import explain
 from .photos import (
     BRUSH_ALPHA,
@@ -48,6 +48,10 @@ class EditSession:
         photo = open_photo(source)
         return editor_value(photo), self.store.save(photo)
 
+    def holds(self, background: Image.Image, kept: str | None) -> bool:
+        """Whether this background of the editor shows the photo that is kept."""
+        return kept is not None and same_picture(background, self.store.load(kept))
+
     def photo_of(self, value: dict[str, Any] | None, kept: str | None) -> Image.Image | None:
         """The photo that the editor shows, at its own size.
 
@@ -56,10 +60,8 @@ class EditSession:
         background = (value or {}).get("background")
         if background is None:
             return None
-        if kept is not None:
-            photo = self.store.load(kept)
-            if same_picture(background, photo):
-                return photo
+        if self.holds(background, kept):
+            return self.store.load(kept)
         return open_photo(background)
 
     def mask_of(self, value: dict[str, Any] | None, photo: Image.Image) -> np.ndarray | None:
@@ -215,19 +217,22 @@ def build_edit_tab(tab: gr.Tab, model: Any, store: PhotoStore) -> None:
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
     def on_open(source: Any) -> tuple[Any, Any]:
-        with explain("This photo cannot be opened"):
+        with explain("This photo cannot be opened."):
             return session.open(source)
         return gr.skip(), gr.skip()
 
-    def on_editor_upload(value: dict[str, Any] | None) -> tuple[Any, Any]:
+    def on_editor_upload(value: dict[str, Any] | None, path: str | None) -> tuple[Any, Any]:
         background = (value or {}).get("background")
-        return (gr.skip(), gr.skip()) if background is None else on_open(background)
+        # The editor also says "upload" at the first stroke on a photo that was put there.
+        if background is None or session.holds(background, path):
+            return gr.skip(), gr.skip()
+        return on_open(background)
 
     def on_example(event: gr.SelectData) -> tuple[Any, Any]:
         return on_open(photos[event.index])
 
     upload.upload(on_open, upload, [editor, kept], **private)
-    editor.upload(on_editor_upload, editor, [editor, kept], **private)
+    editor.upload(on_editor_upload, [editor, kept], [editor, kept], **private)
     gallery.select(on_example, None, [editor, kept], **private)
 
     def on_mask(change: str) -> Any:
@@ -257,7 +262,14 @@ def build_edit_tab(tab: gr.Tab, model: Any, store: PhotoStore) -> None:
                 return edits.preview_edit(model, photo, mask)
         return gr.skip()
 
-    editor.change(
+    # Gradio 6.31 does not report the first stroke as a change, so a helper reports every one.
+    strokes = gr.HTML(
+        html_template="<span></span>",
+        js_on_load=asset("strokes.js"),
+        visible="hidden",
+        elem_id="edit-strokes",
+    )
+    strokes.click(
         on_painted,
         [editor, kept],
         view,

@@ -13,7 +13,7 @@ import gradio as gr
 from . import exports, handlers, recipes
 from .controls import advanced_fold, asset, field_values, player, preset_radio, seed_row
 from .example import EXAMPLE_SEED, example_classes
-from .messages import explain
+from .messages import explain, notice
 from .photos import PhotoStore
 from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, preset_of
 
@@ -128,11 +128,11 @@ def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
     )
 
     def on_recipe(path: str) -> list[Any]:
-        with explain("This recipe cannot be used"):
+        with explain("This recipe cannot be used."):
             found = recipes.settings_from_recipe(classes, Path(path).read_bytes())
             here = handlers.model_name(model)
             if found["model"] and found["model"] != here:
-                gr.Info(
+                notice(
                     f"This recipe was made with the model {found['model']!r}. This page runs "
                     f"{here!r}, so the images will differ."
                 )

@@ -9,10 +9,11 @@ Loading is strict: every name and shape must fit, and nothing is ever filled wit
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
-import tempfile
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
 TRANSFORMER_FILE = "transformer.safetensors"
 LISTED_NAMES = 8
+PARTS = ("format", "tokenizer", "transformer", "classes", "sampling")
+
+Writer = Callable[[str], object]
 
 # kind in config.json -> (configuration, network)
 TOKENIZERS: dict[str, tuple[type, type[nn.Module]]] = {
@@ -81,26 +85,41 @@ def kind_of(module: nn.Module, kinds: Mapping[str, tuple[type, type[nn.Module]]]
     raise ValueError(f"cannot save a {type(module).__name__}; known kinds: {', '.join(kinds)}")
 
 
-def write_atomically(path: str | os.PathLike[str], write: Any) -> None:
+def write_atomically(path: str | os.PathLike[str], write: Writer) -> None:
     """Call write(temporary path), then move the result to path; path survives any failure.
 
     Raises:
         CheckpointError: the disk is full or not writable.
     """
-    path = Path(path)
-    temporary = None
+    write_all_atomically({Path(path): write})
+
+
+def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
+    """Write several files, as `write_atomically`, and move them only when all are written.
+
+    A disk that fills up halfway leaves the old files as they were, all of them.
+
+    Raises:
+        CheckpointError: the disk is full or not writable.
+    """
+    temporaries: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        write(temporary)
-        os.replace(temporary, path)
+        for path, write in writers.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+            temporaries[path] = temporary
+            write(str(temporary))
+        for path, temporary in temporaries.items():
+            os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise CheckpointError(
             f"could not write {path.name}: {error}; what was there before is unchanged"
         ) from error
+    finally:
+        # Ctrl-C may come at any place, too; nothing is left to delete where all went well.
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
 
 
 def save_weights(
@@ -111,11 +130,15 @@ def save_weights(
     Raises:
         CheckpointError: the disk is full or not writable; the old file survives.
     """
+    write_atomically(path, _weights_writer(module, dtype))
+
+
+def _weights_writer(module: nn.Module, dtype: torch.dtype) -> Writer:
     tensors = {
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in module.state_dict().items()
     }
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+    return lambda temporary: save_file(tensors, temporary)
 
 
 def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.Module:
@@ -126,20 +149,37 @@ def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.M
     Raises:
         CheckpointError: the file is missing, cut short, or its names or shapes do not fit.
     """
-    with torch.device("meta"):
-        module = module_class(config)
+    try:
+        with torch.device("meta"):
+            module = module_class(config)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"no network can be built for {path.name}: {error}") from error
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             check_names(wanted, found, path.name)
             tensors = {name: to_float32(file.get_tensor(name)) for name in wanted}
+        check_floats(module, tensors, path.name)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.name} is missing in {path.parent}") from error
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name} is damaged or cut short: {error}") from error
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.eval()
+
+
+def check_floats(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Check that weights are floats and finite.
+
+    Raises:
+        CheckpointError: naming the first that is not.
+    """
+    for name, _ in module.named_parameters():
+        if not tensors[name].is_floating_point():
+            raise CheckpointError(f"{source}: {name} must be float, is {tensors[name].dtype}")
+        if not bool(tensors[name].isfinite().all()):
+            raise CheckpointError(f"{source} is damaged: {name} holds nan or infinity")
 
 
 def to_float32(tensor: Tensor) -> Tensor:
@@ -184,7 +224,7 @@ def save_checkpoint(
     sampling: SamplingConfig | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write a checkpoint folder; each file is replaced atomically, the configuration last.
+    """Write a checkpoint folder; files are moved into place when all are written.
 
     Args:
         folder: made where it does not exist.
@@ -214,20 +254,19 @@ def save_checkpoint(
         }
     config["classes"] = classes
     config["sampling"] = to_dict(sampling or SamplingConfig())
-    save_weights(tokenizer, folder / TOKENIZER_FILE, dtype=dtype)
+    writers: dict[Path, Writer] = {folder / TOKENIZER_FILE: _weights_writer(tokenizer, dtype)}
     if transformer is not None:
-        save_weights(transformer, folder / TRANSFORMER_FILE, dtype=dtype)
+        writers[folder / TRANSFORMER_FILE] = _weights_writer(transformer, dtype)
     text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(
-        folder / CONFIG_FILE, lambda temporary: Path(temporary).write_text(text, encoding="utf-8")
-    )
+    writers[folder / CONFIG_FILE] = lambda path: Path(path).write_text(text, encoding="utf-8")
+    write_all_atomically(writers)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read config.json.
 
     Raises:
-        CheckpointError: it is missing, no JSON, or of a newer format.
+        CheckpointError: it is missing, no JSON, of a newer format, or has an unknown entry.
     """
     path = folder / CONFIG_FILE
     if not folder.is_dir():
@@ -241,6 +280,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         got = config.get("format") if isinstance(config, dict) else type(config).__name__
         raise CheckpointError(f"{CONFIG_FILE} has format {got!r}; this version reads {FORMAT}")
+    for key in config:
+        if key not in PARTS:
+            near = difflib.get_close_matches(key, PARTS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise CheckpointError(f"unknown entry {key!r} in {CONFIG_FILE}{hint}")
     return config
 
 
@@ -253,10 +297,10 @@ def parse_network(
         CheckpointError: an unknown kind or a setting that is unknown or out of range.
     """
     values = config.get(part)
-    if not isinstance(values, dict) or values.get("kind") not in kinds:
-        kind = values.get("kind") if isinstance(values, dict) else values
+    kind = values.get("kind") if isinstance(values, dict) else values
+    if not isinstance(values, dict) or kind not in list(kinds):
         raise CheckpointError(f"{part} kind must be one of {', '.join(kinds)}; got {kind!r}")
-    config_class, module_class = kinds[values["kind"]]
+    config_class, module_class = kinds[kind]
     keeps_kind = "kind" in config_class.__dataclass_fields__
     values = {key: value for key, value in values.items() if key != "kind" or keeps_kind}
     try:

@@ -9,19 +9,31 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from maskgit_core import cli_training
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,
+    MAX_SEED,
     ORDERS,
     SCHEDULES,
     SamplingConfig,
+    check_range,
     to_dict,
 )
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 PROGRAM = "python -m maskgit_core"
 BAD_INPUT = 2
+SAMPLE_BATCH = 32
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; argparse puts the usage in front, many lines here."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2."""
+        self.exit(BAD_INPUT, f"{self.prog}: {' '.join(message.split())}; --help shows the usage\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command."""
-    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.splitlines()[0])
+    parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, add_arguments, run, text in (
         ("sample", _sample_arguments, _sample, "generate images of classes"),
@@ -104,10 +116,16 @@ def sampling_config(args: argparse.Namespace, default: SamplingConfig) -> Sampli
     return SamplingConfig(**{**to_dict(default), **given})
 
 
-def _label(text: str) -> str | int | None:
+def _label(text: str, classes: Sequence[str]) -> str | int | None:
+    """Return a class name, its number, or None for "none"; a name that looks like either wins."""
+    if text in classes:
+        return text
     if text.casefold() == "none":
         return None
-    return int(text) if text.lstrip("-").isdigit() else text
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _save_png(image: object, path: str) -> None:
@@ -129,31 +147,41 @@ def _sample_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _sample(args: argparse.Namespace) -> None:
+    import torch
     from tqdm import tqdm
 
-    from maskgit_core.config import check_range
-    from maskgit_core.pipeline import MaskGIT
+    from maskgit_core.pipeline import MAX_IMAGES, MaskGIT
     from maskgit_core.sheets import tile
 
-    check_range("count", args.count, 1, 4096, whole=True)
+    check_range("count", args.count, 1, MAX_IMAGES, whole=True)
     if args.columns is not None:
-        check_range("columns", args.columns, 1, 4096, whole=True)
+        check_range("columns", args.columns, 1, MAX_IMAGES, whole=True)
     model = MaskGIT.from_pretrained(args.checkpoint)
     config = sampling_config(args, model.sampling)
-    named = [_label(text) for text in args.labels] if args.labels else model.classes
-    labels = [label for label in named for _ in range(args.count)]
-    steps = model.generate_steps(labels, config, args.seed)
-    for state in tqdm(steps, total=min(config.num_steps, model.grid_size**2), unit="step"):
-        tokens = state.tokens
-    columns = args.columns or (args.count if args.count > 1 else min(len(labels), 4))
-    _save_png(tile(model.decode(tokens.cpu()), columns), args.out)
+    names = args.labels or [str(number) for number in range(len(model.classes))]
+    labels = [_label(name, model.classes) for name in names for _ in range(args.count)]
+    check_range("number of images", len(labels), 1, MAX_IMAGES, whole=True)
+    check_range("seed", args.seed, 0, MAX_SEED + 1 - len(labels), whole=True)
+    for label in labels:
+        model.label_id(label)
+    starts = range(0, len(labels), SAMPLE_BATCH)
+    images = []
+    with tqdm(total=min(config.num_steps, model.grid_size**2) * len(starts), unit="step") as bar:
+        for start in starts:
+            batch = labels[start : start + SAMPLE_BATCH]
+            for state in model.generate_steps(batch, config, args.seed + start):
+                tokens = state.tokens
+                bar.update()
+            images.append(model.decode(tokens.cpu()))
+    columns = args.columns or (args.count if args.count > 1 else 4)
+    _save_png(tile(torch.cat(images), min(columns, len(labels))), args.out)
 
 
 def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--image", required=True, help="photo")
     parser.add_argument("--mask", required=True, help="greyscale image, white = repaint")
-    parser.add_argument("--label", type=_label, default=None, help="class of the new content")
+    parser.add_argument("--label", default="none", help="class of the new content, or none")
     parser.add_argument("--out", default="inpainted.png", help="PNG to write")
     _sampling_arguments(parser)
 
@@ -169,20 +197,22 @@ def _inpaint(args: argparse.Namespace) -> None:
     image = load_image(args.image, keep_alpha=True)
     mask = load_image(args.mask).convert("L")
     plan = model.plan_inpaint(image, mask)
-    steps = model.edit_steps(plan, args.label, config, args.seed)
-    for state in tqdm(steps, total=config.num_steps, unit="step"):
+    label = _label(args.label, model.classes)
+    steps = model.edit_steps(plan, label, config, args.seed)
+    total = min(config.num_steps, int(plan.token_mask.sum()))
+    for state in tqdm(steps, total=total, unit="step"):
         tokens = state.tokens
     _save_png(model.finish(plan, tokens), args.out)
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    from maskgit_core.evaluation import add_evaluate_arguments
+    from maskgit_core.cli_evaluate import add_evaluate_arguments
 
     add_evaluate_arguments(parser)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from maskgit_core.evaluation import run_evaluate
+    from maskgit_core.cli_evaluate import run_evaluate
 
     run_evaluate(args)
 
@@ -211,14 +241,13 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", default=DEFAULT_CHECKPOINT, help="checkpoint folder or name")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each measurement")
-    parser.add_argument("--json", default=None, help="also write the numbers here")
-    parser.add_argument("--app", default="app.py", help="page to start; empty leaves it out")
+    from maskgit_core.cli_benchmark import add_benchmark_arguments
+
+    add_benchmark_arguments(parser, DEFAULT_CHECKPOINT)
 
 
 def _benchmark(args: argparse.Namespace) -> None:
-    from maskgit_core.benchmark import run_benchmark
+    from maskgit_core.cli_benchmark import run_benchmark
 
     run_benchmark(args)
 
@@ -229,21 +258,25 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
+    from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.pipeline import MaskGIT
 
-    model = MaskGIT.from_pretrained(args.checkpoint)
     folder = Path(args.checkpoint)
-    size = (
-        sum(os.path.getsize(p) for p in folder.iterdir() if p.is_file()) if folder.is_dir() else 0
-    )
+    # A folder may hold a tokenizer alone, which is no model to sample from.
+    is_folder = folder.is_dir()
+    model = load_checkpoint(folder) if is_folder else MaskGIT.from_pretrained(args.checkpoint)
+    shape, transformer = model.tokenizer.config, model.transformer
+    size = sum(os.path.getsize(p) for p in folder.iterdir() if p.is_file()) if is_folder else 0
     facts = {
         "checkpoint": str(args.checkpoint),
         "megabytes": round(size / 1e6, 1),
-        "image_size": model.image_size,
-        "grid_size": model.grid_size,
-        "codebook_size": model.codebook_size,
+        "image_size": shape.image_size,
+        "grid_size": shape.grid_size,
+        "codebook_size": shape.codebook_size,
         "tokenizer_parameters": sum(p.numel() for p in model.tokenizer.parameters()),
-        "transformer_parameters": sum(p.numel() for p in model.transformer.parameters()),
+        "transformer_parameters": sum(p.numel() for p in transformer.parameters())
+        if transformer
+        else 0,
         "classes": model.classes,
         "sampling": to_dict(model.sampling),
     }

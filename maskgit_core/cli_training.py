@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
-import sys
+import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -20,6 +21,8 @@ from maskgit_core.config import (
 )
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from maskgit_core.data import Photos
     from maskgit_core.training import Stage
 
@@ -66,17 +69,30 @@ def _add_settings(
 ) -> None:
     """Add one option for every field of a configuration, with its default."""
     group = parser.add_argument_group(title)
+    described = _descriptions(type(default))
     for field in fields(default):
         if field.name in leave_out:
             continue
         value = getattr(default, field.name)
         option = "--" + field.name.replace("_", "-")
         if isinstance(value, bool):
-            group.add_argument(option, action=argparse.BooleanOptionalAction, default=value)
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         elif isinstance(value, tuple):
-            group.add_argument(option, nargs="+", type=type(value[0]), default=value)
+            kind = {"nargs": "+", "type": type(value[0]), "metavar": "N"}
         else:
-            group.add_argument(option, type=type(value), default=value, help=" ")
+            kind = {"type": type(value), "metavar": "N" if isinstance(value, int) else "X"}
+        group.add_argument(option, default=value, help=described.get(field.name), **kind)
+
+
+def _descriptions(config_class: type) -> dict[str, str]:
+    """Return what the docstring of a configuration says of each setting."""
+    text = inspect.getdoc(config_class) or ""
+    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", text, flags=re.MULTILINE)
+    return {
+        name.strip(): " ".join(words.split()).replace("%", "%%")
+        for names, words in entries
+        for name in names.split(",")
+    }
 
 
 def _read_settings(args: argparse.Namespace, default: Any) -> Any:
@@ -96,7 +112,7 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--val", default=None, help="held-out photos, one folder per class")
     parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")
     parser.add_argument("--cache", default=None, help="where packed photos are kept; default: out")
-    parser.add_argument("--max-minutes", type=float, default=math.inf, help="stop cleanly after")
+    parser.add_argument("--max-minutes", type=float, default=None, help="stop cleanly after")
 
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,12 +135,20 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
     data = Path(args.data)
-    if (data / "train").is_dir():
+    held_out = Path(args.val) if args.val else None
+    if not _is_split(data):
+        return data, held_out
+    if held_out is None and (data / "val").is_dir():
         held_out = data / "val"
-        return data / "train", Path(
-            args.val
-        ) if args.val else held_out if held_out.is_dir() else None
-    return data, Path(args.val) if args.val else None
+    return data / "train", held_out
+
+
+def _is_split(data: Path) -> bool:
+    """Whether data/train holds the training data, and is not a class of this name."""
+    if not (data / "train").is_dir():
+        return False
+    names = {path.name for path in data.iterdir() if path.is_dir()}
+    return names <= {"train", "val", "test"} or any(p.is_dir() for p in (data / "train").iterdir())
 
 
 def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:
@@ -147,8 +171,6 @@ def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Pho
                 f"val must have the classes of the training data, {', '.join(photos.classes)}; "
                 f"got {', '.join(held_out.classes)}"
             )
-    for name in photos.skipped:
-        print(f"skipped unreadable file {name}", file=sys.stderr)
     return photos, held_out
 
 
@@ -157,20 +179,27 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
 
     from maskgit_core.training import train
 
-    bar = tqdm(total=config.max_steps, unit="step", dynamic_ncols=True)
+    if args.max_minutes is not None:
+        check_range("max_minutes", args.max_minutes, 0.0)
+    seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
+    bars: list[tqdm] = []
 
     def report(step: int, measures: dict[str, float]) -> None:
-        if bar.n == 0 and step > 1:
-            bar.initial = step - 1
-        bar.update(step - bar.n)
+        if not bars:
+            # Not earlier: an error in the settings is one line, without a bar beside it.
+            bars.append(tqdm(total=config.max_steps, initial=step - 1, unit="step"))
+        bars[0].update()
         if measures:
             shown = ("loss", "psnr", "accuracy", "images_per_second")
-            bar.set_postfix({k: f"{measures[k]:.3g}" for k in shown if k in measures})
+            bars[0].set_postfix({k: f"{measures[k]:.3g}" for k in shown if k in measures})
 
     out = Path(args.out)
-    with bar:
-        step = train(stage, config, out, report=report, max_seconds=60 * args.max_minutes)
-    word = "finished" if step == config.max_steps else "stopped; the same command goes on"
+    try:
+        step = train(stage, config, out, report=report, max_seconds=seconds)
+    finally:
+        for bar in bars:
+            bar.close()
+    word = "finished" if step >= config.max_steps else "stopped; the same command goes on"
     print(f"{word} at step {step}; weights in {out / 'checkpoint'}")
 
 
@@ -187,10 +216,27 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     torch.manual_seed(config.seed)
     if args.init:
         model = load_checkpoint(args.init).tokenizer.train().requires_grad_(True)
+        if not isinstance(model, VQTokenizer):
+            raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
+    elif config.freeze_codes:
+        raise ValueError("freeze_codes needs init, a checkpoint whose codes are kept")
     else:
         model = VQTokenizer(network)
     photos, held_out = _load_photos(args, model.config.image_size)
     _run_stage(TokenizerStage(model, photos, held_out, config), config, args)
+
+
+def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:
+    from maskgit_core.checkpoint import load_checkpoint
+
+    model = load_checkpoint(folder).transformer
+    if model is None:
+        raise ValueError(f"init must hold a transformer; {folder} holds a tokenizer only")
+    for name, wanted in from_data.items():
+        got = getattr(model.config, name)
+        if got != wanted:
+            raise ValueError(f"init must have {name} {wanted} as the data has; {folder} has {got}")
+    return model.train().requires_grad_(True)
 
 
 def train_transformer(args: argparse.Namespace) -> None:
@@ -233,7 +279,7 @@ def train_transformer(args: argparse.Namespace) -> None:
     }
     torch.manual_seed(config.seed)
     if args.init:
-        model = load_checkpoint(args.init).transformer.train().requires_grad_(True)
+        model = _initial_transformer(args.init, from_data)
     else:
         network = TransformerConfig(
             **{**to_dict(_read_settings(args, TransformerConfig())), **from_data}

@@ -18,6 +18,7 @@ GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
 TRANSFORMER_KINDS = ("class_token", "adaln")
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
+MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a million
 
 T = TypeVar("T")
 
@@ -34,17 +35,27 @@ def check_range(
     """Raise ValueError unless value is a number (a whole one if asked) in [low, high]."""
     kinds = (int,) if whole else (int, float)
     bounds = f"at least {low}" if math.isinf(high) else f"between {low} and {high}"
-    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or value == math.inf or not low <= value <= high:
         kind = "a whole number" if whole else "a number"
         raise ValueError(f"{name} must be {kind} {bounds}; got {value!r}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Raise ValueError unless value is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be true or false; got {value!r}")
 
 
 def from_dict(config_class: type[T], values: Mapping[str, Any]) -> T:
     """Build a configuration from a JSON object.
 
     Raises:
-        ValueError: an unknown key (named, with the nearest known one) or a value out of range.
+        ValueError: no JSON object, an unknown key (named, with the nearest known one), or a value
+            out of range.
     """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{config_class.__name__} must be an object of settings; got {values!r}")
     known = [field.name for field in fields(config_class)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
@@ -84,14 +95,27 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         check_range("codebook_size", self.codebook_size, 2, whole=True)
         check_range("codebook_dim", self.codebook_dim, 1, whole=True)
-        if not self.widths or any(width < 8 or width % 8 for width in self.widths):
-            raise ValueError(f"widths must be multiples of 8, at least one; got {self.widths}")
+        for name in ("widths", "encoder_blocks", "decoder_blocks"):
+            values = getattr(self, name)
+            if not isinstance(values, tuple | list):
+                raise ValueError(f"{name} must be a list of whole numbers; got {values!r}")
+            object.__setattr__(self, name, tuple(values))
+        if not self.widths:
+            raise ValueError("widths must have at least one entry; got none")
+        for width in self.widths:
+            check_range("widths", width, 8, whole=True)
+            if width % 8:
+                raise ValueError(f"widths must be multiples of 8; got {width}")
         for name in ("encoder_blocks", "decoder_blocks"):
-            if len(getattr(self, name)) != len(self.widths):
+            blocks = getattr(self, name)
+            if len(blocks) != len(self.widths):
                 raise ValueError(
                     f"{name} must have one entry for each of the {len(self.widths)} widths; "
-                    f"got {getattr(self, name)}"
+                    f"got {blocks}"
                 )
+            for number in blocks:
+                check_range(name, number, 0, MAX_BLOCKS, whole=True)
+        check_flag("l2_normalize", self.l2_normalize)
         check_range("image_size", self.image_size, self.patch_stride, whole=True)
         if self.image_size % self.patch_stride:
             raise ValueError(
@@ -141,8 +165,9 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_choice("kind", self.kind, TRANSFORMER_KINDS)
-        for name in ("num_classes", "grid_size", "width", "depth", "num_heads", "mlp_width"):
+        for name in ("num_classes", "grid_size", "width", "num_heads", "mlp_width"):
             check_range(name, getattr(self, name), 1, whole=True)
+        check_range("depth", self.depth, 1, MAX_BLOCKS, whole=True)
         check_range("codebook_size", self.codebook_size, 2, whole=True)
         check_range("num_registers", self.num_registers, 0, whole=True)
         check_range("merge", self.merge, 1, whole=True)
@@ -217,19 +242,25 @@ class TrainConfig:
         min_rate: share of the peak rate at the end of the cosine.
         warmup_steps: steps of linear warm-up.
         weight_decay: decoupled weight decay.
-        grad_clip: largest gradient norm.
+        grad_clip: largest gradient norm; 0 does not clip.
         ema_decay: decay of the running mean of the weights that is saved for use.
         seed: of every random number in training, in [0, 2**63).
-        log_every, sample_every, save_every: steps between log lines, sample sheets, checkpoints.
-        label_smoothing, class_drop, token_drop: transformer only; `class_drop` is the share of
-            images trained without their class, `token_drop` the share of visible tokens replaced
-            by the mask token though no loss is taken there.
-        l1_weight, l2_weight, perceptual_weight, commit_weight: tokenizer losses.
+        log_every: steps between log lines.
+        sample_every: steps between sample sheets.
+        save_every: steps between saved states and checkpoints.
+        label_smoothing: share of the target spread over all codes (transformer).
+        class_drop: share of images trained without their class (transformer).
+        token_drop: share of visible tokens replaced by the mask token though no loss is taken
+            there (transformer).
+        l1_weight: of the mean absolute error of pixels (tokenizer).
+        l2_weight: of the mean squared error of pixels (tokenizer).
+        perceptual_weight: of the distance of image features; 0 needs no feature network.
+        commit_weight: of the distance of latents to their codes (tokenizer).
         adversarial_weight: of the critic's loss, relative to the balance of both; 0 has no critic.
         adversarial_start: tokenizer steps before the critic has a say.
         freeze_codes: train the decoder only, so that tokens keep their meaning.
         continuous_steps: tokenizer steps before quantisation starts.
-        revive_every: tokenizer steps between revivals of dead codes.
+        revive_every: tokenizer steps between revivals of dead codes; 0 revives none.
     """
 
     max_steps: int = 4000
@@ -271,3 +302,4 @@ class TrainConfig:
             check_range(name, getattr(self, name), 0.0)
         for part in ("l1", "l2", "perceptual", "commit", "adversarial"):
             check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)
+        check_flag("freeze_codes", self.freeze_codes)

@@ -285,19 +285,20 @@ def default_sampling(transformer: nn.Module) -> SamplingConfig:
             guidance_schedule="constant",
         )
     if isinstance(transformer, BertTransformer):
-        return SamplingConfig(num_steps=12, guidance_scale=1.0, guidance_schedule="constant")
-    return SamplingConfig(num_steps=8, schedule="arccos", guidance_scale=4.0)
+        return SamplingConfig(num_steps=8, guidance_scale=1.0, guidance_schedule="constant")
+    # The curve that the v1.0 code calls arccos reveals about as many tokens a step as cosine here.
+    return SamplingConfig(num_steps=8, schedule="cosine", guidance_scale=4.0)
 
 
-def convert(
+def convert_checkpoint(
     tokenizer_path: str | os.PathLike[str],
     transformer_path: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
     num_heads: int | None = None,
     num_classes: int | None = None,
-    config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
-    classes: list[str] | None = None,
+    tokenizer_config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    classes_file: str | os.PathLike[str] | None = None,
     sampling: SamplingConfig | None = None,
 ) -> None:
     """Write a published tokenizer and transformer as a checkpoint folder of ours.
@@ -305,19 +306,22 @@ def convert(
     Args:
         tokenizer_path, transformer_path: published files, see the single conversions.
         folder: made where it does not exist.
-        num_heads, num_classes, config: see the single conversions.
-        classes: one name a label; ImageNet's for 1,000 classes by default.
+        num_heads, num_classes, tokenizer_config: see the single conversions.
+        classes_file: text file with one class name a line; ImageNet's names for 1,000 classes
+            and numbers for others by default.
         sampling: default decoding settings; those of the authors by default.
 
     Raises:
-        ValueError, CheckpointError: as in the conversions, or the folder is not writable.
+        ValueError: as in the conversions, or another number of class names than classes.
+        CheckpointError: as in the conversions, or a file cannot be read or written.
     """
+    classes = None if classes_file is None else read_class_names(Path(classes_file))
     tokenizer, transformer = convert_pair(
         tokenizer_path,
         transformer_path,
         num_heads=num_heads,
         num_classes=num_classes,
-        config=config,
+        config=tokenizer_config,
     )
     save_checkpoint(
         folder,
@@ -326,3 +330,19 @@ def convert(
         classes=classes or class_names(transformer.config.num_classes),
         sampling=sampling or default_sampling(transformer),
     )
+
+
+def read_class_names(path: Path) -> list[str]:
+    """Return the lines of a text file; blank ones are left out.
+
+    Raises:
+        CheckpointError: the file cannot be read or names nothing.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeError) as error:
+        raise CheckpointError(f"the class names in {path} cannot be read: {error}") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise CheckpointError(f"{path} names no class")
+    return names

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.checkpoint import write_all_atomically
 from maskgit_core.images import crop_to_square, load_image
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -101,7 +102,8 @@ def pack_photos(
     Args:
         root: one folder per class.
         size: pixels a side.
-        cache_dir: where the packed array is kept and memory-mapped from; None keeps it in memory.
+        cache_dir: where the packed array is kept and memory-mapped from, and packed again where
+            a photo has changed or the file is damaged; None keeps it in memory.
         progress: wraps the list of files, to show how far decoding is.
 
     Returns:
@@ -109,6 +111,7 @@ def pack_photos(
 
     Raises:
         ValueError: as `scan_folder`, or no file could be read.
+        CheckpointError: the packed array cannot be written, the disk is full.
     """
     folder = scan_folder(root)
     stamp = [
@@ -117,33 +120,65 @@ def pack_photos(
     ]
     key = hashlib.sha256(json.dumps([size, stamp]).encode()).hexdigest()[:16]
     packed = Path(cache_dir) / f"photos-{size}-{key}" if cache_dir is not None else None
-    if packed is not None and packed.with_suffix(".json").is_file():
-        index = json.loads(packed.with_suffix(".json").read_text(encoding="utf-8"))
-        pixels = np.load(packed.with_suffix(".npy"), mmap_mode="r")
-        labels = torch.tensor(index["labels"], dtype=torch.int64)
-        return Photos(pixels, labels, folder.classes, index["skipped"])
+    if packed is not None:
+        photos = _read_packed(packed, size, folder.classes)
+        if photos is not None:
+            for name in photos.skipped:
+                logger.warning("skipped %s: it could not be read", name)
+            return photos
 
-    rows, labels_kept, skipped = [], [], []
+    # One array from the start: a list of photos and its stack would take the memory twice.
+    pixels = np.empty((len(folder.files), size, size, 3), dtype=np.uint8)
+    labels, skipped = [], []
     for name, label in zip(progress(folder.files), folder.labels, strict=True):
         try:
-            rows.append(np.asarray(crop_to_square(load_image(folder.root / name), size)))
-            labels_kept.append(label)
+            pixels[len(labels)] = crop_to_square(load_image(folder.root / name), size)
+            labels.append(label)
         except (ValueError, OSError) as error:
             logger.warning("skipped %s: %s", name, error)
             skipped.append(name)
-    if not rows:
+    if not labels:
         raise ValueError(f"none of the {len(folder.files)} images in {root} could be read")
-    pixels = np.stack(rows)
+    pixels = pixels[: len(labels)]
     if packed is not None:
-        packed.parent.mkdir(parents=True, exist_ok=True)
-        part = packed.with_suffix(".part.npy")
-        np.save(part, pixels)
-        os.replace(part, packed.with_suffix(".npy"))
-        index = {"labels": labels_kept, "skipped": skipped}
-        packed.with_suffix(".json").write_text(json.dumps(index), encoding="utf-8")
+        pixels = _write_packed(packed, pixels, {"labels": labels, "skipped": skipped})
+    return Photos(pixels, torch.tensor(labels, dtype=torch.int64), folder.classes, skipped)
+
+
+def _read_packed(packed: Path, size: int, classes: list[str]) -> Photos | None:
+    """Return what was packed earlier; None where it is missing or damaged."""
+    try:
+        index = json.loads(packed.with_suffix(".json").read_text(encoding="utf-8"))
         pixels = np.load(packed.with_suffix(".npy"), mmap_mode="r")
-    labels = torch.tensor(labels_kept, dtype=torch.int64)
-    return Photos(pixels, labels, folder.classes, skipped)
+        labels = torch.tensor(index["labels"], dtype=torch.int64)
+        skipped = [str(name) for name in index["skipped"]]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
+        logger.warning("packing the photos again, %s is damaged: %s", packed.name, error)
+        return None
+    if pixels.dtype != np.uint8 or pixels.shape != (len(labels), size, size, 3):
+        logger.warning("packing the photos again, %s does not fit", packed.name)
+        return None
+    return Photos(pixels, labels, classes, skipped)
+
+
+def _write_packed(packed: Path, pixels: np.ndarray, index: dict[str, list]) -> np.ndarray:
+    """Write pixels and index; return the pixels as they are mapped from the file."""
+
+    def write_pixels(path: str) -> None:
+        with open(path, "wb") as file:
+            np.save(file, pixels)
+
+    write_all_atomically(
+        {
+            packed.with_suffix(".npy"): write_pixels,
+            packed.with_suffix(".json"): lambda path: Path(path).write_text(
+                json.dumps(index), encoding="utf-8"
+            ),
+        }
+    )
+    return np.load(packed.with_suffix(".npy"), mmap_mode="r")
 
 
 def packed_size(image_size: int) -> int:

@@ -65,10 +65,11 @@ def evaluate(
 
     Distances are taken to all training photos: `gfd` of `num_samples` samples, the same number
     from every class; `rfd` of the reconstructions of as many training photos, drawn with classes
-    as equal as possible; `fd_floor` of those photos themselves, which is what a perfect model
-    scores with this number and mix of classes. `rfd_val` compares the reconstructions of held-out
-    photos with those photos. Precision and recall compare the samples with the same draw of
-    training photos, equal numbers on both sides. The classifier is fitted on training photos.
+    as equal as possible; `fd_floor` of those photos themselves: number and mix of classes alone
+    cost that much, and new images a little more, as these are training photos. `rfd_val` compares
+    the reconstructions of held-out photos with those photos. Precision and recall compare the
+    samples with the same draw of training photos, equal numbers on both sides. The classifier is
+    fitted on training photos; its shares are means over classes, not over images.
     Without training photos all of these are taken to the held-out ones, and no classifier is
     fitted.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from maskgit_core.sampling import StepState, decode_steps
 
 Label = str | int | None
 DECODE_BATCH = 16
+MAX_IMAGES = 4096  # in one call; all are decoded together
 PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
 
 
@@ -45,6 +47,15 @@ class InpaintResult:
 
     image: Image.Image
     tokens: Tensor
+
+
+def _same_name(name: str) -> str:
+    """Return what two spellings of a name share, whatever their case and form of accents."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def _plain_number(value: object) -> object:
+    return int(value) if isinstance(value, np.integer) else value
 
 
 class MaskGIT:
@@ -192,16 +203,20 @@ class MaskGIT:
                 raise ValueError("label must name a class: this model cannot do without")
             return self.null_label
         if isinstance(label, str):
-            names = {name.casefold(): number for number, name in enumerate(self.classes)}
-            if label.strip().casefold() in names:
-                return names[label.strip().casefold()]
+            if label in self.classes:
+                return self.classes.index(label)
+            names = {_same_name(name): number for number, name in enumerate(self.classes)}
+            if _same_name(label) in names:
+                return names[_same_name(label)]
             some = ", ".join(self.classes[:12]) + (", ..." if len(self.classes) > 12 else "")
             raise ValueError(f"label must be one of {some}; got {label!r}")
+        label = _plain_number(label)
         check_range("label", label, 0, len(self.classes) - 1, whole=True)
-        return int(label)
+        return label
 
     def _check_seed(self, seed: int, count: int) -> list[int]:
-        check_range("seed", seed, 0, MAX_SEED - count, whole=True)
+        seed = _plain_number(seed)
+        check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
         return [seed + i for i in range(count)]
 
     def decode_tokens_steps(
@@ -253,13 +268,14 @@ class MaskGIT:
         Args:
             labels: class names, numbers, or None for "no class".
             config: how to decode; None takes the checkpoint's defaults.
-            seed: whole number in [0, 2**63); image i uses seed + i.
+            seed: whole number in [0, 2**63), that of the last image too; image i uses seed + i.
 
         Raises:
-            ValueError: no label, an unknown one, or a seed out of range.
+            ValueError: no label, too many, an unknown one, or a seed out of range.
         """
-        if isinstance(labels, str) or len(labels) == 0:
+        if isinstance(labels, str) or not hasattr(labels, "__len__") or len(labels) == 0:
             raise ValueError(f"labels must be a list with at least one class; got {labels!r}")
+        check_range("number of labels", len(labels), 1, MAX_IMAGES, whole=True)
         grid = (len(labels), self.grid_size, self.grid_size)
         tokens = torch.full(grid, self.mask_token_id, dtype=torch.int64)
         return self.decode_tokens_steps(tokens, labels, config, seed)

@@ -125,9 +125,7 @@ def configure_halton(
     classes = shape_of(shapes, "cls_emb.weight", 2)[0] - 1
     if num_classes not in (None, classes):
         raise ValueError(f"num_classes must be {classes} for these weights; got {num_classes}")
-    registers, merge = 0, 1
-    if "reg_tokens.weight" in shapes:
-        registers = shape_of(shapes, "reg_tokens.weight", 2)[0]
+    merge = 1
     if "in_proj.weight" in shapes:
         merge = shape_of(shapes, "in_proj.weight", 4)[2]
     inner = shape_of(shapes, "transformer.layers.0.attn.wq.weight", 2)[0]
@@ -141,15 +139,13 @@ def configure_halton(
         depth=count(shapes, r"transformer\.layers\.(\d+)\."),
         num_heads=heads_for(width, num_heads, HALTON_HEADS, inner),
         mlp_width=shape_of(shapes, "transformer.layers.0.ff.w1.weight", 2)[0],
-        num_registers=registers,
+        num_registers=shape_of(shapes, "reg_tokens.weight", 2)[0],
         merge=merge,
     )
 
 
 def halton_rule(name: str, config: TransformerConfig) -> Rule:
     """Return the sources of one of our tensors in a Halton-MaskGIT file."""
-    if name == "registers":
-        return Rule(("reg_tokens.weight",) if config.num_registers else ())
     if name == "merge.split.weight":
         return Rule(("out_proj.weight",), "pointwise")
     if match := re.fullmatch(r"blocks\.(\d+)\.(.+)", name):
@@ -169,6 +165,7 @@ def halton_rule(name: str, config: TransformerConfig) -> Rule:
         "embedding.weight": "tok_emb.weight",
         "class_embedding.weight": "cls_emb.weight",
         "position": "pos_emb.weight",
+        "registers": "reg_tokens.weight",
         "merge.join.weight": "in_proj.weight",
         "norm_weight": "last_norm.norm_final.weight",
         "norm_bias": "last_norm.norm_final.bias",

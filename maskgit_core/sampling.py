@@ -126,7 +126,7 @@ class _DecodeLoop:
             for number in unknown.sum(1)
         ]
         self.num_steps = max(1, *map(len, self.counts))
-        self.generators = [_generator(seed) for seed in seeds]
+        self.generators = [seeded_generator(seed) for seed in seeds]
         self.ranks = self._order_ranks()
 
     def run(self) -> Iterator[StepState]:
@@ -259,7 +259,7 @@ def _first_cells(score: Tensor, allowed: Tensor, counts: Tensor) -> Tensor:
     return chosen.scatter(1, order, places < counts[:, None])
 
 
-def _generator(seed: int) -> torch.Generator:
+def seeded_generator(seed: int) -> torch.Generator:
     """Return a CPU generator of which all 64 bits of the seed count.
 
     The Mersenne twister reads the lower 32 bits only; an upper half is mixed into them.

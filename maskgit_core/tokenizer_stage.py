@@ -6,6 +6,7 @@ latents; later, codes that almost no latent chose are moved onto latents of the 
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from maskgit_core.tokenizer import VectorQuantizer, VQTokenizer
 
 KMEANS_BATCHES = 16
 KMEANS_ITERATIONS = 12
+PREVIEW_BATCHES = 4
 DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
@@ -98,6 +100,7 @@ class TokenizerStage:
         self.config = config
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64)
+        self.quantising = config.continuous_steps == 0 or config.freeze_codes
         self.perceptual = PerceptualLoss() if config.perceptual_weight else None
         self.adversarial = AdversarialLoss() if config.adversarial_weight else None
         if config.freeze_codes:
@@ -117,20 +120,31 @@ class TokenizerStage:
         """Set the codebook to the k-means centres of the latents when quantisation starts."""
         if step != self.config.continuous_steps or self.config.freeze_codes:
             return
-        quantizer = self.model.quantizer
-        steps = range(max(0, step - KMEANS_BATCHES), max(1, step))
-        latents = torch.cat([self._latents(self.model.encoder(self._batch(s))) for s in steps])
-        generator = step_generator(self.config.seed, step, stream=1)
-        centres = kmeans(latents, len(quantizer.codebook), KMEANS_ITERATIONS, generator)
+        centres = self._centres(self.model, range(max(0, step - KMEANS_BATCHES), max(1, step)))
         for module in (self.model, ema):
-            module.quantizer.codebook.copy_(quantizer.normalized(centres))
+            module.quantizer.codebook.copy_(centres)
         self.counts.zero_()
+
+    def _centres(self, model: nn.Module, steps: range) -> Tensor:
+        """Return a codebook, the k-means centres of a model's latents in the batches of `steps`."""
+        latents = torch.cat([self._latents(model.encoder(self._batch(s))) for s in steps])
+        generator = step_generator(self.config.seed, steps.stop, stream=1)
+        num_codes = len(model.quantizer.codebook)
+        return model.quantizer.normalized(kmeans(latents, num_codes, KMEANS_ITERATIONS, generator))
+
+    def _with_codes(self, ema: nn.Module) -> nn.Module:
+        """Return the running mean; before quantisation starts, a copy whose codes fit it."""
+        if self.quantising:
+            return ema
+        ema = copy.deepcopy(ema)
+        ema.quantizer.codebook.copy_(self._centres(ema, range(PREVIEW_BATCHES)))
+        return ema
 
     def _latents(self, encoded: Tensor) -> Tensor:
         return self.model.quantizer.normalized(encoded.movedim(1, -1)).flatten(0, 2)
 
     def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum of pixel, perceptual, codebook and critic losses, and its parts."""
+        """Return the weighted sum of pixel, feature, codebook and critic losses, and its parts."""
         config, images = self.config, self._batch(step)
         parts: dict[str, Any] = {}
         latents, code_loss = self._quantize(step, images, parts)
@@ -145,7 +159,8 @@ class TokenizerStage:
             last_weight = self.model.decoder.head.weight
             balance = self.adversarial.balance(total, parts["adversarial"], last_weight)
             total = total + config.adversarial_weight * balance * parts["adversarial"]
-            parts |= {"balance": balance, "critic": self.adversarial.update(images, output)}
+            parts["balance"] = balance
+            self.critic_pair = (images, output.detach())
         parts["psnr"] = psnr(output.detach(), images).mean()
         measures = {k: v.detach() if isinstance(v, Tensor) else v for k, v in parts.items()}
         return total + code_loss, measures
@@ -157,7 +172,8 @@ class TokenizerStage:
         config, quantizer = self.config, self.model.quantizer
         encoded = self.model.encoder(images)
         self.batch_latents = self._latents(encoded.detach())
-        if step < config.continuous_steps and not config.freeze_codes:
+        self.quantising = step >= config.continuous_steps or config.freeze_codes
+        if not self.quantising:
             return quantizer.normalized(encoded, dim=1), 0.0
         quantized = quantizer(encoded)
         self.counts += torch.bincount(quantized.tokens.flatten(), minlength=len(self.counts))
@@ -170,8 +186,11 @@ class TokenizerStage:
         return quantized.latents, code_loss
 
     def after_step(self, step: int, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Revive dead codes at intervals, but not in the last tenth, where codes settle."""
+        """Train the critic; revive dead codes at intervals, but not in the last tenth."""
         config = self.config
+        if self.adversarial is not None and step >= config.adversarial_start:
+            # Not in `loss`: the generator's backward pass needs the critic's weights as they were.
+            self.adversarial.update(*self.critic_pair)
         quantising = step - config.continuous_steps
         if quantising <= 0 or not config.revive_every or quantising % config.revive_every:
             return
@@ -187,7 +206,7 @@ class TokenizerStage:
     @torch.no_grad()
     def metrics(self, ema: nn.Module) -> dict[str, float]:
         """Return PSNR in dB, share of codes in use and perplexity on held-out photos."""
-        if self.config.continuous_steps and not self.counts.any():
+        if not self.quantising:
             return {}
         counts, values = torch.zeros_like(self.counts), []
         chosen = torch.linspace(0, len(self.held_out.labels) - 1, METRIC_IMAGES).long().unique()
@@ -210,13 +229,16 @@ class TokenizerStage:
         images = centre_batch(
             self.held_out, torch.linspace(0, last, SHEET_IMAGES).long(), self.size
         )
-        output, _ = ema(images)
+        output, _ = self._with_codes(ema)(images)
         rows = torch.stack([images.unflatten(0, (2, -1)), output.unflatten(0, (2, -1))], dim=1)
         return tile(rows.flatten(0, 2), SHEET_IMAGES // 2)
 
+    @torch.no_grad()
     def export(self, ema: nn.Module, folder: Path) -> None:
         """Write the running mean as a tokenizer checkpoint."""
-        save_checkpoint(folder / "checkpoint", tokenizer=ema, classes=self.photos.classes)
+        save_checkpoint(
+            folder / "checkpoint", tokenizer=self._with_codes(ema), classes=self.photos.classes
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the counts since the last revival, and the critic."""

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,17 @@ STATE_FILE = "state.pt"
 METRICS_FILE = "metrics.jsonl"
 # These may change when a run is resumed: they change when something happens, not what is learned.
 FREE_SETTINGS = ("max_steps", "log_every", "sample_every", "save_every")
+
+_UNREADABLE = (
+    OSError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
 
 Report = Callable[[int, dict[str, float]], None]
 
@@ -196,6 +207,7 @@ def _save(
     state = {
         "step": step,
         "config": to_dict(config),
+        "network": _network_settings(stage.model),
         "model": stage.model.state_dict(),
         "ema": ema.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -214,23 +226,56 @@ def _resume(
 ) -> int:
     path = out / STATE_FILE
     if not path.is_file():
-        (out / METRICS_FILE).write_text("", encoding="utf-8")
+        _keep_metrics(out / METRICS_FILE, 0)
         return 0
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        step, saved = state["step"], from_dict(TrainConfig, state["config"])
+        step = int(state["step"])
+        saved = to_dict(from_dict(TrainConfig, state["config"])) | state.get("network", {})
+        _check_settings(saved, to_dict(config) | _network_settings(stage.model), out)
         stage.model.load_state_dict(state["model"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
         stage.load_state(state["stage"])
-    except (OSError, RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except _ChangedError as error:
+        raise ValueError(str(error)) from None
+    except _UNREADABLE as error:
         raise CheckpointError(f"{path} cannot be resumed: {error}") from error
-    free = {name: getattr(config, name) for name in FREE_SETTINGS}
-    if replace(saved, **free) != config:
-        now, before = to_dict(config), to_dict(replace(saved, **free))
-        changed = [f"{k} was {before[k]}, is {now[k]}" for k in now if now[k] != before[k]]
-        raise ValueError(f"the run in {out} was started with other settings: {'; '.join(changed)}")
-    lines = (out / METRICS_FILE).read_text(encoding="utf-8").splitlines()
-    kept = [line for line in lines if json.loads(line)["step"] <= step]
-    (out / METRICS_FILE).write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+    _keep_metrics(out / METRICS_FILE, step)
     return step
+
+
+def _network_settings(model: nn.Module) -> dict[str, Any]:
+    config = getattr(model, "config", None)
+    return to_dict(config) if is_dataclass(config) else {}
+
+
+class _ChangedError(Exception):
+    """A run is resumed with other settings."""
+
+
+def _check_settings(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
+    changed = [
+        f"{name} was {before[name]}, is {now[name]}"
+        for name in now
+        if name not in FREE_SETTINGS and name in before and now[name] != before[name]
+    ]
+    if changed:
+        raise _ChangedError(
+            f"the run in {out} was started with other settings: {'; '.join(changed)}; "
+            "give it those, or another folder"
+        )
+
+
+def _keep_metrics(path: Path, step: int) -> None:
+    """Leave the lines up to a step: later ones are written again, a torn one is dropped."""
+    kept = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                keep = json.loads(line)["step"] <= step
+            except (ValueError, KeyError, TypeError):
+                continue
+            if keep:
+                kept.append(line + "\n")
+    write_atomically(path, lambda part: Path(part).write_text("".join(kept), encoding="utf-8"))

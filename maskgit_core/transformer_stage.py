@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ ENCODE_BATCH = 64
 METRIC_BATCH = 64
 SHEET_SAMPLES = 4
 SHEET_CLASSES = 12
+HASHED_PHOTOS = 256
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,9 @@ def extract_tokens(
     size = tokenizer.config.image_size
     corners = crop_corners(photos.pixels.shape[1] - size)[:crops]
     key = _fingerprint(tokenizer, photos, corners)
-    if cache is not None and cache.is_file():
-        with safe_open(cache, framework="pt") as file:
-            if (file.metadata() or {}).get("key") == key:
-                tokens = file.get_tensor("tokens").long()
-                return TokenData(tokens, photos.labels, photos.classes)
+    tokens = _read_cache(cache, key) if cache is not None else None
+    if tokens is not None:
+        return TokenData(tokens, photos.labels, photos.classes)
     parts = []
     for part in progress(torch.arange(len(photos.labels)).split(ENCODE_BATCH)):
         pixels = photos.pixels[part.numpy()]
@@ -101,11 +101,25 @@ def extract_tokens(
     return TokenData(tokens, photos.labels, photos.classes)
 
 
+def _read_cache(cache: Path, key: str) -> Tensor | None:
+    """Return the stored tokens; None where they are missing, damaged or of something else."""
+    if not cache.is_file():
+        return None
+    try:
+        with safe_open(cache, framework="pt") as file:
+            if (file.metadata() or {}).get("key") != key:
+                return None
+            return file.get_tensor("tokens").long()
+    except (SafetensorError, OSError, ValueError):
+        return None
+
+
 def _fingerprint(tokenizer: nn.Module, photos: Photos, corners: list[tuple[int, int]]) -> str:
     digest = hashlib.sha256(repr((corners, photos.pixels.shape)).encode())
     for name, tensor in tokenizer.state_dict().items():
         digest.update(name.encode() + tensor.detach().float().numpy().tobytes())
-    digest.update(photos.pixels[:: max(1, len(photos.pixels) // 64)].tobytes())
+    for start in range(0, len(photos.pixels), HASHED_PHOTOS):
+        digest.update(np.ascontiguousarray(photos.pixels[start : start + HASHED_PHOTOS]))
     return digest.hexdigest()
 
 
@@ -164,11 +178,19 @@ class TransformerStage:
         if config.token_drop:
             hidden = hidden | (torch.rand(targets.shape, generator=generator) < config.token_drop)
         tokens = targets.masked_fill(hidden, self.model.mask_token_id)
-        logits = self.model(tokens, labels)
+        logits = self._logits(step, tokens, labels)
         loss = masked_cross_entropy(logits, targets, token_mask, config.label_smoothing)
         with torch.no_grad():
             right = (logits.argmax(-1) == targets)[token_mask].float().mean()
         return loss, {"accuracy": right}
+
+    def _logits(self, step: int, tokens: Tensor, labels: Tensor) -> Tensor:
+        if not getattr(self.model.config, "dropout", 0.0):
+            return self.model(tokens, labels)
+        # Dropout draws from the global generator only, which no state file holds.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(step_generator(self.config.seed, step, stream=1).initial_seed())
+            return self.model(tokens, labels)
 
     def after_step(self, step: int, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Do nothing."""

@@ -102,11 +102,7 @@ def transfer(
     wanted = source_shapes(rules, network, getattr(config, "num_heads", 1))
     check_names(wanted, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
     state = {}
-    for name, target in network.state_dict().items():
-        rule = rules[name]
-        if not rule.sources:
-            state[name] = torch.empty(target.shape)
-            continue
+    for name, rule in rules.items():
         parts = [to_float32(tensors[source]) for source in rule.sources]
         made = CHANGES[rule.change][0](parts).contiguous()
         # A copy, so that the network neither shares memory with the file nor keeps it open.

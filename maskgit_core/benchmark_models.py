@@ -1,0 +1,99 @@
+"""The model that `benchmark` measures: a checkpoint, or a known shape with random weights.
+
+Speed and memory depend on shapes, not on weights, so `random:NAME` measures a published network
+without its weights being there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from maskgit_core.checkpoint import Checkpoint
+from maskgit_core.config import SamplingConfig, TokenizerConfig, TransformerConfig
+from maskgit_core.imagenet import IMAGENET_CLASSES, imagenet_classes
+from maskgit_core.pipeline import MaskGIT
+from maskgit_core.tokenizer import VQTokenizer
+from maskgit_core.transformer import build_transformer
+from maskgit_core.vqgan import VQGAN, VQGANConfig
+
+RANDOM_PREFIX = "random:"
+
+
+def _imagenet_tiny() -> tuple[nn.Module, TransformerConfig]:
+    """Halton-MaskGIT tiny (Besnier et al. 2025) on LlamaGen's tokenizer (Sun et al. 2024)."""
+    tokenizer = VQGANConfig(codebook_size=16384, codebook_dim=8, l2_normalize=True)
+    transformer = TransformerConfig(
+        codebook_size=16384,
+        num_classes=IMAGENET_CLASSES,
+        grid_size=16,
+        width=384,
+        depth=6,
+        num_heads=6,
+        mlp_width=1024,
+        kind="adaln",
+    )
+    return VQGAN(tokenizer), transformer
+
+
+def _maskgit_v1() -> tuple[nn.Module, TransformerConfig]:
+    """The v1.0 PyTorch reproduction of MaskGIT (Besnier and Chen 2023) on taming's VQGAN."""
+    transformer = TransformerConfig(
+        codebook_size=1024,
+        num_classes=IMAGENET_CLASSES,
+        grid_size=16,
+        width=768,
+        depth=24,
+        num_heads=16,
+        mlp_width=3072,
+    )
+    return VQGAN(VQGANConfig()), transformer
+
+
+def _embedded() -> tuple[nn.Module, TransformerConfig]:
+    """The default shapes of the two training commands, those of the checkpoint that is shipped."""
+    return VQTokenizer(TokenizerConfig()), TransformerConfig()
+
+
+RANDOM_MODELS: dict[str, Callable[[], tuple[nn.Module, TransformerConfig]]] = {
+    "embedded": _embedded,
+    "imagenet-256-tiny": _imagenet_tiny,
+    "maskgit-v1-256": _maskgit_v1,
+}
+
+
+def is_random(name: str) -> bool:
+    """Whether a name asks for random weights."""
+    return name.startswith(RANDOM_PREFIX)
+
+
+def load_model(name: str) -> MaskGIT:
+    """Return the model of a checkpoint folder, a known name, or `random:SHAPE`.
+
+    Random weights are the same on every call; no weight is zero, so that no part of a network
+    is without effect.
+
+    Raises:
+        ValueError: an unknown shape, naming the known ones.
+        CheckpointError: a checkpoint that is missing or damaged.
+    """
+    if not is_random(name):
+        return MaskGIT.from_pretrained(name)
+    shape = name.removeprefix(RANDOM_PREFIX)
+    if shape not in RANDOM_MODELS:
+        known = ", ".join(RANDOM_PREFIX + known for known in RANDOM_MODELS)
+        raise ValueError(f"model must be a checkpoint or one of {known}; got {name!r}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        tokenizer, config = RANDOM_MODELS[shape]()
+        transformer = build_transformer(config)
+        for parameter in [*tokenizer.parameters(), *transformer.parameters()]:
+            if not bool(parameter.detach().any()):
+                nn.init.normal_(parameter, std=0.02)
+    if config.num_classes == IMAGENET_CLASSES:
+        classes = imagenet_classes()
+    else:
+        classes = [f"class {number}" for number in range(config.num_classes)]
+    return MaskGIT(Checkpoint(tokenizer, transformer, classes, SamplingConfig()))

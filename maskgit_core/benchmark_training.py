@@ -1,0 +1,137 @@
+"""The training part of `benchmark`: the real loop of both stages, on random data."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from maskgit_core.benchmark_setup import Bench, Job
+from maskgit_core.benchmark_timing import Row, spread
+from maskgit_core.cli_training import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
+from maskgit_core.config import TrainConfig
+from maskgit_core.data import Photos, batch_indices, step_generator
+from maskgit_core.losses import draw_token_mask
+from maskgit_core.reference_loop import plain_transformer
+from maskgit_core.tokenizer import VQTokenizer
+from maskgit_core.tokenizer_stage import TokenizerStage
+from maskgit_core.training import Stage, train
+from maskgit_core.transformer import AdaLNMaskedTransformer, MaskedTransformer
+from maskgit_core.transformer_stage import TokenData, TransformerStage
+
+NUM_IMAGES = 64
+STEPS_A_ROUND = 2
+LARGE_TRANSFORMER = 50_000_000  # parameters; above it a step takes fewer images
+LARGE_BATCH = 4
+
+
+class PlainTransformerStage(TransformerStage):
+    """The same step in the plain way: logits and cross-entropy over all positions."""
+
+    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cross-entropy at the masked positions."""
+        config, data = self.config, self.data
+        generator = step_generator(config.seed, step)
+        chosen = batch_indices(len(data.labels), config.batch_size, config.seed, step)
+        targets, labels = data.tokens[chosen, 0], data.labels[chosen]
+        token_mask = draw_token_mask(*targets.shape, generator)
+        logits = self.model(targets.masked_fill(token_mask, self.model.mask_token_id), labels)
+        wanted = targets.masked_fill(~token_mask, -100)
+        smoothing = config.label_smoothing
+        loss = F.cross_entropy(logits.transpose(1, 2), wanted, label_smoothing=smoothing)
+        return loss, {}
+
+
+class _Enough(Exception):
+    """Raised by the report of a step to leave the training loop."""
+
+
+def step_seconds(stage: Stage, config: TrainConfig, num_steps: int) -> list[float]:
+    """Return the seconds of `num_steps` steps of the training loop, after one to warm up."""
+    ends: list[float] = []
+
+    def report(step: int, line: dict[str, float]) -> None:
+        ends.append(time.perf_counter())
+        if len(ends) > num_steps:
+            raise _Enough
+
+    rare = config.max_steps + 1
+    config = replace(config, log_every=rare, sample_every=rare, save_every=rare)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            train(stage, config, Path(folder), report=report)
+        except _Enough:
+            pass
+    return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+
+
+def tokenizer_stage(bench: Bench) -> tuple[Stage, TrainConfig] | None:
+    """Return the stage of `train-tokenizer` on random photos; None for a published tokenizer."""
+    tokenizer = bench.model.tokenizer
+    if type(tokenizer) is not VQTokenizer:
+        return None
+    # Quantising from the start, as all but the first steps of a training do.
+    config = replace(TOKENIZER_DEFAULTS, continuous_steps=0, revive_every=0)
+    random = np.random.default_rng(0)
+    side = bench.model.image_size + 4
+    pixels = random.integers(0, 256, (NUM_IMAGES, side, side, 3), dtype=np.uint8)
+    photos = Photos(pixels, torch.zeros(NUM_IMAGES, dtype=torch.int64), ["photo"], [])
+    return TokenizerStage(_trainable(tokenizer), photos, None, config), config
+
+
+def transformer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
+    """Return ours and the plain stage of `train-transformer`; None for a published decoder."""
+    model = bench.model
+    if not isinstance(model.transformer, MaskedTransformer | AdaLNMaskedTransformer):
+        return None
+    config = TRANSFORMER_DEFAULTS
+    if sum(p.numel() for p in model.transformer.parameters()) > LARGE_TRANSFORMER:
+        config = replace(config, batch_size=LARGE_BATCH)
+    tokens = bench.finished(NUM_IMAGES).view(NUM_IMAGES, 1, -1)
+    data = TokenData(tokens, torch.tensor(bench.labels(NUM_IMAGES)), model.classes)
+    arguments = (model.tokenizer, data, None, config)
+    stages: list[Stage] = [TransformerStage(_trainable(model.transformer), *arguments)]
+    if bench.plain is not None:
+        plain = _trainable(plain_transformer(model.transformer))
+        stages.append(PlainTransformerStage(plain, *arguments))
+    return stages, config
+
+
+def train_jobs(bench: Bench) -> list[Job]:
+    """Images a second of a training step, optimizer and running mean included."""
+
+    def job(name: str) -> list[Row]:
+        if name == "tokenizer":
+            found = tokenizer_stage(bench)
+            stages, config = ([found[0]], found[1]) if found else ([], None)
+        else:
+            stages, config = transformer_stages(bench) or ([], None)
+        if config is None:
+            return [
+                Row("train", name, "images/s", None, note="published network, not trained here")
+            ]
+        started = time.perf_counter()
+        taken: list[list[float]] = [[] for _ in stages]
+        while len(taken[0]) < bench.repeats and (
+            not taken[0] or time.perf_counter() - started < bench.limit
+        ):
+            for stage, values in zip(stages, taken, strict=True):
+                values += step_seconds(stage, config, STEPS_A_ROUND)
+        rates = [spread(values).per(config.batch_size) for values in taken]
+        other = rates[1] if len(rates) > 1 else None
+        ratio = rates[0].median / other.median if other is not None else None
+        case = f"{name}, batch {config.batch_size}"
+        return [Row("train", case, "images/s", rates[0], other, ratio)]
+
+    return [(f"train: {name}", lambda n=name: job(n)) for name in ("tokenizer", "transformer")]
+
+
+def _trainable(module: torch.nn.Module) -> torch.nn.Module:
+    return copy.deepcopy(module).train().requires_grad_(True)
