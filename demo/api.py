@@ -7,43 +7,27 @@ file (what `gradio_client.handle_file` sends) is taken as well.
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
-from gradio.utils import get_upload_folder
 from PIL import Image
 
 from . import edits, handlers
-from .photos import open_photo
+from .photos import image_from_text, open_photo, uploaded_path
 from .settings import NO_CLASS, RequestError
-
-MAX_IMAGE_TEXT = 60_000_000  # characters; 40 MB of a file as base64
 
 
 def read_image(value: Any, name: str) -> Image.Image:
     """Open an image that a program sent; RequestError names the argument."""
-    if isinstance(value, dict) and value.get("path"):
-        # A caller could name any file of this machine here; only uploads may be read.
-        path = Path(str(value["path"])).resolve()
-        if not path.is_relative_to(Path(get_upload_folder()).resolve()):
-            raise RequestError(f"{name} is not an uploaded file.")
-        return open_photo(path)
-    if not isinstance(value, str) or not value.strip():
-        raise RequestError(f"{name} must be a data URL or the base64 of an image file.")
-    if len(value) > MAX_IMAGE_TEXT:
-        raise RequestError(f"{name} is too large; at most 40 MB are allowed.")
-    text = value.split(",", 1)[1] if value.startswith("data:") and "," in value else value
     try:
-        return open_photo(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError) as error:
-        if isinstance(error, RequestError):
-            raise RequestError(f"{name}: {error}") from None
-        raise RequestError(f"{name} must be a data URL or the base64 of an image file.") from None
+        if isinstance(value, dict) and value.get("path"):
+            return open_photo(uploaded_path(value["path"]))
+        return image_from_text(value)
+    except RequestError as error:
+        raise RequestError(f"{name}: {error}") from None
 
 
 def read_mask(value: Any, size: tuple[int, int]) -> np.ndarray:

@@ -1,45 +1,33 @@
-"""Photos between the visitor's file and the square of the editor: open, fit, read the mask, keep.
+"""Photos between the visitor's file and the page: open, show, read the mask, keep.
 
-The editor always shows a square of `EDITOR_SIDE` pixels; the photo keeps its own size beside it.
+The page shows a photo at most `SHOWN_SIDE` pixels a side; the photo itself keeps its size.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from maskgit_core.images import flatten_alpha, load_image
 
+from . import render
 from .settings import RequestError
 
-EDITOR_SIDE = 512  # must equal the editor's canvas: other sizes shift painted masks (Gradio 6.31)
-MARGIN = (238, 240, 244)
+SHOWN_SIDE = 512
 KEEP_SECONDS = 3 * 3600
-_MOST_DIFFERENCE = 6.0  # mean levels; the browser may recompress what it sends back
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a photo lies in the editor's square: left, top, width, height in its pixels."""
-
-    left: int
-    top: int
-    width: int
-    height: int
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """The same as (left, top, right, bottom)."""
-        return self.left, self.top, self.left + self.width, self.top + self.height
+MAX_MASK_TEXT = 2_000_000  # characters; a mask of the shown size takes a few thousand
+MAX_IMAGE_TEXT = 60_000_000  # characters; 40 MB of a file as base64
 
 
 def open_photo(source: Any) -> Image.Image:
@@ -59,82 +47,80 @@ def open_photo(source: Any) -> Image.Image:
         raise RequestError(text.rstrip(".") + ".") from None
 
 
-def place(size: tuple[int, int], side: int = EDITOR_SIDE) -> Placement:
-    """Fit a photo of (width, height) pixels into the middle of a square, as large as it goes."""
-    scale = side / max(size)
-    width, height = (max(1, round(length * scale)) for length in size)
-    return Placement((side - width) // 2, (side - height) // 2, width, height)
+def uploaded_path(path: Any) -> Path:
+    """A path that the page sent back, if it is one of an uploaded file.
 
-
-def editor_square(photo: Image.Image) -> Image.Image:
-    """The photo as the editor shows it: RGB, `EDITOR_SIDE` pixels a side, margins in grey."""
-    spot = place(photo.size)
-    square = Image.new("RGB", (EDITOR_SIDE, EDITOR_SIDE), MARGIN)
-    shown = flatten_alpha(photo).resize((spot.width, spot.height), Image.Resampling.LANCZOS)
-    square.paste(shown, (spot.left, spot.top))
-    return square
-
-
-def editor_value(photo: Image.Image, mask: np.ndarray | None = None) -> dict[str, Any]:
-    """What to give the editor so that it shows the photo, with a mask painted or without.
-
-    Args:
-        photo: any size.
-        mask: bool (EDITOR_SIDE, EDITOR_SIDE), or None.
+    Raises:
+        RequestError: any other file of this machine.
     """
-    square = editor_square(photo)
-    layers = []
-    if mask is not None and mask.any():
-        layer = np.zeros((*mask.shape, 4), dtype=np.uint8)
-        layer[mask] = (*BRUSH_RGB, BRUSH_ALPHA)
-        layers = [Image.fromarray(layer)]
-    return {"background": square, "layers": layers, "composite": None}
+    resolved = Path(str(path)).resolve()
+    if not resolved.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise RequestError("That is not an uploaded file.")
+    return resolved
 
 
-BRUSH_RGB = (255, 0, 122)
-BRUSH_ALPHA = 153
+def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
+    """Open an image that came as a data URL or as plain base64.
+
+    Raises:
+        RequestError: no such text, longer than `most` characters, or no image.
+    """
+    if not isinstance(text, str) or not text.strip():
+        raise RequestError("An image must come as a data URL or as base64.")
+    if len(text) > most:
+        raise RequestError("The image is too large.")
+    plain = text.split(",", 1)[1] if text.startswith("data:") and "," in text else text
+    try:
+        content = base64.b64decode(plain, validate=True)
+    except (binascii.Error, ValueError):
+        raise RequestError("An image must come as a data URL or as base64.") from None
+    return open_photo(content)
 
 
-def painted_square(value: Mapping[str, Any] | None) -> np.ndarray | None:
-    """What was painted in the editor, all layers together: bool (H, W), or None without layers."""
-    painted: np.ndarray | None = None
-    for layer in (value or {}).get("layers") or []:
-        if layer is None:
-            continue
-        alpha = np.asarray(layer.convert("RGBA").getchannel("A")) > 0
-        painted = alpha if painted is None or painted.shape != alpha.shape else painted | alpha
-    return painted
+def painter_value(photo: Image.Image) -> dict[str, Any]:
+    """What the painter shows: the photo, at most `SHOWN_SIDE` pixels a side, with a clean mask.
+
+    A small photo is shown enlarged, so that its mask has smooth edges too.
+    """
+    scale = SHOWN_SIDE / max(photo.size)
+    size = tuple(max(1, round(side * scale)) for side in photo.size)
+    shown = flatten_alpha(photo).resize(size, Image.Resampling.LANCZOS)
+    return {"photo": render.data_url(shown, quality=88), "key": secrets.token_hex(6)}
 
 
-def mask_for_photo(painted: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Carry a mask from the editor's square to the photo.
+def painted_mask(value: Any, size: tuple[int, int]) -> np.ndarray | None:
+    """What was painted, at the photo's size.
 
     Args:
-        painted: bool (EDITOR_SIDE, EDITOR_SIDE); paint on the margins is cut off.
-        size: (width, height) of the photo.
+        value: what the painter sent.
+        size: (width, height) of the photo in pixels.
 
     Returns:
-        bool (height, width); any paint inside the photo leaves at least one pixel.
+        bool (height, width), True = repaint; None where nothing was painted. Any paint leaves at
+        least one pixel.
+
+    Raises:
+        RequestError: a mask that cannot be read.
     """
-    spot = place(size)
-    left, top, right, bottom = spot.box
-    inside = painted[top:bottom, left:right]
-    smooth = Image.fromarray((inside * np.uint8(255)).astype(np.uint8))
-    # Area-averaged when shrinking, smooth when growing: the edge stays where it was painted.
-    kind = Image.Resampling.BOX if size[0] < spot.width else Image.Resampling.BILINEAR
-    mask = np.asarray(smooth.resize(size, kind)) >= 128
-    if inside.any() and not mask.any():
-        mask = np.asarray(smooth.resize(size, Image.Resampling.BOX)) > 0
+    text = value.get("mask") if isinstance(value, dict) else None
+    if not text:
+        return None
+    drawn = image_from_text(text, most=MAX_MASK_TEXT).convert("L")
+    if max(drawn.size) > 4 * SHOWN_SIDE:
+        raise RequestError("The mask is too large.")
+    # Averaged when shrinking, smooth when growing: the edge stays where it was painted.
+    shrinks = size[0] < drawn.width
+    kind = Image.Resampling.BOX if shrinks else Image.Resampling.BILINEAR
+    mask = np.asarray(drawn.resize(size, kind)) >= 128
+    if mask.any():
+        return mask
+    rows, columns = np.nonzero(np.asarray(drawn) >= 128)
+    if not rows.size:
+        return None
+    # Too little paint to make up most of any pixel: take every pixel that it touches.
+    mask = np.zeros((size[1], size[0]), dtype=bool)
+    mask[rows * size[1] // drawn.height, columns * size[0] // drawn.width] = True
     return mask
-
-
-def same_picture(background: Image.Image, photo: Image.Image) -> bool:
-    """Whether the editor's background is the square of this photo and not a new upload."""
-    if background.size != (EDITOR_SIDE, EDITOR_SIDE):
-        return False
-    seen = np.asarray(flatten_alpha(background.convert("RGBA")), dtype=np.float32)
-    ours = np.asarray(editor_square(photo), dtype=np.float32)
-    return float(np.abs(seen - ours).mean()) < _MOST_DIFFERENCE
 
 
 class PhotoStore:
@@ -145,15 +131,15 @@ class PhotoStore:
             not given. Files older than `KEEP_SECONDS` are removed when new ones are written.
     """
 
-    def __init__(self, folder: str | os.PathLike | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._folder = Path(folder or tempfile.mkdtemp(prefix="maskgit-page-"))
 
     def save(self, image: Image.Image, stem: str = "photo") -> str:
         """Write a lossless PNG and return its path."""
-        return self.save_bytes(lambda path: image.save(path, "PNG", compress_level=1), stem, "png")
+        return self.write(lambda path: image.save(path, "PNG", compress_level=1), stem, "png")
 
-    def save_bytes(self, write: Any, stem: str, suffix: str) -> str:
-        """Let `write(path)` write a new file and return its path; the file's name is `stem`."""
+    def write(self, write: Callable[[Path], Any], stem: str, suffix: str) -> str:
+        """Let `write(path)` write a new file named `stem`.`suffix` and return its path."""
         self._prune()
         folder = self._folder / secrets.token_hex(8)
         folder.mkdir(parents=True)

@@ -202,14 +202,14 @@ def _wire_files(
 
     def save_recipe(run: dict[str, Any] | None, images: Any) -> str:
         text = exports.recipe_text(run)
-        return store.save_bytes(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
+        return store.write(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
 
     def save_animation(
         run: dict[str, Any] | None, images: list[Any] | None, kind: str, speed: float, lines: bool
     ) -> str:
         final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
         pictures = exports.animation_frames(run, grid_lines=lines, final=final)
-        return store.save_bytes(
+        return store.write(
             lambda path: exports.write_animation(path, pictures, kind=kind, seconds_per_step=speed),
             _stem(run),
             kind,

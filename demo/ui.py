@@ -71,8 +71,8 @@ def build_demo(
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate", elem_id="tab-generate"):
                 generate = build_generate_tab(model, kept)
-            with gr.Tab("Edit", id="edit", elem_id="tab-edit") as edit:
-                build_edit_tab(edit, model, kept)
+            with gr.Tab("Edit", id="edit", elem_id="tab-edit"):
+                build_edit_tab(model, kept)
         add_api(model)
 
         def on_open(request: gr.Request) -> list[Any]:

@@ -40,8 +40,11 @@ class PlainTransformerStage(TransformerStage):
         config, data = self.config, self.data
         generator = step_generator(config.seed, step)
         chosen = batch_indices(len(data.labels), config.batch_size, config.seed, step)
-        targets, labels = data.tokens[chosen, 0], data.labels[chosen]
+        view = torch.randint(0, data.tokens.shape[1], (len(chosen),), generator=generator)
+        targets, labels = data.tokens[chosen, view], data.labels[chosen]
         token_mask = draw_token_mask(*targets.shape, generator)
+        dropped = torch.rand(len(labels), generator=generator) < config.class_drop
+        labels = labels.masked_fill(dropped, self.model.null_label)
         logits = self.model(targets.masked_fill(token_mask, self.model.mask_token_id), labels)
         wanted = targets.masked_fill(~token_mask, -100)
         smoothing = config.label_smoothing

@@ -222,6 +222,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--transformer", required=True, help="published transformer file")
     parser.add_argument("--out", required=True, help="checkpoint folder to write")
     parser.add_argument("--num-heads", type=int, default=None, help="where it cannot be told")
+    parser.add_argument("--num-classes", type=int, default=None, help="where it cannot be told")
     parser.add_argument("--tokenizer-config", default=None, help="yaml or json of the tokenizer")
     parser.add_argument("--classes", default=None, help="text file with one class name a line")
 
@@ -234,6 +235,7 @@ def _convert(args: argparse.Namespace) -> None:
         args.transformer,
         args.out,
         num_heads=args.num_heads,
+        num_classes=args.num_classes,
         tokenizer_config=args.tokenizer_config,
         classes_file=args.classes,
     )

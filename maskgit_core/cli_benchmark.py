@@ -101,14 +101,12 @@ def run_benchmark(args: argparse.Namespace) -> None:
     from maskgit_core.benchmark import benchmark
     from maskgit_core.checkpoint import write_atomically
 
-    bar = tqdm(file=sys.stderr, unit="job", bar_format="{l_bar}{bar}| {n_fmt}/{total_fmt} {desc}")
+    with tqdm(total=1, file=sys.stderr, unit="job", leave=False) as bar:
 
-    def progress(done: int, total: int, label: str) -> None:
-        bar.total = total
-        bar.n = done
-        bar.set_description_str(label)
+        def progress(done: int, total: int, label: str) -> None:
+            bar.total, bar.n = total, done
+            bar.set_description(label)
 
-    try:
         rows, facts = benchmark(
             args.model,
             parts,
@@ -120,8 +118,6 @@ def run_benchmark(args: argparse.Namespace) -> None:
             threads=args.threads,
             progress=progress,
         )
-    finally:
-        bar.close()
     for name, value in facts.items():
         print(f"{name.replace('_', ' ')}: {value}")
     print()

@@ -84,7 +84,7 @@ def build(
     )
 
 
-def build_transformer(
+def transformer_from(
     file: WeightFile, *, num_heads: int | None = None, num_classes: int | None = None
 ) -> nn.Module:
     """Build a transformer from tensors; see `convert_transformer`."""
@@ -98,7 +98,7 @@ def build_transformer(
     return build(file, "transformer", configure)
 
 
-def build_tokenizer(file: WeightFile, *, config: Mapping[str, Any] | None = None) -> nn.Module:
+def tokenizer_from(file: WeightFile, *, config: Mapping[str, Any] | None = None) -> nn.Module:
     """Build a tokenizer from tensors; see `convert_tokenizer`."""
     return build(file, "tokenizer", lambda family, shapes: family.configure(shapes, config or {}))
 
@@ -128,7 +128,7 @@ def convert_transformer(
         CheckpointError: the file is damaged, of no known family, a tokenizer, tries to run code,
             or has missing, unexpected or misshapen tensors.
     """
-    return build_transformer(read_weights(path), num_heads=num_heads, num_classes=num_classes)
+    return transformer_from(read_weights(path), num_heads=num_heads, num_classes=num_classes)
 
 
 def convert_tokenizer(
@@ -151,7 +151,7 @@ def convert_tokenizer(
     Raises:
         CheckpointError: as in `convert_transformer`, or the configuration contradicts the shapes.
     """
-    return build_tokenizer(read_weights(path), config=read_settings(config))
+    return tokenizer_from(read_weights(path), config=read_settings(config))
 
 
 def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -243,7 +243,7 @@ def convert_pair(
             codebook or grid size.
     """
     settings = read_settings(config)
-    tokenizer = build_tokenizer(read_weights(tokenizer_path), config=settings)
+    tokenizer = tokenizer_from(read_weights(tokenizer_path), config=settings)
     transformer = convert_transformer(
         transformer_path, num_heads=num_heads, num_classes=num_classes
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
+from maskgit_core.hub import resolve_checkpoint
 from maskgit_core.sampling import StepState, decode_steps
 
 Label = str | int | None
@@ -94,7 +95,7 @@ class MaskGIT:
         Raises:
             CheckpointError: missing, damaged or unfitting weights, or no way to fetch them.
         """
-        return cls(load_checkpoint(source))
+        return cls(load_checkpoint(resolve_checkpoint(source)))
 
     @property
     def device(self) -> torch.device:

@@ -48,6 +48,8 @@ class FakeHub:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
+        # Another host name, as the real Hub's: the client must take the hash from the redirect.
+        self.content_address = f"http://localhost:{self.server.server_address[1]}"
 
     def answer(self, request: BaseHTTPRequestHandler, status: int, body: bytes, **headers: str):
         """Send a whole answer; a header's underscores stand for hyphens."""
@@ -93,7 +95,7 @@ class FakeHub:
             X_Linked_Etag=f'"{etag}"',
             X_Linked_Size=str(len(content)),
             X_Repo_Commit=COMMIT,
-            Location=f"{self.address}/content/{etag}/{repo}/{name}",
+            Location=f"{self.content_address}/content/{etag}/{repo}/{name}",
         )
 
     def send_content(self, request: BaseHTTPRequestHandler, place: str) -> None:

@@ -78,7 +78,7 @@ def test_scrubbing_and_views_ask_the_server_for_nothing(page):  # noqa: F811
         pictures.add(canvas_pixels(page, GENERATE))
     assert player_state(page, GENERATE)["at"] == "3"
     for view in ("Tokens", "Confidence", "Order"):
-        page.locator(f"{GENERATE} .mg-views").get_by_text(view).click()
+        page.locator(f"{GENERATE} .mg-views").get_by_label(view).check()
         page.wait_for_timeout(120)
         pictures.add(canvas_pixels(page, GENERATE))
         shoot(page, f"view-{view.lower()}")
@@ -153,11 +153,13 @@ def test_bad_request_is_explained_and_nothing_is_lost(page):  # noqa: F811
     assert canvas_pixels(page, GENERATE) == before
 
 
-def paint(page) -> None:  # noqa: F811
+def open_edit(page) -> None:  # noqa: F811
     page.get_by_role("tab", name="Edit").click()
-    page.wait_for_selector("#editor canvas")
-    page.wait_for_timeout(1500)
-    canvas = page.locator("#editor canvas").first.bounding_box()
+    page.wait_for_function("document.querySelector('#painter .pt-mask').clientWidth > 100")
+
+
+def paint(page) -> None:  # noqa: F811
+    canvas = page.locator("#painter .pt-mask").bounding_box()
     x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
     page.mouse.move(x - 40, y)
     page.mouse.down()
@@ -165,18 +167,22 @@ def paint(page) -> None:  # noqa: F811
     page.mouse.up()
 
 
-def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
-    from demo.tab_edit import example_photos
-
-    paint(page)
+def wait_preview(page) -> None:  # noqa: F811
     page.wait_for_function(
-        f"document.querySelector('{EDIT} figcaption')?.textContent"
-        ".includes('cells will be decided')"
+        f"document.querySelector('{EDIT} figcaption')?.textContent.includes('cells will be')"
     )
+
+
+def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
+    from demo.edit_session import example_photos
+
+    open_edit(page)
+    paint(page)
+    wait_preview(page)
     shoot(page, "edit-mask")
     page.locator("#edit-go").click()
     wait_done(page, EDIT)
-    page.wait_for_selector("#edit-download", state="visible")
+    page.locator("#edit-slider img").first.wait_for()
     shoot(page, "edit-done")
     result = np.asarray(Image.open(download(page, "#edit-download").path()).convert("RGB"))
     photo = np.asarray(Image.open(example_photos()[0]).convert("RGB"))
@@ -189,15 +195,63 @@ def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
 
 
 def test_edit_without_a_mask_says_what_to_do(page):  # noqa: F811
-    page.get_by_role("tab", name="Edit").click()
-    page.wait_for_selector("#editor canvas")
+    open_edit(page)
     page.locator("#edit-go").click()
     page.get_by_text("Paint over the part that should change first").wait_for()
 
 
-def test_a_file_that_is_no_image_is_refused_in_words(page):  # noqa: F811
+def test_mask_tools(page):  # noqa: F811
+    open_edit(page)
+    share = page.locator("#painter .pt-share")
+    assert share.inner_text() == ""
+    paint(page)
+    few = share.inner_text()
+    assert few.endswith("% marked")
+    page.locator("#painter .pt-invert").click()
+    assert int(share.inner_text().split()[0]) == 100 - int(few.split()[0])
+    page.locator("#painter .pt-all").click()
+    assert share.inner_text() == "100 % marked"
+    page.locator("#painter .pt-clear").click()
+    assert share.inner_text() == ""
+    for _ in range(3):
+        page.locator("#painter .pt-undo").click()
+    assert share.inner_text() == few
+    page.locator("#painter .pt-redo").click()
+    assert share.inner_text() != few
+    page.get_by_role("tab", name="Generate").click()
+    before = share.text_content()
     page.get_by_role("tab", name="Edit").click()
-    page.wait_for_selector("#editor canvas")
+    assert share.inner_text() == before
+
+
+def test_variations_and_use_as_input(page):  # noqa: F811
+    open_edit(page)
+    page.locator("#edit-count input[type=number]").fill("2")
+    page.locator("#edit-count input[type=number]").press("Tab")
+    paint(page)
+    page.locator("#edit-go").click()
+    wait_done(page, EDIT)
+    assert page.locator(f"{EDIT} canvas[data-image]").count() == 2
+    page.locator("#edit-choice").get_by_label("2").check()
+    page.wait_for_timeout(800)
+    assert download(page, "#edit-download").suggested_filename == "edit-seed-2.png"
+    page.locator("#edit-reuse").click()
+    page.wait_for_function("document.querySelector('#painter .pt-share').textContent === ''")
+
+
+def test_extend_makes_a_larger_photo(page):  # noqa: F811
+    open_edit(page)
+    page.get_by_label("Extend beyond the edges").check()
+    page.locator("#edit-sides").wait_for()
+    page.locator("#edit-go").click()
+    wait_done(page, EDIT)
+    page.locator("#edit-slider img").first.wait_for()
+    page.wait_for_timeout(300)
+    assert Image.open(download(page, "#edit-download").path()).size == (150, 100)
+
+
+def test_a_file_that_is_no_image_is_refused_in_words(page):  # noqa: F811
+    open_edit(page)
     with page.expect_file_chooser() as chooser:
         page.locator("#edit-open").click()
     broken = io.BytesIO()
@@ -206,6 +260,25 @@ def test_a_file_that_is_no_image_is_refused_in_words(page):  # noqa: F811
         [{"name": "cut.png", "mimeType": "image/png", "buffer": broken.getvalue()[:60]}]
     )
     page.get_by_text("This photo cannot be opened").wait_for()
+
+
+def test_a_pasted_photo_opens(page):  # noqa: F811
+    open_edit(page)
+    page.evaluate(
+        """async () => {
+            const canvas = document.createElement("canvas");
+            canvas.width = 90; canvas.height = 30;
+            const blob = await new Promise((done) => canvas.toBlob(done));
+            const data = new DataTransfer();
+            data.items.add(new File([blob], "pasted.png", {type: "image/png"}));
+            document.body.dispatchEvent(
+                new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
+        }"""
+    )
+    page.wait_for_function(
+        "(() => { const c = document.querySelector('#painter .pt-mask');"
+        " return c.clientWidth > 2.5 * c.clientHeight; })()"
+    )
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
@@ -217,8 +290,7 @@ def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):  # noqa: 
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     shoot(tab, f"phone-{theme}")
     tab.get_by_role("tab", name="Edit").click()
-    tab.wait_for_selector("#editor canvas")
-    tab.wait_for_timeout(1500)
+    tab.wait_for_function("document.querySelector('#painter .pt-mask').clientWidth > 100")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     shoot(tab, f"phone-edit-{theme}")
     context.close()

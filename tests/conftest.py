@@ -1,0 +1,36 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+
+from maskgit_core import MaskGIT
+from maskgit_core.checkpoint import save_checkpoint
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """Three classes of three photos."""
+    return tiny.write_photos(tmp_path / "photos")
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> MaskGIT:
+    """A model with random weights; tests must not change it."""
+    return tiny.model()
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as a checkpoint folder; tests must not change it."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    save_checkpoint(
+        folder,
+        tokenizer=tiny.tokenizer(),
+        transformer=tiny.transformer(),
+        classes=list(tiny.CLASSES),
+    )
+    return folder
