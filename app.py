@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 
@@ -16,6 +17,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder of a model")
     parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port (default 7860 or the next)")
+    parser.add_argument("--mcp", action="store_true", help="serve the API to MCP clients too")
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link")
     return parser.parse_args(argv)
 
@@ -44,13 +46,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
+    # Recipes and the API name the model by its folder.
+    model.name = Path(arguments.checkpoint).name
+
     from demo.example import FirstResult
     from demo.ui import build_demo, launch_options
 
     first = FirstResult(model)
     demo = build_demo(model, first_result=first)
     demo.queue(default_concurrency_limit=1, max_size=32)
-    options = launch_options() | {"share": arguments.share}
+    options = launch_options() | {"share": arguments.share, "mcp_server": arguments.mcp}
     demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )

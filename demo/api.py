@@ -15,7 +15,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from . import edits, handlers
+from . import edits, frames, handlers
 from .photos import image_from_text, open_photo, uploaded_path
 from .settings import NO_CLASS, RequestError
 
@@ -50,27 +50,16 @@ def _png(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _step(run: dict[str, Any], tokens: np.ndarray, images: list[str]) -> dict[str, Any]:
-    frame = run["frames"][-1] if run["frames"] else None
-    if frame is not None:
-        tokens.reshape(-1)[frame["cells"]] = frame["ids"]
+def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
     return {
         "step": len(run["frames"]),
         "num_steps": run["num_steps"],
         "done": run["result"] is not None,
-        "tokens": tokens.tolist(),
-        "preview": run["result"] or (frame["src"] if frame else None),
+        "tokens": frames.tokens_after(run).tolist(),
+        "preview": run["result"] or run["frames"][-1]["src"],
         "images": images,
         "recipe": run["recipe"],
     }
-
-
-def _start_tokens(run: dict[str, Any]) -> np.ndarray:
-    shape = (run["count"], run["rows"], run["columns"])
-    tokens = np.full(shape, run["mask_id"], dtype=np.int64)
-    if run["known"] is not None:
-        tokens[:] = np.array(run["known"]).reshape(shape[1:])
-    return tokens
 
 
 def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
@@ -189,11 +178,9 @@ def add_api(model: Any) -> None:
 
 
 def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:
-    tokens: np.ndarray | None = None
     for run, results in runs:
-        tokens = _start_tokens(run) if tokens is None else tokens
         if run["frames"]:
-            yield _step(run, tokens, [_png(result) for result in results])
+            yield _step(run, [_png(result) for result in results])
 
 
 def _generate_steps(

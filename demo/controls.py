@@ -20,8 +20,14 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def player(elem_id: str, empty_text: str) -> gr.HTML:
-    """The player: draws a run (see `frames`) and plays it without asking the server."""
+def player(elem_id: str, empty_text: str, *, selectable: bool = False) -> gr.HTML:
+    """The player: draws a run (see `frames`) and plays it without asking the server.
+
+    Args:
+        elem_id: its id on the page.
+        empty_text: what it says before the first run.
+        selectable: whether cells can be marked by hand; see `selection_of`.
+    """
     return gr.HTML(
         value=None,
         html_template=asset("player.html"),
@@ -30,6 +36,20 @@ def player(elem_id: str, empty_text: str) -> gr.HTML:
         apply_default_css=False,
         elem_id=elem_id,
         empty_text=empty_text,
+        selectable=selectable,
+        player_id=elem_id,
+    )
+
+
+def selection_of(player_id: str) -> gr.HTML:
+    """An unseen element whose value is {run, cells}: what is marked in a player."""
+    return gr.HTML(
+        value=None,
+        html_template="<span></span>",
+        js_on_load=asset("selection.js"),
+        visible="hidden",
+        elem_id=f"{player_id}-selection",
+        player=player_id,
     )
 
 

@@ -58,6 +58,7 @@ class EditSession:
         count: Any,
         seed: Any,
         values: dict[str, Any],
+        start_percent: Any = 0,
     ) -> edits.EditRequest:
         """Check all that the tab holds.
 
@@ -70,4 +71,6 @@ class EditSession:
                 self.model, photo, directions, amount, class_name, count, seed, values
             )
         mask = None if photo is None else painted_mask(value, photo.size)
-        return edits.parse_edit(self.model, photo, mask, class_name, count, seed, values)
+        return edits.parse_edit(
+            self.model, photo, mask, class_name, count, seed, values, start_percent
+        )

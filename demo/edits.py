@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from maskgit_core.config import SamplingConfig
 from maskgit_core.editing import EditPlan
-from maskgit_core.images import flatten_alpha
+from maskgit_core.images import flatten_alpha, resize, to_tensor
 
 from . import frames, handlers
 from .settings import (
@@ -40,6 +41,8 @@ class EditRequest:
         count: variations; variation i uses seed + i.
         seed: first seed.
         config: how to decode.
+        start_share: share of the masked cells that start from the photo's own tokens. Above 0,
+            painted pixels reach the result; 0 is off.
     """
 
     plan: EditPlan
@@ -47,6 +50,7 @@ class EditRequest:
     count: int
     seed: int
     config: SamplingConfig
+    start_share: float = 0.0
 
 
 def parse_label(model: Any, class_name: Any) -> int | None:
@@ -64,6 +68,7 @@ def parse_edit(
     count: Any,
     seed: Any,
     values: Mapping[str, Any],
+    start_percent: Any = 0,
 ) -> EditRequest:
     """Check a request to repaint a marked part of a photo.
 
@@ -74,6 +79,7 @@ def parse_edit(
         class_name: a class, or `NO_CLASS`.
         count, seed: variations and first seed, as typed.
         values: sampling settings as shown.
+        start_percent: per cent of the masked cells that start from the photo, 0 to 90.
 
     Raises:
         RequestError: one sentence that says what to change.
@@ -83,7 +89,9 @@ def parse_edit(
     if pixel_mask is None or not pixel_mask.any():
         raise RequestError("Paint over the part that should change first.")
     plan = model.plan_inpaint(photo, pixel_mask)
-    return _request(model, plan, class_name, count, seed, values)
+    request = _request(model, plan, class_name, count, seed, values)
+    share = parse_number("Start from the photo", start_percent, 0, 90, whole=False) / 100
+    return replace(request, start_share=share)
 
 
 def parse_extend(
@@ -141,6 +149,7 @@ def edit_recipe(model: Any, request: EditRequest) -> dict[str, Any]:
         "class": NO_CLASS if request.label is None else model.classes[request.label],
         "count": request.count,
         "seed": request.seed,
+        "start_percent": round(100 * request.start_share),
         **shown_values(request.config),
     }
 
@@ -152,11 +161,20 @@ def square_preview(image: Image.Image, plan: EditPlan) -> Image.Image:
     return square.resize((side, side), Image.Resampling.LANCZOS)
 
 
-def mask_preview(model: Any, plan: EditPlan) -> dict[str, Any]:
-    """A run without steps: the photo, and which cells an edit would decide."""
-    unknown = handlers.as_array(plan.token_mask)
-    tokens = handlers.as_array(model.encode(plan.blanked))[0]
-    known = np.where(unknown, int(model.mask_token_id), tokens)
+def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) -> dict[str, Any]:
+    """A run without steps: the photo, and which cells an edit would decide.
+
+    Args:
+        model: a `MaskGIT`.
+        plan: of the edit.
+        known: int64 (1, h, w), the grid that it starts from; made from the plan if not given.
+    """
+    if known is None:
+        tokens = handlers.as_array(model.encode(plan.blanked))
+        hidden = handlers.as_array(plan.token_mask)
+        known = np.where(hidden, int(model.mask_token_id), tokens)
+    known = known[0]
+    unknown = known == int(model.mask_token_id)
     share = float(unknown.mean())
     return frames.run_head(
         run=handlers.new_run_name(),
@@ -191,10 +209,14 @@ def edit_run(
     """
     started = time.monotonic()
     plan = request.plan
-    run = _edit_head(model, request)
+    known = start_tokens(model, request)
+    run = _edit_head(model, request, handlers.as_array(known))
     yield run, []
     tokens = None
-    for step in model.edit_steps(plan, request.label, request.config, request.seed, request.count):
+    labels = [request.label] * request.count
+    for step in model.decode_tokens_steps(
+        known.repeat(request.count, 1, 1), labels, request.config, request.seed
+    ):
         tokens = step.tokens
         run = frames.add_frame(run, handlers.frame_of(model, step))
         yield run, []
@@ -204,9 +226,31 @@ def edit_run(
     yield frames.finish(run, shown, time.monotonic() - started), results
 
 
-def _edit_head(model: Any, request: EditRequest) -> dict[str, Any]:
-    preview = mask_preview(model, request.plan)
-    unknown = int(handlers.as_array(request.plan.token_mask).sum())
+def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:
+    """The grid that an edit starts from: int64 (1, h, w), the mask id where it decides.
+
+    With `start_share`, that share of the masked cells, chosen by the seed, holds the photo's own
+    tokens instead; at least one cell stays masked.
+    """
+    plan = request.plan
+    mask = plan.token_mask.cpu()
+    tokens = model.encode(plan.blanked).masked_fill(mask, int(model.mask_token_id))
+    if request.start_share == 0:
+        return tokens
+    size = (int(model.image_size), int(model.image_size))
+    square = resize(flatten_alpha(plan.image.crop(plan.box)), size)
+    own = model.encode(to_tensor(square))
+    places = mask.flatten().nonzero().flatten()
+    count = min(round(request.start_share * len(places)), len(places) - 1)
+    generator = torch.Generator().manual_seed(request.seed)
+    chosen = places[torch.randperm(len(places), generator=generator)[:count]]
+    tokens.view(-1)[chosen] = own.view(-1)[chosen]
+    return tokens
+
+
+def _edit_head(model: Any, request: EditRequest, known: np.ndarray) -> dict[str, Any]:
+    preview = mask_preview(model, request.plan, known)
+    unknown = int((known == int(model.mask_token_id)).sum())
     shares = handlers.plan_shares(
         request.config.schedule,
         unknown,

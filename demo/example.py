@@ -5,10 +5,14 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from . import frames, handlers
-from .settings import PRESETS
+from PIL import Image
+
+from . import frames, handlers, render
+from .settings import MAX_IMAGES, PRESETS
 
 EXAMPLE_SEED = 7
+TILE_SEED = 21
+MAX_TILES = 32  # more classes are found by typing
 
 
 def example_classes(classes: list[str]) -> list[str]:
@@ -28,6 +32,7 @@ class FirstResult:
         self._lock = threading.Lock()
         self._run: dict[str, Any] | None = None
         self._codebook: dict[str, Any] | None = None
+        self._tiles: dict[str, Any] | None = None
 
     def run(self) -> dict[str, Any]:
         """Four images of classes spread over the list, as `handlers.generate_run` ends."""
@@ -49,6 +54,32 @@ class FirstResult:
                 self._codebook = frames.codebook_payload(handlers.model_name(self._model), patches)
             return self._codebook
 
+    def tiles(self) -> dict[str, Any]:
+        """One small image per class, made by the model; none where there are too many classes."""
+        with self._lock:
+            if self._tiles is None:
+                classes = list(self._model.classes)
+                shown = classes if len(classes) <= MAX_TILES else []
+                images: list[Any] = []
+                for start in range(0, len(shown), MAX_IMAGES):
+                    part = shown[start : start + MAX_IMAGES]
+                    request = handlers.parse_generate(
+                        self._model, part, len(part), TILE_SEED, PRESETS["Balanced"]
+                    )
+                    result = self._model.generate(
+                        list(request.labels), config=request.config, seed=request.seed
+                    )
+                    images += list(render.to_uint8(handlers.as_array(result.images)))
+                self._tiles = {
+                    "tiles": [
+                        {"name": name, "src": render.data_url(Image.fromarray(image))}
+                        for name, image in zip(shown, images, strict=True)
+                    ]
+                }
+            return self._tiles
+
     def warm_up(self) -> None:
-        """Make both now, in a thread of its own, so that the first visitor need not wait."""
-        threading.Thread(target=lambda: (self.codebook(), self.run()), daemon=True).start()
+        """Make all of it now, in a thread of its own, so that the first visitor need not wait."""
+        threading.Thread(
+            target=lambda: (self.codebook(), self.run(), self.tiles()), daemon=True
+        ).start()

@@ -36,7 +36,8 @@ def step_images(run: dict[str, Any], step: int, *, outlines: bool = False) -> np
         uint8 (B, H, W, 3).
     """
     columns = run["sheet_columns"]
-    source = run["frames"][max(step, 1) - 1]["src"]
+    first = run["start"] or run["frames"][0]["src"]
+    source = first if step == 0 else run["frames"][step - 1]["src"]
     images = render.split_sheet(render.open_data_url(source), run["count"], columns)
     masked = frames.masked_after(run, step)
     if run["base"] is not None:
@@ -119,4 +120,7 @@ def result_sheet(images: list[Image.Image], columns: int) -> Image.Image:
 
 def recipe_text(run: dict[str, Any]) -> str:
     """The recipe of a run as JSON text."""
-    return json.dumps(require_run(run)["recipe"], indent=2, ensure_ascii=False) + "\n"
+    recipe = require_run(run)["recipe"]
+    if recipe is None:
+        raise RequestError("Some of these cells were decided again, which no recipe can repeat.")
+    return json.dumps(recipe, indent=2, ensure_ascii=False) + "\n"

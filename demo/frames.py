@@ -35,6 +35,8 @@ def run_head(
     mask_token_id: int,
     base: str | None = None,
     known: np.ndarray | None = None,
+    labels: Sequence[int | None] = (),
+    start: str | None = None,
     recipe: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The part of a run that is known before the first step.
@@ -48,7 +50,10 @@ def run_head(
         plan: share still masked before the first step and after each step.
         mask_token_id: K.
         base: data URL of the photo under an edit.
-        known: int64 (h, w); codes of the photo, the mask id where the edit decides.
+        known: int64 (h, w), the same for all images, or (B, h, w): codes that stay, the mask id
+            where the run decides.
+        labels: class index of each image, None where left open.
+        start: data URL of the images before the first step, on one sheet.
         recipe: settings that reproduce the run.
     """
     return {
@@ -64,6 +69,8 @@ def run_head(
         "num_steps": len(plan) - 1,
         "mask_id": int(mask_token_id),
         "base": base,
+        "start": start,
+        "labels": list(labels),
         "known": None if known is None else [int(code) for code in known.ravel()],
         "recipe": recipe,
         "frames": [],
@@ -134,14 +141,19 @@ def finish(run: dict[str, Any], images: np.ndarray, seconds: float) -> dict[str,
 
 def masked_after(run: dict[str, Any], step: int) -> np.ndarray:
     """Cells still masked after `step` frames (0 = before the first): bool (B, h, w)."""
+    return tokens_after(run, step) == run["mask_id"]
+
+
+def tokens_after(run: dict[str, Any], step: int | None = None) -> np.ndarray:
+    """Codes after `step` frames (None = all of them): int64 (B, h, w), the mask id where masked."""
     shape = (run["count"], run["rows"], run["columns"])
-    masked = np.ones(shape, dtype=bool)
+    tokens = np.full(shape, run["mask_id"], dtype=np.int64)
     if run["known"] is not None:
-        masked &= np.array(run["known"]).reshape(shape[1:]) == run["mask_id"]
-    flat = masked.reshape(-1)
+        tokens[:] = np.array(run["known"]).reshape(-1, *shape[1:])
+    flat = tokens.reshape(-1)
     for frame in run["frames"][:step]:
-        flat[frame["cells"]] = False
-    return masked
+        flat[frame["cells"]] = frame["ids"]
+    return tokens
 
 
 def codebook_payload(model_name: str, patches: np.ndarray) -> dict[str, Any]:

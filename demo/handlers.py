@@ -149,13 +149,22 @@ def generate_run(
         ],
         plan=plan_shares(request.config.schedule, total, total, request.config.num_steps),
         mask_token_id=model.mask_token_id,
+        labels=request.labels,
         recipe=generate_recipe(model, request),
     )
     yield run, []
-    tokens = None
-    for step in model.generate_steps(
+    steps = model.generate_steps(
         labels=list(request.labels), config=request.config, seed=request.seed
-    ):
+    )
+    yield from follow_steps(model, run, steps, started)
+
+
+def follow_steps(
+    model: Any, run: dict[str, Any], steps: Iterator[Any], started: float
+) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
+    """Add a frame for each step to a run, then its finished images; yields as `generate_run`."""
+    tokens = None
+    for step in steps:
         tokens = step.tokens
         run = frames.add_frame(run, frame_of(model, step))
         yield run, []

@@ -15,6 +15,8 @@ from .messages import explain
 from .photos import PhotoStore, uploaded_path
 from .settings import NO_CLASS
 
+MAX_HISTORY = 20
+
 
 def _painter(value: dict[str, Any] | None) -> gr.HTML:
     """The photo with a mask to paint.
@@ -38,7 +40,7 @@ def _gallery(photos: list[Path]) -> gr.Gallery:
         label="Examples",
         show_label=False,
         columns=3,
-        height=150,
+        height="auto",
         object_fit="cover",
         allow_preview=False,
         interactive=False,
@@ -54,14 +56,12 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
     first, first_path = session.open(photos[0]) if photos else (None, None)
     kept = gr.State(first_path)
     results = gr.State([])
+    history = gr.State([])
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=1, min_width=320, elem_classes="settings"):
             painter = _painter(first)
             upload = gr.UploadButton("Open a photo", file_types=["image"], elem_id="edit-open")
             gallery = _gallery(photos)
-            preset = preset_radio("edit")
-            seed = seed_row("edit")
-            fields = advanced_fold("edit", preset)
         with gr.Column(scale=1, min_width=320, elem_classes="results"):
             mode = gr.Radio(
                 [REPAINT, EXTEND], value=REPAINT, label="What to do", elem_id="edit-mode"
@@ -101,7 +101,22 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
                     buttons=[],
                     min_width=150,
                 )
-            with gr.Row(elem_classes="actions"):
+            with gr.Accordion("Preset and seed", open=False, elem_id="edit-settings"):
+                preset = preset_radio("edit")
+                seed = seed_row("edit")
+                strength = gr.Slider(
+                    0,
+                    90,
+                    value=0,
+                    step=5,
+                    label="Start from the photo (%)",
+                    info="How many of the hidden cells start as they are in the photo. Above 0, "
+                    "what you painted over can show through.",
+                    elem_id="edit-strength",
+                    buttons=[],
+                )
+                fields = advanced_fold("edit", preset)
+            with gr.Row(elem_classes="actions go-row"):
                 go = gr.Button("Repaint", variant="primary", elem_id="edit-go", scale=3)
                 stop = gr.Button("Stop", interactive=False, elem_id="edit-stop", scale=1)
             view = player("edit-player", "Paint over a part of the photo, then press Repaint.")
@@ -119,6 +134,7 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
                 with gr.Row(elem_classes="actions"):
                     download = gr.DownloadButton("Download PNG", elem_id="edit-download")
                     reuse = gr.Button("Use as input", elem_id="edit-reuse")
+                    back = gr.Button("Back", elem_id="edit-back", interactive=False)
 
     private: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
@@ -166,12 +182,22 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
         name: str,
         number: float,
         first_seed: float,
+        start_percent: float,
         *values: Any,
     ) -> Iterator[tuple[Any, ...]]:
         nothing = (gr.skip(),) * 5
         with explain():
             request = session.request(
-                value, path, task, sides, percent, name, number, first_seed, field_values(values)
+                value,
+                path,
+                task,
+                sides,
+                percent,
+                name,
+                number,
+                first_seed,
+                field_values(values),
+                start_percent,
             )
             for run, images in edits.edit_run(model, request):
                 if not images:
@@ -198,7 +224,7 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
 
     event = go.click(
         on_run,
-        [painter, kept, mode, directions, amount, class_name, count, seed, *fields],
+        [painter, kept, mode, directions, amount, class_name, count, seed, strength, *fields],
         [view, stop, results, result_box, choice, slider, download],
         concurrency_id="model",
         concurrency_limit=1,
@@ -222,9 +248,21 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
 
     choice.input(on_choice, [choice, results], [slider, download], **private)
 
-    def on_reuse(name: str | None, made: list[dict[str, Any]]) -> tuple[Any, Any]:
+    def on_reuse(
+        name: str | None, made: list[dict[str, Any]], path: str | None, before: list[str]
+    ) -> tuple[Any, ...]:
         if not made:
-            return gr.skip(), gr.skip()
-        return on_open(made[int(name or 1) - 1]["path"])
+            return (gr.skip(),) * 4
+        shown, new_path = on_open(made[int(name or 1) - 1]["path"])
+        trail = [*before, path][-MAX_HISTORY:] if path else before
+        return shown, new_path, trail, gr.update(interactive=bool(trail))
 
-    reuse.click(on_reuse, [choice, results], [painter, kept], **private)
+    def on_back(before: list[str]) -> tuple[Any, ...]:
+        if not before:
+            return (gr.skip(),) * 4
+        shown, path = on_open(before[-1])
+        return shown, path, before[:-1], gr.update(interactive=len(before) > 1)
+
+    trail = [painter, kept, history, back]
+    reuse.click(on_reuse, [choice, results, kept, history], trail, **private)
+    back.click(on_back, history, trail, **private)

@@ -10,14 +10,32 @@ from typing import Any
 
 import gradio as gr
 
-from . import exports, handlers, recipes
-from .controls import advanced_fold, asset, field_values, player, preset_radio, seed_row
+from . import exports, handlers, recipes, redo
+from .controls import (
+    advanced_fold,
+    asset,
+    field_values,
+    player,
+    preset_radio,
+    seed_row,
+    selection_of,
+)
 from .example import EXAMPLE_SEED, example_classes
 from .messages import explain, notice
 from .photos import PhotoStore
 from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, preset_of
 
 SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
+
+TOGGLE_JS = """(tiles, names) => {
+    const name = tiles.clicked, now = names || [];
+    return [now.includes(name) ? now.filter((one) => one !== name) : [...now, name]];
+}"""
+CHOSEN_JS = """(names) => {
+    window.maskgitClasses = names || [];
+    window.dispatchEvent(new Event("maskgit-classes"));
+    return [];
+}"""
 
 
 @dataclass(frozen=True)
@@ -31,6 +49,7 @@ class GenerateTab:
     fields: list[gr.components.Component]
     player: gr.HTML
     run: gr.State
+    tiles: gr.HTML
 
     @property
     def settings(self) -> list[gr.components.Component]:
@@ -74,17 +93,36 @@ def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
                 info="Type to search. With several, the images take turns.",
                 elem_id="gen-classes",
             )
+            tiles = gr.HTML(
+                value=None,
+                html_template='<div class="ct" role="group" aria-label="Classes by picture"></div>',
+                css_template=asset("tiles.css"),
+                js_on_load=asset("tiles.js"),
+                apply_default_css=False,
+                elem_id="gen-tiles",
+                chosen=example_classes(classes),
+            )
             count = gr.Slider(
                 1, MAX_IMAGES, value=4, step=1, label="Images", elem_id="gen-count", buttons=[]
             )
             seed = seed_row("gen", EXAMPLE_SEED)
             preset = preset_radio("gen")
-            with gr.Row(elem_classes="actions"):
+            with gr.Row(elem_classes="actions go-row"):
                 go = gr.Button("Generate", variant="primary", elem_id="gen-go", scale=3)
                 stop = gr.Button("Stop", interactive=False, elem_id="gen-stop", scale=1)
             fields = advanced_fold("gen", preset)
         with gr.Column(scale=3, min_width=320, elem_classes="results"):
-            view = player("gen-player", "Choose a class and press Generate.")
+            view = player("gen-player", "Choose a class and press Generate.", selectable=True)
+            # Outside the fold: what a closed fold holds is not on the page and hears nothing.
+            selection = selection_of("gen-player")
+            with gr.Accordion("Touch the tokens", open=False, elem_id="gen-touch"):
+                gr.Markdown(
+                    "Turn on Select cells above and mark some with the pointer. Then let the model "
+                    "decide them again, or keep only them. All other cells stay as they are."
+                )
+                with gr.Row(elem_classes="actions tools"):
+                    again = gr.Button("Decide marked cells again", elem_id="gen-redo")
+                    keep = gr.Button("Keep marked, redo the rest", elem_id="gen-redo-rest")
             with gr.Accordion("Keep it", open=False, elem_id="gen-keep"):
                 with gr.Row(elem_classes="actions tools"):
                     image = gr.Button("Images (PNG)", elem_id="gen-save-image")
@@ -119,8 +157,10 @@ def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
                     "Open a recipe", file_types=[".json"], elem_id="gen-open-recipe"
                 )
             file = gr.DownloadButton("File", visible="hidden", elem_id="gen-file")
-    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state)
-    _wire_run(model, tab, go, stop, final_state)
+    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles)
+    tiles.click(None, [tiles, chosen], chosen, js=TOGGLE_JS, api_visibility="private")
+    chosen.change(None, chosen, None, js=CHOSEN_JS, api_visibility="private")
+    _wire_run(model, tab, go, stop, final_state, [(again, False), (keep, True)], selection)
     settings = [chosen, count, seed, *fields]
     copy.click(None, settings, link, js=link_js(copy=True), api_visibility="private")
     _wire_files(
@@ -144,8 +184,20 @@ def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
 
 
 def _wire_run(
-    model: Any, tab: GenerateTab, go: gr.Button, stop: gr.Button, final_state: gr.State
+    model: Any,
+    tab: GenerateTab,
+    go: gr.Button,
+    stop: gr.Button,
+    final_state: gr.State,
+    redo_buttons: list[tuple[gr.Button, bool]],
+    selection: gr.HTML,
 ) -> None:
+    finished = (gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False))
+
+    def stream(runs: Iterator[tuple[dict[str, Any], Any]]) -> Iterator[tuple[Any, ...]]:
+        for run, images in runs:
+            yield run, run, images or None, gr.update(interactive=True)
+
     def on_generate(
         names: list[str], number: float, first_seed: float, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
@@ -153,27 +205,38 @@ def _wire_run(
             request = handlers.parse_generate(
                 model, names, number, first_seed, field_values(values)
             )
-            for run, images in handlers.generate_run(model, request):
-                yield run, run, images or None, gr.update(interactive=True)
-        yield gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False)
+            yield from stream(handlers.generate_run(model, request))
+        yield finished
+
+    def on_redo(keep: bool) -> Any:
+        def handler(run: Any, marked: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
+            with explain():
+                request = redo.parse_redo(run, marked, keep, field_values(values))
+                yield from stream(redo.redo_run(model, request))
+            yield finished
+
+        return handler
 
     settings = [tab.classes, tab.count, tab.seed, *tab.fields]
-    event = go.click(
-        on_generate,
-        settings,
-        [tab.player, tab.run, final_state, stop],
-        show_progress="hidden",
-        concurrency_id="model",
-        concurrency_limit=1,
-        api_visibility="private",
-    )
+    outputs = [tab.player, tab.run, final_state, stop]
+    model_event: dict[str, Any] = {
+        "show_progress": "hidden",
+        "concurrency_id": "model",
+        "concurrency_limit": 1,
+        "api_visibility": "private",
+    }
+    events = [go.click(on_generate, settings, outputs, **model_event)]
+    for button, keep in redo_buttons:
+        events.append(
+            button.click(on_redo(keep), [tab.run, selection, *tab.fields], outputs, **model_event)
+        )
     # The address bar follows what was run, so that a reload brings the settings back.
     go.click(None, settings, None, js=link_js(copy=False), api_visibility="private")
     stop.click(
         lambda: gr.update(interactive=False),
         None,
         stop,
-        cancels=[event],
+        cancels=events,
         queue=False,
         api_visibility="private",
     )
@@ -249,7 +312,8 @@ def _wire_files(
 def _stem(run: dict[str, Any]) -> str:
     """A name for files: classes and seed, in letters that every system allows."""
     recipe = run["recipe"]
-    names = recipe.get("classes") or [recipe.get("class", "")]
-    text = "-".join(str(name) for name in names)[:40]
+    if recipe is None:
+        return "redone"
+    text = "-".join(str(name) for name in recipe["classes"])[:40]
     safe = "".join(letter if letter.isalnum() else "-" for letter in text).strip("-").lower()
     return f"{safe or 'images'}-seed-{recipe['seed']}"

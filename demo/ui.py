@@ -11,8 +11,10 @@ from .controls import asset, codebook_holder
 from .example import FirstResult
 from .photos import PhotoStore
 from .recipes import settings_from_link
+from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
 from .tab_generate import build_generate_tab, setting_updates
+from .tab_tour import build_tour_tab
 
 TITLE = "MaskGIT, step by step"
 INTRO = (
@@ -73,6 +75,10 @@ def build_demo(
                 generate = build_generate_tab(model, kept)
             with gr.Tab("Edit", id="edit", elem_id="tab-edit"):
                 build_edit_tab(model, kept)
+            with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
+                build_compare_tab(model)
+            with gr.Tab("How it works", id="tour", elem_id="tab-tour") as tour_tab:
+                build_tour_tab(tour_tab, model)
         add_api(model)
 
         def on_open(request: gr.Request) -> list[Any]:
@@ -87,4 +93,5 @@ def build_demo(
             [codebook, generate.player, generate.run],
             **opening,
         )
+        demo.load(first.tiles, None, generate.tiles, **opening)
     return demo

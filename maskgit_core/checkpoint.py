@@ -109,7 +109,11 @@ def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
             temporaries[path] = temporary
+            temporary.touch(exist_ok=False)
+            mode = temporary.stat().st_mode
             write(str(temporary))
+            # safetensors writes a file of its own that only its owner can read.
+            temporary.chmod(mode)
         for path, temporary in temporaries.items():
             os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:

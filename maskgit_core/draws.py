@@ -100,4 +100,6 @@ def _inverse_cumulative(probs: Tensor, uniform: Tensor) -> Tensor:
     index = index.clamp_max(probs.shape[1] - 1)
     # A parallel cumulative sum may rise by a rounding at a code of probability 0.
     possible = probs.gather(1, index[:, None])[:, 0] > 0
+    if bool(possible.all()):
+        return index
     return torch.where(possible, index, probs.argmax(-1))

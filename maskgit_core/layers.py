@@ -27,14 +27,22 @@ class SelfAttention(nn.Module):
         self.qkv = nn.Linear(width, 3 * inner, bias=bias)
         self.out = nn.Linear(inner, width, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D)."""
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or to (B, M, D) where only the results at M
+        positions of each row are wanted: at is int64 (B, M).
+        """
+        if at is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)
+        else:
+            weight, bias, inner = self.qkv.weight, self.qkv.bias, self.out.in_features
+            q_bias, kv_bias = (None, None) if bias is None else (bias[:inner], bias[inner:])
+            q = F.linear(take(x, at), weight[:inner], q_bias)
+            k, v = F.linear(x, weight[inner:], kv_bias).chunk(2, dim=-1)
         if self.qk_norm:
             q, k = rms_norm(q), rms_norm(k)
         split = (self.num_heads, -1)
         q, k, v = (part.unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N, D / heads)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N or M, D / heads)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -75,6 +83,24 @@ def rms_norm(x: Tensor, weight: Tensor | None = None, eps: float = 1e-5) -> Tens
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Scale by 1 + scale, then shift; x is (B, N, D), shift and scale are (B, D)."""
     return torch.addcmul(shift.unsqueeze(1), x, 1 + scale.unsqueeze(1))
+
+
+def take(x: Tensor, at: Tensor) -> Tensor:
+    """Return float (B, M, D), the vectors of float (B, N, D) at positions int64 (B, M)."""
+    return x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def places_of(cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where a mask, bool (B, N), is True, as positions of equal number for each row.
+
+    Returns:
+        at, int64 (B, M): M is the largest number of True cells of a row; they come first, in
+        order, then cells to fill up. valid, bool (B, M): which are True cells. What is computed
+        at `at` and then taken at `valid` is ordered like `cells.nonzero()`.
+    """
+    most = int(cells.sum(1).max())
+    at = cells.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return at, cells.gather(1, at)
 
 
 class ResBlock(nn.Module):

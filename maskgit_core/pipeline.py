@@ -16,6 +16,7 @@ from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import resolve_checkpoint
+from maskgit_core.packing import PackedCopy
 from maskgit_core.sampling import StepState, decode_steps
 
 Label = str | int | None
@@ -87,6 +88,7 @@ class MaskGIT:
         self.codebook_size: int = self.transformer.config.codebook_size
         self.mask_token_id = self.codebook_size
         self.null_label: int | None = self.transformer.null_label
+        self._packed = PackedCopy()
 
     @classmethod
     def from_pretrained(cls, source: str | os.PathLike[str]) -> MaskGIT:
@@ -107,6 +109,10 @@ class MaskGIT:
         self.tokenizer.to(device)
         self.transformer.to(device)
         return self
+
+    def fast_transformer(self) -> nn.Module:
+        """Return the transformer that decoding uses: a copy with packed weights on a CPU."""
+        return self._packed.of(self.transformer)
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
@@ -240,7 +246,7 @@ class MaskGIT:
             )
         label_ids = torch.tensor([self.label_id(label) for label in labels], dtype=torch.int64)
         steps = decode_steps(
-            self.transformer,
+            self.fast_transformer(),
             tokens.to(self.device),
             label_ids.to(self.device),
             config or self.sampling,

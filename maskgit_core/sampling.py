@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +25,50 @@ from maskgit_core.orders import halton_order, random_order, raster_order
 from maskgit_core.schedules import guidance_at, reveal_counts
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
+
+
+@runtime_checkable
+class CellNetwork(Protocol):
+    """A network that computes only what a step needs; the loop uses this where it is offered.
+
+    Its logits are those that the network gives when it is called as a `LogitsFn`, up to rounding.
+    """
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Return what depends on labels int64 (R,) alone, one row each."""
+
+    def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
+        """Return float (M, D) at the M cells of bool (R, N), ordered as `cells.nonzero()`."""
+
+    def logits_of(self, hidden: Tensor, cell: Tensor) -> Tensor:
+        """Return logits float (M, K or more), an affine map of the vectors at positions (M,)."""
+
+
+class _WholeGrid:
+    """Any callable as a CellNetwork: the vectors are its logits."""
+
+    def __init__(self, logits_fn: LogitsFn, num_codes: int) -> None:
+        self.logits_fn, self.num_codes = logits_fn, num_codes
+
+    def condition(self, labels: Tensor) -> Tensor:
+        return labels
+
+    def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
+        logits = self.logits_fn(tokens, condition)
+        if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+            raise ValueError(
+                f"logits_fn must return (rows, cells, codes) for tokens {tuple(tokens.shape)}; "
+                f"got {tuple(logits.shape)}"
+            )
+        if logits.shape[2] < self.num_codes:
+            raise ValueError(
+                f"logits_fn must return at least codebook_size {self.num_codes} columns; "
+                f"got {logits.shape[2]}"
+            )
+        return logits[..., : self.num_codes][cells]
+
+    def logits_of(self, hidden: Tensor, cell: Tensor) -> Tensor:
+        return hidden
 
 
 @dataclass(frozen=True)
@@ -53,7 +98,7 @@ class StepState:
 
 
 def decode_steps(
-    logits_fn: LogitsFn,
+    logits_fn: LogitsFn | CellNetwork,
     tokens: Tensor,
     labels: Tensor,
     config: SamplingConfig,
@@ -70,7 +115,8 @@ def decode_steps(
     Args:
         logits_fn: called with tokens int64 (R, N) and labels int64 (R,); returns (R, N, K or more).
             Columns from K on (a mask token's, say) are cut off. With guidance the rows of both
-            passes go into one call.
+            passes go into one call. A network that is also a `CellNetwork` is not called itself,
+            but computes the wanted cells only.
         tokens: int64 (B, h, w), in [0, K]; the mask id K marks unknown cells. Never changed.
         labels: int64 (B,).
         config: how to decode.
@@ -102,7 +148,7 @@ class _DecodeLoop:
 
     def __init__(
         self,
-        logits_fn: LogitsFn,
+        logits_fn: LogitsFn | CellNetwork,
         tokens: Tensor,
         labels: Tensor,
         config: SamplingConfig,
@@ -110,7 +156,9 @@ class _DecodeLoop:
         null_label: int | None,
         seeds: Sequence[int],
     ) -> None:
-        self.logits_fn, self.labels, self.config = logits_fn, labels, config
+        offered = isinstance(logits_fn, CellNetwork)
+        self.network = logits_fn if offered else _WholeGrid(logits_fn, codebook_size)
+        self.labels, self.config = labels, config
         self.num_codes, self.null_label = codebook_size, null_label
         self.grid = tokens.shape
         self.tokens = tokens.flatten(1).clone()
@@ -130,6 +178,10 @@ class _DecodeLoop:
         self.ranks = self._order_ranks()
 
     def run(self) -> Iterator[StepState]:
+        self.condition = self.network.condition(self.labels)
+        if self.null_label is not None:
+            null = self.labels.new_full((1,), self.null_label)
+            self.null_condition = self.network.condition(null)
         for step in range(self.num_steps):
             before = self.tokens
             rows = [row for row, counts in enumerate(self.counts) if step < len(counts)]
@@ -172,34 +224,25 @@ class _DecodeLoop:
 
     def _logits(self, index: Tensor, candidates: Tensor, scales: Tensor) -> Tensor:
         """Return the guided float32 logits over real codes at the candidate cells: (M, K)."""
-        tokens, labels = self.tokens[index], self.labels[index]
-        cell_row = candidates.nonzero(as_tuple=True)[0]
+        tokens, condition = self.tokens[index], self.condition[index]
+        cell_row, cell = candidates.nonzero(as_tuple=True)
         guided = scales != 1
         if not bool(guided.any()):
-            return self._call(tokens, labels)[candidates].float()
-        null = labels.new_full((int(guided.sum()),), self.null_label)
-        logits = self._call(torch.cat([tokens, tokens[guided]]), torch.cat([labels, null]))
-        conditional = logits[: len(index)][candidates].float()
-        is_guided = guided[cell_row]
-        unconditional = logits[len(index) :][candidates[guided]].float()
-        scale = scales[cell_row][is_guided, None]
-        # Rows at scale 1 keep the conditional logits themselves, to the bit.
-        conditional[is_guided] = unconditional + scale * (conditional[is_guided] - unconditional)
-        return conditional
-
-    def _call(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        logits = self.logits_fn(tokens, labels)
-        if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-            raise ValueError(
-                f"logits_fn must return (rows, cells, codes) for tokens {tuple(tokens.shape)}; "
-                f"got {tuple(logits.shape)}"
-            )
-        if logits.shape[2] < self.num_codes:
-            raise ValueError(
-                f"logits_fn must return at least codebook_size {self.num_codes} columns; "
-                f"got {logits.shape[2]}"
-            )
-        return logits[..., : self.num_codes]
+            hidden = self.network.hidden_at(tokens, condition, candidates).float()
+        else:
+            null = self.null_condition.expand(int(guided.sum()), *condition.shape[1:])
+            both = self.network.hidden_at(
+                torch.cat([tokens, tokens[guided]]),
+                torch.cat([condition, null]),
+                torch.cat([candidates, candidates[guided]]),
+            ).float()
+            hidden, unconditional = both[: len(cell)], both[len(cell) :]
+            # Logits are an affine map of these vectors, so guiding the vectors guides the logits.
+            # Rows at scale 1 keep the conditional ones themselves, to the bit.
+            is_guided = guided[cell_row]
+            scale = scales[cell_row][is_guided, None]
+            hidden[is_guided] = unconditional + scale * (hidden[is_guided] - unconditional)
+        return self.network.logits_of(hidden, cell)[:, : self.num_codes].float()
 
     def _scales(self, step: int, rows: list[int]) -> Tensor:
         scales = []

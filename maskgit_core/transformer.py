@@ -5,6 +5,11 @@ v1.0 PyTorch reproduction by Besnier and Chen 2023); `AdaLNMaskedTransformer` ca
 modulation of every block (Halton-MaskGIT, Besnier et al. 2025; DiT, Peebles and Xie 2023).
 Both take tokens int64 (B, N) or (B, h, w) with K where hidden and labels int64 (B,) with
 num_classes for "no class", and return float32 logits (B, N, K) over the real codes only.
+
+For decoding they offer the same in three parts (`sampling.CellNetwork`), so that nothing is
+computed twice or at cells that nobody asks for: `condition` of the classes, once a decoding;
+`hidden_at` the wanted cells, where the last block looks at all tokens but answers for these only;
+`logits_of` those vectors.
 """
 
 from __future__ import annotations
@@ -14,7 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import TransformerConfig
-from maskgit_core.layers import GeluMLP, SelfAttention, SwiGLU, modulate, rms_norm
+from maskgit_core.layers import (
+    GeluMLP,
+    SelfAttention,
+    SwiGLU,
+    modulate,
+    places_of,
+    rms_norm,
+    take,
+)
 
 
 class Block(nn.Module):
@@ -28,9 +41,10 @@ class Block(nn.Module):
         self.mlp = GeluMLP(config.width, config.mlp_width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D)."""
-        x = x + self.dropout(self.attention(self.norm1(x)))
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
+        hidden = self.attention(self.norm1(x), at)
+        x = (x if at is None else take(x, at)) + self.dropout(hidden)
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
@@ -95,13 +109,35 @@ class MaskedTransformer(nn.Module):
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """Return float32 (B, N, K) logits; see the module's docstring."""
         codes = self.config.codebook_size
-        sequence = torch.cat([tokens.flatten(1), (labels + codes + 1).unsqueeze(1)], dim=1)
-        x = self.stem(self.embedding(sequence) + self.position)
+        x = self._embedded(tokens, labels)
         for block in self.blocks:
             x = block(x)
         x = self.head(x[:, :-1])
         logits = F.linear(x, self.embedding.weight[:codes])
         return logits.float() + self.bias[:-1, :codes]
+
+    def _embedded(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        first_class = self.config.codebook_size + 1
+        sequence = torch.cat([tokens.flatten(1), (labels + first_class).unsqueeze(1)], dim=1)
+        return self.stem(self.embedding(sequence) + self.position)
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Return what `hidden_at` needs of the classes: here the labels, int64 (B,)."""
+        return labels
+
+    def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
+        """Return float (M, D), what the output layer reads at the M cells of bool (B, N)."""
+        x = self._embedded(tokens, condition)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        at, valid = places_of(cells)
+        return self.head(self.blocks[-1](x, at)[valid])
+
+    def logits_of(self, hidden: Tensor, cell: Tensor) -> Tensor:
+        """Return float32 (M, K) logits of vectors float (M, D) at positions int64 (M,)."""
+        codes = self.config.codebook_size
+        logits = F.linear(hidden, self.embedding.weight[:codes]).float()
+        return logits.add_(self.bias[cell, :codes])
 
 
 class AdaLNBlock(nn.Module):
@@ -116,10 +152,14 @@ class AdaLNBlock(nn.Module):
         self.modulation = nn.Linear(config.width, 6 * config.width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D); condition is float (B, D)."""
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition).chunk(6, dim=-1)
-        hidden = self.attention(modulate(rms_norm(x, self.norm1), shift1, scale1))
+    def forward(self, x: Tensor, modulation: Tensor, at: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M).
+
+        modulation is float (B, 6 D), the block's own linear map of the class.
+        """
+        shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
+        hidden = self.attention(modulate(rms_norm(x, self.norm1), shift1, scale1), at)
+        x = x if at is None else take(x, at)
         x = x + gate1.unsqueeze(1) * self.dropout(hidden)
         hidden = self.mlp(modulate(rms_norm(x, self.norm2), shift2, scale2))
         return x + gate2.unsqueeze(1) * self.dropout(hidden)
@@ -204,22 +244,53 @@ class AdaLNMaskedTransformer(nn.Module):
 
     def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
         """Return float32 (B, N, K) logits; see the module's docstring."""
-        codes = self.config.codebook_size
+        condition = F.silu(self.class_embedding(labels))
+        x, length = self._embedded(tokens)
+        for block in self.blocks:
+            x = block(x, block.modulation(condition))
+        x = self._modulated(x[:, :length], self.modulation(condition))
+        return self._logits(x)
+
+    def _embedded(self, tokens: Tensor) -> tuple[Tensor, int]:
         x = self.embedding(tokens.flatten(1)) + self.position
         if self.merge is not None:
             x = self.merge(x)
-        length = x.shape[1]
-        x = torch.cat([x, self.registers.expand(len(x), -1, -1)], dim=1)
-        condition = F.silu(self.class_embedding(labels))
-        for block in self.blocks:
-            x = block(x, condition)
-        shift, scale = self.modulation(condition).chunk(2, dim=-1)
-        x = x[:, :length]
+        return torch.cat([x, self.registers.expand(len(x), -1, -1)], dim=1), x.shape[1]
+
+    def _modulated(self, x: Tensor, modulation: Tensor) -> Tensor:
         if self.merge is not None:
             x = self.merge.inverse(x)
-        x = rms_norm(x, self.norm_weight) + self.norm_bias
-        logits = F.linear(modulate(x, shift, scale), self.embedding.weight[:codes])
-        return logits.float() + self.bias[:codes]
+        shift, scale = modulation.chunk(2, dim=-1)
+        return modulate(rms_norm(x, self.norm_weight) + self.norm_bias, shift, scale)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        codes = self.config.codebook_size
+        return F.linear(x, self.embedding.weight[:codes]).float() + self.bias[:codes]
+
+    def condition(self, labels: Tensor) -> Tensor:
+        """Return what `hidden_at` needs of the classes int64 (B,): the modulations of all blocks
+        and of the last norm side by side, float (B, (6 depth + 2) D).
+        """
+        condition = F.silu(self.class_embedding(labels))
+        layers = [*(block.modulation for block in self.blocks), self.modulation]
+        return torch.cat([layer(condition) for layer in layers], dim=-1)
+
+    def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
+        """Return float (M, D), what the output layer reads at the M cells of bool (B, N)."""
+        width = self.config.width
+        *modulations, last = condition.split([6 * width] * self.config.depth + [2 * width], -1)
+        x, length = self._embedded(tokens)
+        for block, modulation in zip(self.blocks[:-1], modulations, strict=False):
+            x = block(x, modulation)
+        if self.merge is not None:
+            x = self.blocks[-1](x, modulations[-1])
+            return self._modulated(x[:, :length], last)[cells]
+        at, valid = places_of(cells)
+        return self._modulated(self.blocks[-1](x, modulations[-1], at), last)[valid]
+
+    def logits_of(self, hidden: Tensor, cell: Tensor) -> Tensor:
+        """Return float32 (M, K) logits of vectors float (M, D), the same at every position."""
+        return self._logits(hidden)
 
 
 def build_transformer(config: TransformerConfig) -> MaskedTransformer | AdaLNMaskedTransformer:

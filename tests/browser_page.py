@@ -79,7 +79,7 @@ def page(browser, page_url):
     """A page with the example result on it; fails the test if it caused trouble."""
     context = browser.new_context(viewport={"width": 1280, "height": 950}, accept_downloads=True)
     tab = context.new_page()
-    tab.set_default_timeout(20_000)
+    tab.set_default_timeout(60_000)
     trouble = Trouble()
     trouble.watch(tab)
     tab.goto(page_url + "/?__theme=light")

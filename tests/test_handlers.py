@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from demo import edits, handlers, messages, photos, recipes
+from demo import compare, edits, exports, frames, handlers, messages, photos, recipes, redo
 from demo.edit_session import EXTEND, REPAINT, EditSession
 from demo.photos import PhotoStore
 from demo.render import data_url
@@ -28,6 +28,7 @@ from demo.settings import (
     preset_of,
     shown_values,
 )
+from demo.tour import tour_pictures
 
 CLASSES = ["forest", "sea", "été"]
 
@@ -227,6 +228,87 @@ def test_a_run_that_takes_too_long_is_stopped(tiny_model, monkeypatch) -> None:
         list(handlers.generate_run(tiny_model, request))
 
 
+# ---- cells decided again -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(tiny_model) -> dict:
+    request = handlers.parse_generate(tiny_model, ["sea", "forest"], 2, 3, {"num_steps": 4})
+    *_, (run, _) = handlers.generate_run(tiny_model, request)
+    return run
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_only_the_asked_cells_are_decided_again(tiny_model, finished, keep: bool) -> None:
+    cells = [0, 1, 5, 9]  # all in the first image
+    selection = {"run": finished["run"], "cells": cells}
+    request = redo.parse_redo(finished, selection, keep, {"num_steps": 3, "temperature": 2})
+    *_, (run, images) = redo.redo_run(tiny_model, request)
+    before, after = frames.tokens_after(finished), frames.tokens_after(run)
+    marked = np.zeros(before.shape, dtype=bool)
+    marked.reshape(-1)[cells] = True
+    again = marked if not keep else ~marked & np.array([True, False])[:, None, None]
+    assert (after[~again] == before[~again]).all()
+    decided = sorted(cell for frame in run["frames"] for cell in frame["cells"])
+    assert decided == np.flatnonzero(again).tolist()
+    assert len(images) == 2 and run["result"]
+    with pytest.raises(RequestError, match="no recipe"):
+        exports.recipe_text(run)
+
+
+def test_bad_selections(finished) -> None:
+    every = list(range(32))
+    cases = [
+        (None, None, "Generate something"),
+        (finished, None, "mark some cells"),
+        (finished, {"run": "other", "cells": [1]}, "mark some cells"),
+        (finished, {"run": finished["run"], "cells": []}, "mark some cells"),
+        (finished, {"run": finished["run"], "cells": [99]}, "not in these images"),
+        (finished, {"run": finished["run"], "cells": ["1"]}, "not in these images"),
+        (finished, {"run": finished["run"], "cells": [-1]}, "not in these images"),
+    ]
+    for run, selection, word in cases:
+        with pytest.raises(RequestError, match=word):
+            redo.parse_redo(run, selection, False, {})
+    with pytest.raises(RequestError, match="nothing to decide"):
+        redo.parse_redo(finished, {"run": finished["run"], "cells": every}, True, {})
+
+
+# ---- comparing and explaining --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", list(compare.CHOICES))
+def test_comparison_equals_single_runs(tiny_model, what: str) -> None:
+    request = compare.parse_compare(tiny_model, "sea", 5, what, {"num_steps": 3})
+    *_, (run, images) = compare.compare_run(tiny_model, request)
+    tokens = frames.tokens_after(run)
+    for index, config in enumerate(request.configs):
+        alone = tiny_model.generate(labels=["sea"], config=config, seed=5)
+        assert tokens[index].tolist() == alone.tokens[0].tolist()
+    assert len(images) == len(request.names) == 4
+    assert all(" steps, " in caption for caption in run["captions"])
+
+
+def test_bad_comparisons(tiny_model) -> None:
+    for arguments in (
+        (None, 1, "Order"),
+        ("moon", 1, "Order"),
+        ("sea", -1, "Order"),
+        ("sea", 1, "Colour"),
+    ):
+        with pytest.raises(RequestError):
+            compare.parse_compare(tiny_model, *arguments, {})
+
+
+def test_tour_measures_what_the_tokenizer_loses(tiny_model) -> None:
+    shown = tour_pictures(tiny_model, photo((50, 20), "RGBA"))
+    assert shown["cells"] == 16 and shown["codes"] == 32
+    assert 1 <= shown["different"] <= 16 and 0 < shown["psnr"] < 40
+    assert all(
+        shown[key].startswith("data:image/") for key in ("photo", "tokens", "back", "hidden")
+    )
+
+
 # ---- editing -------------------------------------------------------------------------------------
 
 
@@ -295,6 +377,28 @@ def test_variations_use_the_next_seeds(session) -> None:
     together = finish(session, value, kept, count=3, seed=4)
     alone = finish(session, value, kept, seed=6)
     assert np.asarray(together[2]).tolist() == np.asarray(alone[0]).tolist()
+
+
+def test_starting_from_the_photo_is_off_until_asked_for(session) -> None:
+    value = painted((512, 512), (128, 128, 384, 384))
+    clean = photo((64, 64))
+    other = clean.copy()
+    other.paste((250, 0, 0), (20, 20, 44, 44))  # well inside the painted part
+    grids = {}
+    for percent in (0, 90):
+        for name, source in (("clean", clean), ("other", other)):
+            _, kept = session.open(source)
+            request = session.request(
+                value, kept, REPAINT, [], 50, "sea", 1, 0, {"num_steps": 3}, percent
+            )
+            grids[percent, name] = edits.start_tokens(session.model, request)
+    masked = {key: grid == session.model.mask_token_id for key, grid in grids.items()}
+    assert grids[0, "clean"].equal(grids[0, "other"])
+    assert not grids[90, "clean"].equal(grids[90, "other"])
+    assert 1 <= masked[90, "clean"].sum() < masked[0, "clean"].sum()
+    for percent in (-1, 95, "x"):
+        with pytest.raises(RequestError, match="Start from the photo"):
+            session.request(value, kept, REPAINT, [], 50, "sea", 1, 0, {}, percent)
 
 
 def test_extending(session) -> None:

@@ -153,6 +153,40 @@ def test_bad_request_is_explained_and_nothing_is_lost(page):  # noqa: F811
     assert canvas_pixels(page, GENERATE) == before
 
 
+def test_marked_cells_are_decided_again_and_others_stay(page):  # noqa: F811
+    page.locator(f"{GENERATE} .mg-select").check()
+    canvas = page.locator(f"{GENERATE} canvas[data-image]").first.bounding_box()
+    page.mouse.move(canvas["x"] + 40, canvas["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(canvas["x"] + 120, canvas["y"] + 60, steps=8)
+    page.mouse.up()
+    page.get_by_text("Touch the tokens").click()
+    page.locator("#gen-redo").click()
+    page.wait_for_function(
+        f"document.querySelector('{GENERATE} .mg-scrub').max <= 7"
+        f" && document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Result')"
+    )
+    assert 1 <= int(player_state(page, GENERATE)["frames"]) <= 6
+    shoot(page, "redo")
+
+
+def test_compare_shows_four_ways(page):  # noqa: F811
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#cmp-go").click()
+    wait_done(page, "#cmp-player")
+    captions = page.locator("#cmp-player figure figcaption").all_inner_texts()[:4]
+    assert len(set(captions)) == 4 and all("steps" in caption for caption in captions)
+    shoot(page, "compare")
+
+
+def test_tour_shows_a_photo_and_its_tokens(page):  # noqa: F811
+    page.get_by_role("tab", name="How it works").click()
+    page.wait_for_function(
+        "document.querySelector('#tour [data-fill=cells]').textContent === '144'"
+    )
+    shoot(page, "tour")
+
+
 def open_edit(page) -> None:  # noqa: F811
     page.get_by_role("tab", name="Edit").click()
     page.wait_for_function("document.querySelector('#painter .pt-mask').clientWidth > 100")
@@ -237,6 +271,21 @@ def test_variations_and_use_as_input(page):  # noqa: F811
     assert download(page, "#edit-download").suggested_filename == "edit-seed-2.png"
     page.locator("#edit-reuse").click()
     page.wait_for_function("document.querySelector('#painter .pt-share').textContent === ''")
+    page.locator("#edit-back").click()
+    page.wait_for_function("document.querySelector('#edit-back').disabled")
+
+
+def test_class_pictures_choose_classes(page):  # noqa: F811
+    rose = page.locator("#gen-tiles button[data-name=rose]")
+    rose.wait_for()
+    for chosen in (False, True):
+        rose.click()
+        page.wait_for_function(
+            "(want) => document.querySelector('#gen-tiles button[data-name=rose]')"
+            ".getAttribute('aria-pressed') === want",
+            arg=str(chosen).lower(),
+        )
+        assert ("rose" in page.locator("#gen-classes").inner_text()) is chosen
 
 
 def test_extend_makes_a_larger_photo(page):  # noqa: F811

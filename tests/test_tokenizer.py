@@ -87,8 +87,9 @@ def test_a_plain_lookup_returns_the_rows_themselves():
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_distances_are_float32_under_autocast(normalize):
-    # Codes so close that bfloat16 cannot tell them apart.
-    codes = torch.tensor([1.0, 0.0]) + torch.linspace(0, 1e-3, 32)[:, None] * torch.tensor([0, 1.0])
+    # Codes so close on a circle that bfloat16 cannot tell them apart.
+    angle = torch.arange(32) / 100
+    codes = torch.stack([angle.cos(), angle.sin()], dim=1)
     quantizer = VectorQuantizer(32, 2, l2_normalize=normalize)
     quantizer.codebook.data = codes
     latents = codes.T.reshape(1, 2, 4, 8).contiguous()
@@ -97,8 +98,8 @@ def test_distances_are_float32_under_autocast(normalize):
         looked_up = quantizer(latents).latents
     assert torch.equal(tokens.flatten(), torch.arange(32))
     assert looked_up.dtype == torch.float32
-    assert len(set(codes[:, 1].bfloat16().tolist())) > 1
-    assert (codes[:1] @ codes.T).bfloat16().unique().numel() == 1
+    rough = (codes.bfloat16() @ codes.bfloat16().T).argmax(1)
+    assert not torch.equal(rough, torch.arange(32))
 
 
 def test_gradients_pass_straight_through_to_the_encoder():

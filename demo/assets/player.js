@@ -13,6 +13,9 @@ let sureness = null;     // per cell: 0..1000, or -1
 let options = null;      // per cell: [ids, shares] or null
 let pictures = [];       // per frame: Image; index frames.length is the result
 let base = null;         // Image of the photo under an edit
+let beginning = null;    // Image of what is there before the first step
+let selected = new Set(); // cells marked by hand
+let selecting = null;    // while the pointer is down: whether it marks (true) or unmarks
 let at = 0;              // position shown: 0 = start, 1..frames = after that step, +1 = result
 let follow = true;       // whether new steps move the position along
 let view = "image";
@@ -44,11 +47,14 @@ function reset(next) {
   options = new Array(cells).fill(null);
   pictures = [];
   base = next.base ? picture(next.base) : null;
+  beginning = next.start ? picture(next.start) : null;
+  selected = new Set();
+  tellSelection(next);
   if (next.known) {
-    const n = next.rows * next.columns;
     for (let cell = 0; cell < cells; cell++) {
-      if (next.known[cell % n] !== next.mask_id) {
-        codes[cell] = next.known[cell % n];
+      const code = next.known[cell % next.known.length];
+      if (code !== next.mask_id) {
+        codes[cell] = code;
         revealedAt[cell] = KNOWN;
       }
     }
@@ -136,6 +142,7 @@ function buildStage(next) {
     resizer.observe(canvas);
   });
   q(".mg-below").hidden = q(".mg-transport").hidden = next.num_steps === 0;
+  q(".mg-curve").hidden = next.kind === "compare";
 }
 
 // ---- drawing -------------------------------------------------------------------------------
@@ -216,8 +223,8 @@ function drawImage(canvas, colours) {
   const result = at > frames().length;
   if (view === "image") {
     if (base && base.complete && !result) context.drawImage(base, 0, 0, width, height);
-    const shown = pictures[at - 1];
-    if (at > 0 && shown && shown.complete && shown.naturalWidth) {
+    const shown = at > 0 ? pictures[at - 1] : beginning;
+    if (shown && shown.complete && shown.naturalWidth) {
       const columns = run.sheet_columns;
       const w = shown.naturalWidth / columns;
       const h = shown.naturalHeight / Math.ceil(run.count / columns);
@@ -265,6 +272,17 @@ function drawImage(canvas, colours) {
       context.strokeRect(x + pen / 2, y + pen / 2, w - pen, h - pen);
     }
   }
+  if (selected.size) {
+    for (let cell = first; cell < first + cellsPerImage(); cell++) {
+      if (!selected.has(cell)) continue;
+      const [x, y, w, h] = box(cell);
+      context.fillStyle = "rgb(214 0 106 / 38%)";
+      context.fillRect(x, y, w, h);
+      context.strokeStyle = "#fff";
+      context.lineWidth = scale;
+      context.strokeRect(x + scale, y + scale, w - 2 * scale, h - 2 * scale);
+    }
+  }
   if (cursor !== null && cursor >= first && cursor < first + cellsPerImage()) {
     const [x, y, w, h] = box(cursor);
     context.lineWidth = 2 * scale;
@@ -292,6 +310,9 @@ function refresh() {
   scrub.value = at;
   scrub.setAttribute("aria-valuetext", where());
   q(".mg-where").textContent = where();
+  element.querySelectorAll(".mg-stage figcaption").forEach((text, i) => {
+    if (text.textContent !== run.captions[i]) text.textContent = text.title = run.captions[i];
+  });
   element.dataset.at = at;
   element.dataset.frames = frames().length;
   element.dataset.done = run.result ? "yes" : "no";
@@ -461,7 +482,41 @@ function cellAt(event) {
   return Number(canvas.dataset.image) * cellsPerImage() + r * run.columns + c;
 }
 
+// ---- marking cells by hand: the page listens for the event and offers to decide them again -----
+
+const picks = () => q(".mg-select").checked;
+function mark(cell, on) {
+  if (cell === null) return;
+  if (on) selected.add(cell);
+  else selected.delete(cell);
+  cursor = cell;
+}
+function tellSelection(of) {
+  const detail = { player: props.player_id, run: of.run, cells: [...selected] };
+  window.maskgitSelections = { ...window.maskgitSelections, [detail.player]: detail };
+  window.dispatchEvent(new CustomEvent("maskgit-selection", { detail }));
+}
+element.addEventListener("pointerdown", (event) => {
+  const cell = cellAt(event);
+  if (cell === null || !picks() || event.button > 0) return;
+  event.preventDefault();
+  selecting = !selected.has(cell);
+  mark(cell, selecting);
+  refresh();
+});
+document.addEventListener("pointerup", () => {
+  if (selecting === null) return;
+  selecting = null;
+  if (run) tellSelection(run);
+});
+
 element.addEventListener("pointermove", (event) => {
+  if (selecting !== null) {
+    const under = document.elementFromPoint(event.clientX, event.clientY);
+    mark(cellAt({ target: under || event.target, clientX: event.clientX, clientY: event.clientY }), selecting);
+    refresh();
+    return;
+  }
   if (pinned || event.pointerType === "touch") return;
   const cell = cellAt(event);
   if (cell === cursor || (cell === null && inspecting)) return;
@@ -475,6 +530,7 @@ element.addEventListener("pointerleave", () => {
 });
 element.addEventListener("click", (event) => {
   const cell = cellAt(event);
+  if (cell !== null && picks()) return;
   if (cell !== null) {
     pinned = !(pinned && cursor === cell);
     cursor = cell;
@@ -496,6 +552,13 @@ element.addEventListener("input", (event) => {
 element.addEventListener("change", (event) => {
   if (event.target.type === "radio") {
     view = event.target.value;
+    refresh();
+  } else if (event.target.classList.contains("mg-select")) {
+    q(".mg-stage").classList.toggle("mg-picking", picks());
+    if (!picks()) {
+      selected = new Set();
+      if (run) tellSelection(run);
+    }
     refresh();
   } else if (event.target.classList.contains("mg-outline")) {
     draw();
@@ -537,6 +600,9 @@ function onKey(event) {
   } else if (inspecting && event.key === "Escape") {
     inspecting = false;
     cursor = null;
+  } else if (inspecting && onStage && picks() && event.key === " ") {
+    mark(cursor, !selected.has(cursor));
+    tellSelection(run);
   } else if (inspecting && onStage && event.key.startsWith("Arrow")) {
     moveCursor(event.key);
   } else if (event.key === " " && !(target.closest && target.closest("button, input[type=checkbox]"))) {
@@ -564,6 +630,7 @@ document.addEventListener("keydown", onKey);
 const resizer = new ResizeObserver(draw);
 window.addEventListener("maskgit-codebook", refresh);
 new MutationObserver(draw).observe(document.body, { attributes: true, attributeFilter: ["class"] });
+q(".mg-select-label").hidden = !props.selectable;
 element.querySelectorAll(".mg-views input").forEach((input) => {
   input.name = `mg-view-${element.id || Math.random().toString(36).slice(2)}`;
 });

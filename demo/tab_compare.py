@@ -1,0 +1,65 @@
+"""The Compare tab: one class, one seed, four ways to decode it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+
+from . import compare
+from .controls import advanced_fold, field_values, player, preset_radio, seed_row
+from .example import EXAMPLE_SEED
+from .messages import explain
+
+
+def build_compare_tab(model: Any) -> None:
+    """Lay the tab out and wire it. Call inside a `gr.Tab`."""
+    classes = list(model.classes)
+    with gr.Row(elem_classes="workbench"):
+        with gr.Column(scale=2, min_width=300, elem_classes="settings"):
+            what = gr.Radio(
+                list(compare.CHOICES),
+                value="Order",
+                label="What differs",
+                info="Everything else is the same, the seed too.",
+                elem_id="cmp-what",
+            )
+            name = gr.Dropdown(classes, value=classes[-1], label="Class", elem_id="cmp-class")
+            seed = seed_row("cmp", EXAMPLE_SEED)
+            preset = preset_radio("cmp")
+            with gr.Row(elem_classes="actions go-row"):
+                go = gr.Button("Compare", variant="primary", elem_id="cmp-go", scale=3)
+                stop = gr.Button("Stop", interactive=False, elem_id="cmp-stop", scale=1)
+            fields = advanced_fold("cmp", preset)
+        with gr.Column(scale=3, min_width=320, elem_classes="results"):
+            view = player("cmp-player", "Press Compare to see the same image made in four ways.")
+
+    def on_compare(
+        difference: str, class_name: str, first_seed: float, *values: Any
+    ) -> Iterator[tuple[Any, Any]]:
+        with explain():
+            request = compare.parse_compare(
+                model, class_name, first_seed, difference, field_values(values)
+            )
+            for run, _ in compare.compare_run(model, request):
+                yield run, gr.update(interactive=True)
+        yield gr.skip(), gr.update(interactive=False)
+
+    event = go.click(
+        on_compare,
+        [what, name, seed, *fields],
+        [view, stop],
+        show_progress="hidden",
+        concurrency_id="model",
+        concurrency_limit=1,
+        api_visibility="private",
+    )
+    stop.click(
+        lambda: gr.update(interactive=False),
+        None,
+        stop,
+        cancels=[event],
+        queue=False,
+        api_visibility="private",
+    )

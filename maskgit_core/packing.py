@@ -1,0 +1,133 @@
+"""Networks with weights laid out for the processor: the same numbers up to rounding, sooner.
+
+A product of a few hundred rows spends a part of its time on bringing the weights into the order
+in which the processor reads them. oneDNN can do that once, and then adds bias and GELU while a
+result is still in a register; on a CPU with AVX-512 a pass takes about a fifth less time. The
+copy is for decoding only: it has no gradients and does not follow later changes of the weights.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from maskgit_core.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
+
+TRIAL_TOLERANCE = 1e-4
+
+
+class PackedLinear(nn.Module):
+    """A linear layer with packed weights, and a GELU behind it where asked.
+
+    Args:
+        weight, bias: float32 (out, in) and (out,) or None, on the CPU.
+        gelu: None, or the `approximate` of the GELU, `none` or `tanh`.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> None:
+        super().__init__()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
+        self.bias = None if bias is None else bias.detach().contiguous()
+        self.activation = ("none", "") if gelu is None else ("gelu", gelu)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float32 (..., in) to float32 (..., out)."""
+        name, algorithm = self.activation
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], algorithm)
+
+
+class PackedAttention(nn.Module):
+    """`SelfAttention` with packed weights.
+
+    Args:
+        source: what to copy.
+        split: keep q apart from k and v, for a layer that is asked about some positions only.
+    """
+
+    def __init__(self, source: SelfAttention, *, split: bool) -> None:
+        super().__init__()
+        self.num_heads, self.qk_norm = source.num_heads, source.qk_norm
+        weight, bias, inner = source.qkv.weight, source.qkv.bias, source.out.in_features
+        sizes = (inner, 2 * inner) if split else (3 * inner,)
+        biases = (None,) * len(sizes) if bias is None else bias.split(sizes)
+        self.projections = nn.ModuleList(
+            PackedLinear(*pair) for pair in zip(weight.split(sizes), biases, strict=True)
+        )
+        self.out = PackedLinear(source.out.weight, source.out.bias)
+
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
+        if len(self.projections) == 2:
+            q = self.projections[0](x if at is None else take(x, at))
+            k, v = self.projections[1](x).chunk(2, dim=-1)
+        else:
+            q, k, v = self.projections[0](x).chunk(3, dim=-1)
+            q = q if at is None else take(q, at)
+        if self.qk_norm:
+            q, k = rms_norm(q), rms_norm(k)
+        split = (self.num_heads, -1)
+        q, k, v = (part.unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
+        mixed = F.scaled_dot_product_attention(q, k, v)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def packing_works() -> bool:
+    """Whether this build of torch and this processor have packed weights, by a small trial."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias = (torch.randn(*shape, generator=generator) for shape in ((3, 8), (5, 8), (5,)))
+    try:
+        result = PackedLinear(weight, bias, gelu="none")(x)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    wanted = F.gelu(F.linear(x, weight, bias))
+    return torch.allclose(result, wanted, rtol=TRIAL_TOLERANCE, atol=TRIAL_TOLERANCE)
+
+
+def pack(network: nn.Module) -> nn.Module:
+    """Return a copy of a transformer with packed weights, or the network itself.
+
+    Layers of the blocks, the stem and the head are packed; everything else is shared with the
+    network. Where it is not float32 on the CPU, or packing does not work, it is returned as it is.
+    """
+    parameters = list(network.parameters())
+    fitting = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters)
+    if not parameters or not fitting or not packing_works():
+        return network
+    with torch.no_grad():
+        packed = copy.deepcopy(network, {id(parameter): parameter for parameter in parameters})
+        blocks = getattr(packed, "blocks", None)
+        last = blocks[-1] if blocks else None
+        for module in list(packed.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, SelfAttention):
+                    module.add_module(name, PackedAttention(child, split=module is last))
+                elif isinstance(child, GeluMLP):
+                    up = PackedLinear(child.up.weight, child.up.bias, gelu=child.approximate)
+                    down = PackedLinear(child.down.weight, child.down.bias)
+                    module.add_module(name, nn.Sequential(up, down))
+                elif isinstance(child, nn.Linear) and isinstance(module, nn.Sequential | SwiGLU):
+                    module.add_module(name, PackedLinear(child.weight, child.bias))
+    return packed.eval()
+
+
+class PackedCopy:
+    """Keeps the packed copy of one network, and makes it again after the weights have changed."""
+
+    def __init__(self) -> None:
+        self._made: tuple[tuple[object, ...], nn.Module] | None = None
+
+    def of(self, network: nn.Module) -> nn.Module:
+        """Return the packed form of the network as it is now."""
+        key = tuple(
+            (p.data_ptr(), p.device, 0 if p.is_inference() else p._version)
+            for p in network.parameters()
+        )
+        made = self._made
+        if made is None or made[0] != key:
+            self._made = made = (key, pack(network))
+        return made[1]
