@@ -64,6 +64,21 @@ def codebook_holder() -> gr.HTML:
     )
 
 
+def picture_tiles(
+    elem_id: str, label: str, value: dict[str, Any] | None = None, **props: Any
+) -> gr.HTML:
+    """A row of pictures to press; its value is {tiles: [{name, src}], clicked: name}."""
+    return gr.HTML(
+        value=value,
+        html_template=f'<div class="ct" role="group" aria-label="{label}"></div>',
+        css_template=asset("tiles.css"),
+        js_on_load=asset("tiles.js"),
+        apply_default_css=False,
+        elem_id=elem_id,
+        **props,
+    )
+
+
 def _widget(field: Field, value: Any, prefix: str) -> gr.components.Component:
     elem_id = f"{prefix}-{field.name}"
     if field.choices:

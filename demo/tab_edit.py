@@ -9,10 +9,19 @@ from typing import Any
 import gradio as gr
 
 from . import edits
-from .controls import advanced_fold, asset, field_values, player, preset_radio, seed_row
+from .controls import (
+    advanced_fold,
+    asset,
+    field_values,
+    picture_tiles,
+    player,
+    preset_radio,
+    seed_row,
+)
 from .edit_session import EXTEND, REPAINT, EditSession, example_photos
+from .frames import preview_url
 from .messages import explain
-from .photos import PhotoStore, uploaded_path
+from .photos import PhotoStore, open_photo, uploaded_path
 from .settings import NO_CLASS
 
 MAX_HISTORY = 20
@@ -34,19 +43,13 @@ def _painter(value: dict[str, Any] | None) -> gr.HTML:
     )
 
 
-def _gallery(photos: list[Path]) -> gr.Gallery:
-    return gr.Gallery(
-        [(str(path), path.stem.capitalize()) for path in photos],
-        label="Examples",
-        show_label=False,
-        columns=3,
-        height="auto",
-        object_fit="cover",
-        allow_preview=False,
-        interactive=False,
-        elem_id="edit-examples",
-        buttons=[],
-    )
+def _example_tiles(photos: list[Path]) -> dict[str, Any]:
+    return {
+        "tiles": [
+            {"name": path.stem.capitalize(), "src": preview_url(open_photo(path), 160)}
+            for path in photos
+        ]
+    }
 
 
 def build_edit_tab(model: Any, store: PhotoStore) -> None:
@@ -61,7 +64,7 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
         with gr.Column(scale=1, min_width=320, elem_classes="settings"):
             painter = _painter(first)
             upload = gr.UploadButton("Open a photo", file_types=["image"], elem_id="edit-open")
-            gallery = _gallery(photos)
+            examples = picture_tiles("edit-examples", "Example photos", _example_tiles(photos))
         with gr.Column(scale=1, min_width=320, elem_classes="results"):
             mode = gr.Radio(
                 [REPAINT, EXTEND], value=REPAINT, label="What to do", elem_id="edit-mode"
@@ -148,12 +151,14 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
             return session.open(uploaded_path((value or {}).get("incoming")))
         return gr.skip(), gr.skip()
 
-    def on_example(event: gr.SelectData) -> tuple[Any, Any]:
-        return on_open(photos[event.index])
+    def on_example(value: Any) -> tuple[Any, Any]:
+        wanted = str((value or {}).get("clicked", "")).casefold()
+        found = [path for path in photos if path.stem.casefold() == wanted]
+        return on_open(found[0]) if found else (gr.skip(), gr.skip())
 
     upload.upload(on_open, upload, [painter, kept], **private)
     painter.upload(on_incoming, painter, [painter, kept], **private)
-    gallery.select(on_example, None, [painter, kept], **private)
+    examples.click(on_example, examples, [painter, kept], **private)
 
     def on_painted(value: Any, path: str | None) -> Any:
         with explain():

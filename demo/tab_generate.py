@@ -15,6 +15,7 @@ from .controls import (
     advanced_fold,
     asset,
     field_values,
+    picture_tiles,
     player,
     preset_radio,
     seed_row,
@@ -93,14 +94,8 @@ def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
                 info="Type to search. With several, the images take turns.",
                 elem_id="gen-classes",
             )
-            tiles = gr.HTML(
-                value=None,
-                html_template='<div class="ct" role="group" aria-label="Classes by picture"></div>',
-                css_template=asset("tiles.css"),
-                js_on_load=asset("tiles.js"),
-                apply_default_css=False,
-                elem_id="gen-tiles",
-                chosen=example_classes(classes),
+            tiles = picture_tiles(
+                "gen-tiles", "Classes by picture", chosen=example_classes(classes)
             )
             count = gr.Slider(
                 1, MAX_IMAGES, value=4, step=1, label="Images", elem_id="gen-count", buttons=[]

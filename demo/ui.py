@@ -36,6 +36,9 @@ def page_theme() -> gr.themes.Base:
         body_text_color_subdued_dark="*neutral_400",
         block_info_text_color="*neutral_500",
         block_info_text_color_dark="*neutral_400",
+        # White on the usual blue has too little contrast.
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
         button_large_text_size="*text_md",
         button_large_text_weight="600",
     )

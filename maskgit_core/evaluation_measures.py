@@ -22,7 +22,8 @@ from maskgit_core.evaluation_store import Progress
 from maskgit_core.evaluation_tables import BATCH, Evidence, Images
 from maskgit_core.losses import codebook_use, psnr
 
-PROBE_WEIGHT_DECAY = 1e-3
+# At 1e-3 the probe fits 99.5 % of the training photos and fewer held-out ones than at 1e-2.
+PROBE_WEIGHT_DECAY = 1e-2
 
 PairDistance = Callable[[Tensor, Tensor], Tensor]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser_model import tiny_model as larger_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -219,6 +220,43 @@ def test_a_run_is_plain_data(tiny_model) -> None:
     request = handlers.parse_generate(tiny_model, ["été"], 1, 0, {"num_steps": 2})
     *_, (run, _) = handlers.generate_run(tiny_model, request)
     assert json.loads(json.dumps(run)) == run
+
+
+def test_four_images_in_twelve_steps_take_little_to_send() -> None:
+    model = larger_model(grid_size=12, codebook_size=1024)
+    request = handlers.parse_generate(model, model.classes, 4, 0, {})
+    *_, (run, _) = handlers.generate_run(model, request)
+    # Noise, as this model makes it, packs worse than any photo.
+    assert len(json.dumps(run)) < 600_000
+    codebook = frames.codebook_payload("m", model.codebook_patches())
+    assert len(json.dumps(codebook)) < 300_000
+
+
+CHANGES = {
+    "num_steps": 3,
+    "order": "raster",
+    "schedule": "linear",
+    "guidance_scale": 6.0,
+    "guidance_schedule": "constant",
+    "temperature": 0.5,
+    "choice_temperature": 0.0,
+    "top_k": 2,
+    "top_p": 0.3,
+}
+
+
+@pytest.mark.parametrize("name", [field.name for field in FIELDS])
+def test_every_setting_changes_the_result(name: str) -> None:
+    model = larger_model()
+    usual = PRESETS["Balanced"]
+
+    def tokens(values: dict) -> list:
+        request = handlers.parse_generate(model, model.classes, 8, 1, values)
+        *_, (run, _) = handlers.generate_run(model, request)
+        return frames.tokens_after(run).tolist()
+
+    assert usual[name] != CHANGES[name]
+    assert tokens(usual) != tokens({**usual, name: CHANGES[name]})
 
 
 def test_a_run_that_takes_too_long_is_stopped(tiny_model, monkeypatch) -> None:

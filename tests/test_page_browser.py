@@ -331,6 +331,36 @@ def test_a_pasted_photo_opens(page):  # noqa: F811
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+def test_no_serious_accessibility_findings(browser, page_url, theme):  # noqa: F811
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    context = browser.new_context(viewport={"width": 1280, "height": 950})
+    tab = context.new_page()
+    tab.set_default_timeout(60_000)
+    tab.goto(f"{page_url}/?__theme={theme}")
+    wait_done(tab, GENERATE)
+    folds = {
+        "Generate": ["Advanced", "Touch the tokens", "Keep it"],
+        "Edit": ["Preset and seed"],
+        "Compare": [],
+        "How it works": [],
+    }
+    for name, inside in folds.items():
+        tab.get_by_role("tab", name=name).click()
+        for fold in inside:
+            tab.get_by_text(fold, exact=True).locator("visible=true").first.click()
+        tab.wait_for_timeout(700)
+        found = axe.run(tab).response["violations"]
+        bad = [
+            (f["id"], f["nodes"][0]["html"])
+            for f in found
+            if f["impact"] in ("serious", "critical")
+        ]
+        assert bad == [], name
+    shoot(tab, f"tour-{theme}")
+    context.close()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):  # noqa: F811
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     tab = context.new_page()

@@ -1,4 +1,5 @@
-// One button with a picture for each class; pressed while the class is chosen in the list.
+// A row of pictures to press. Where props.chosen is given they are classes, and each shows whether
+// it is chosen in the list.
 const box = () => element.querySelector(".ct");
 const chosen = () => window.maskgitClasses || props.chosen || [];
 
@@ -19,6 +20,7 @@ function build() {
   press();
 }
 function press() {
+  if (!props.chosen) return;
   element.querySelectorAll("button").forEach((button) => {
     button.setAttribute("aria-pressed", String(chosen().includes(button.dataset.name)));
   });

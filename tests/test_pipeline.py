@@ -1,0 +1,372 @@
+"""The public surface: names, shapes, errors, and the promises about seeds and kept pixels."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
+from maskgit_core.checkpoint import Checkpoint, save_checkpoint
+from maskgit_core.config import MAX_SEED, ORDERS
+from maskgit_core.pipeline import MAX_IMAGES
+
+QUICK = SamplingConfig(num_steps=3)
+K = tiny.TOKENIZER.codebook_size
+SHARED = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def test_a_model_tells_its_shape(tiny_checkpoint):
+    model = MaskGIT.from_pretrained(tiny_checkpoint)
+    assert model.classes == tiny.CLASSES
+    assert (model.image_size, model.grid_size) == (16, 4)
+    assert (model.mask_token_id, model.null_label) == (K, len(tiny.CLASSES))
+    assert MaskGIT.from_pretrained(str(tiny_checkpoint)).classes == model.classes
+    assert model.to("cpu") is model and model.device == torch.device("cpu")
+
+
+def test_a_tokenizer_alone_is_no_model(tmp_path):
+    save_checkpoint(tmp_path, tokenizer=tiny.tokenizer(), classes=["a"])
+    with pytest.raises(CheckpointError, match="holds a tokenizer only"):
+        MaskGIT.from_pretrained(tmp_path)
+
+
+def test_a_missing_checkpoint(tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        MaskGIT.from_pretrained(tmp_path / "nowhere")
+
+
+def test_generate_uses_what_the_checkpoint_recommends(tmp_path):
+    save_checkpoint(
+        tmp_path,
+        tokenizer=tiny.tokenizer(),
+        transformer=tiny.transformer(),
+        classes=list(tiny.CLASSES),
+        sampling=SamplingConfig(num_steps=5),
+    )
+    model = MaskGIT.from_pretrained(tmp_path)
+    assert [step.num_steps for step in model.generate_steps(["sea"])] == [5] * 5
+
+
+def test_generate(tiny_model):
+    result = tiny_model.generate(labels=["sea", 2, None], config=QUICK, seed=3)
+    assert result.images.shape == (3, 3, 16, 16) and result.images.dtype == torch.float32
+    assert -1 <= result.images.min() and result.images.max() <= 1
+    assert result.tokens.shape == (3, 4, 4) and result.tokens.dtype == torch.int64
+    assert 0 <= result.tokens.min() and result.tokens.max() < K
+    assert torch.equal(result.images, tiny_model.decode(result.tokens))
+    again = tiny_model.generate(labels=["sea", 2, None], config=QUICK, seed=3)
+    assert torch.equal(again.tokens, result.tokens) and torch.equal(again.images, result.images)
+    other = tiny_model.generate(labels=["sea", 2, None], config=QUICK, seed=6)
+    assert not torch.equal(other.tokens, result.tokens)
+
+
+def test_the_result_can_be_used_in_training(tiny_model):
+    result = tiny_model.generate(labels=[0], config=QUICK)
+    assert not result.tokens.is_inference() and not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_steps_fill_the_grid_and_end_in_the_result(tiny_model, order):
+    config = SamplingConfig(num_steps=5, order=order)
+    masked, index = torch.ones(2, 4, 4, dtype=torch.bool), -1
+    for index, step in enumerate(tiny_model.generate_steps(["forest", 1], config, seed=9)):
+        assert (step.index, step.num_steps) == (index, 5)
+        assert step.tokens.shape == step.newly_revealed.shape == step.confidence.shape == (2, 4, 4)
+        assert step.tokens.dtype == torch.int64 and step.confidence.dtype == torch.float32
+        assert step.newly_revealed.dtype == torch.bool
+        assert step.newly_revealed.flatten(1).any(1).all()
+        assert not (step.newly_revealed & ~masked).any()
+        masked &= ~step.newly_revealed
+        assert torch.equal(step.tokens == K, masked)
+        assert torch.equal(step.confidence.isnan(), masked)
+        assert (step.confidence[~masked] <= 0).all()
+        assert not torch.is_inference_mode_enabled()
+    assert index == 4 and not masked.any()
+    result = tiny_model.generate(["forest", 1], config, seed=9)
+    assert torch.equal(result.tokens, step.tokens)
+
+
+def test_an_image_does_not_depend_on_its_batch(tiny_model):
+    labels, config = ["sea", "forest", 2, None], SamplingConfig(num_steps=6)
+    together = tiny_model.generate(labels, config, seed=11)
+    alone = tiny_model.generate([2], config, seed=11 + 2)
+    assert torch.equal(alone.tokens[0], together.tokens[2])
+    torch.testing.assert_close(alone.images[0], together.images[2], atol=1e-5, rtol=0)
+
+
+def test_the_class_changes_the_image(tiny_model):
+    tokens = [tiny_model.generate([label], QUICK, seed=0).tokens for label in (0, 1, 2, None)]
+    for index, grid in enumerate(tokens):
+        assert all(not torch.equal(grid, other) for other in tokens[:index])
+
+
+@pytest.mark.parametrize(
+    ("label", "number"),
+    [
+        ("sea", 1),
+        ("SEA", 1),
+        (" sea ", 1),
+        ("été", 2),
+        ("ÉTÉ", 2),
+        ("e\u0301te\u0301", 2),
+        (0, 0),
+        (np.int64(2), 2),
+        (None, 3),
+    ],
+)
+def test_labels_by_name_number_or_none(tiny_model, label, number):
+    assert tiny_model.label_id(label) == number
+    assert type(tiny_model.label_id(label)) is int
+
+
+def test_the_exact_name_comes_first():
+    classes = ["Rose", "rose", "2"]
+    model = MaskGIT(Checkpoint(tiny.tokenizer(), tiny.transformer(), classes))
+    assert [model.label_id(name) for name in ("Rose", "rose", "2", 2)] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("label", ["rose", "", "1", 3, -1, True, 1.0, b"sea", [1]])
+def test_an_unknown_class_is_named(tiny_model, label):
+    with pytest.raises(ValueError, match="label must be") as caught:
+        tiny_model.generate([label], QUICK)
+    assert repr(label) in str(caught.value)
+    if isinstance(label, str):
+        assert "forest, sea, été" in str(caught.value)
+
+
+@pytest.mark.parametrize("labels", [[], (), "sea", 3, None])
+def test_labels_must_be_a_list(tiny_model, labels):
+    with pytest.raises(ValueError, match="labels must be a list with at least one class"):
+        tiny_model.generate_steps(labels, QUICK)
+
+
+def test_ten_thousand_images_are_too_many(tiny_model):
+    with pytest.raises(ValueError, match=f"between 1 and {MAX_IMAGES}; got 10000"):
+        tiny_model.generate([0] * 10_000, QUICK)
+
+
+@pytest.mark.parametrize("seed", [-1, True, 1.0, "3", None, 2**63, 2**64, float("nan")])
+def test_a_bad_seed_is_named(tiny_model, seed):
+    for call in (
+        lambda: tiny_model.generate([0], QUICK, seed=seed),
+        lambda: tiny_model.generate_steps([0], QUICK, seed=seed),
+        lambda: tiny_model.inpaint(tiny.picture(0), _left_half(), 0, QUICK, seed=seed),
+    ):
+        with pytest.raises(ValueError, match="seed must be a whole number between 0 and") as caught:
+            call()
+        assert repr(seed) in str(caught.value)
+
+
+def test_seeds_reach_to_the_end_of_the_range(tiny_model):
+    last = tiny_model.generate([0], QUICK, seed=MAX_SEED).tokens
+    assert torch.equal(tiny_model.generate([1, 0], QUICK, seed=MAX_SEED - 1).tokens[1], last[0])
+    with pytest.raises(ValueError, match="seed must be"):
+        tiny_model.generate([0, 0], QUICK, seed=MAX_SEED)
+    assert torch.equal(tiny_model.generate([0], QUICK, seed=np.int64(MAX_SEED)).tokens, last)
+
+
+def test_encode_and_decode(tiny_model):
+    images = tiny.images(20)
+    tokens = tiny_model.encode(images)
+    assert tokens.shape == (20, 4, 4) and tokens.dtype == torch.int64
+    assert torch.equal(tokens[:3], tiny_model.encode(images[:3]))
+    decoded = tiny_model.decode(tokens)
+    assert decoded.shape == images.shape and decoded.dtype == torch.float32
+    assert decoded.abs().max() <= 1
+    assert tiny_model.encode(torch.zeros(1, 3, 8, 24)).shape == (1, 2, 6)
+    assert tiny_model.decode(torch.zeros(1, 2, 6, dtype=torch.int64)).shape == (1, 3, 8, 24)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(3, 16, 16), "float32 (B, 3, H, W)"),
+        (torch.zeros(1, 1, 16, 16), "float32 (B, 3, H, W)"),
+        (torch.zeros(1, 16, 16, 3), "float32 (B, 3, H, W)"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "got torch.uint8"),
+        (torch.zeros(1, 3, 16, 18), "multiples of 4; got (1, 3, 16, 18)"),
+        (torch.zeros(0, 3, 16, 16), "got (0, 3, 16, 16)"),
+    ],
+)
+def test_bad_images_are_refused(tiny_model, images, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny_model.encode(images)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (torch.zeros(4, 4, dtype=torch.int64), "int64 (B, h, w)"),
+        (torch.zeros(1, 4, 4), "got torch.float32"),
+        (torch.zeros(0, 4, 4, dtype=torch.int64), "got torch.int64 (0, 4, 4)"),
+        (torch.full((1, 4, 4), K), f"in 0..{K - 1}; got {K}..{K}"),
+        (torch.full((1, 4, 4), -1), "got -1..-1"),
+    ],
+)
+def test_bad_tokens_are_refused(tiny_model, tokens, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        tiny_model.decode(tokens)
+
+
+def test_partial_grids_can_be_shown(tiny_model):
+    grids = torch.full((3, 4, 4), K)
+    grids[1, 0, 0] = 5
+    grids[2] = torch.arange(16).view(4, 4)
+    shown = tiny_model.decode_partial(grids)
+    assert shown.shape == (3, 3, 16, 16) and shown.abs().max() <= 1
+    assert torch.equal(shown[1], tiny_model.decode(torch.full((1, 4, 4), 5))[0])
+    assert torch.equal(shown[2], tiny_model.decode(grids[2:])[0])
+
+
+def test_each_code_has_a_patch(tiny_model):
+    patches = tiny_model.codebook_patches()
+    assert patches.shape == (K, 4, 4, 3) and patches.dtype == np.uint8
+    assert len({patch.tobytes() for patch in patches}) > K // 2
+
+
+def _left_half(size: tuple[int, int] = (20, 24)) -> np.ndarray:
+    mask = np.zeros((size[1], size[0]), dtype=bool)
+    mask[:, : max(1, size[0] // 2)] = True
+    return mask
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK", "LA", "I;16"])
+def test_kept_pixels_are_those_of_the_input(tiny_model, mode):
+    if mode == "I;16":
+        values = np.random.default_rng(0).integers(0, 256, (24, 20)) * 257
+        photo = Image.fromarray(values.astype(np.uint16))
+        wanted = Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
+    else:
+        photo = tiny.picture(0, mode=mode)
+        wanted = photo
+    if mode == "RGBA":
+        photo.putalpha(tiny.picture(5, mode="L"))
+    if mode == "LA":
+        photo.putalpha(tiny.picture(5, mode="L"))
+        wanted = photo.convert("RGBA")
+    mask = _left_half()
+    result = tiny_model.inpaint(photo, mask, "sea", QUICK, seed=1)
+    assert result.image.size == photo.size
+    assert result.image.mode == ("RGBA" if mode in ("RGBA", "LA") else "RGB")
+    kept = np.array(wanted.convert(result.image.mode))[~mask]
+    assert np.array_equal(np.array(result.image)[~mask], kept)
+    assert not np.array_equal(
+        np.array(result.image)[mask], np.array(wanted.convert(result.image.mode))[mask]
+    )
+    assert result.tokens.shape == (1, 4, 4) and result.tokens.max() < K
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (7, 3), (16, 16), (200, 64)])
+def test_photos_of_any_shape(tiny_model, size):
+    photo, mask = tiny.picture(3, size), _left_half(size)
+    result = tiny_model.inpaint(photo, mask, None, QUICK, seed=0)
+    assert result.image.size == size
+    assert np.array_equal(np.array(result.image)[~mask], np.array(photo)[~mask])
+
+
+@SHARED
+@given(st.data())
+def test_hidden_pixels_never_matter(tiny_model, data):
+    size = data.draw(st.tuples(st.integers(2, 40), st.integers(2, 40)))
+    rows = data.draw(st.tuples(st.integers(0, size[1] - 1), st.integers(1, size[1])))
+    columns = data.draw(st.tuples(st.integers(0, size[0] - 1), st.integers(1, size[0])))
+    mask = np.zeros((size[1], size[0]), dtype=bool)
+    mask[rows[0] : rows[0] + rows[1], columns[0] : columns[0] + columns[1]] = True
+    photo = tiny.picture(data.draw(st.integers(0, 99)), size)
+    other = np.array(photo)
+    other[mask] = np.random.default_rng(1).integers(0, 256, (int(mask.sum()), 3))
+    first, second = (
+        tiny_model.inpaint(image, mask, "sea", QUICK, seed=4)
+        for image in (photo, Image.fromarray(other))
+    )
+    assert torch.equal(first.tokens, second.tokens)
+    assert first.image.tobytes() == second.image.tobytes()
+    assert np.array_equal(np.array(first.image)[~mask], np.array(photo)[~mask])
+
+
+def test_known_tokens_stay_through_every_step(tiny_model):
+    photo = tiny.picture(2, (64, 64))
+    mask = np.zeros((64, 64), dtype=bool)
+    mask[40:, 40:] = True
+    plan = tiny_model.plan_inpaint(photo, mask)
+    known = tiny_model.encode(plan.blanked)
+    keep = ~plan.token_mask
+    assert keep.any() and plan.token_mask.any()
+    seen = 0
+    for step in tiny_model.inpaint_steps(photo, mask, label="forest", config=QUICK, seed=2):
+        assert torch.equal(step.tokens[0][keep], known[0][keep])
+        assert not step.newly_revealed[0][keep].any()
+        assert (step.confidence[0][keep] == 0).all()
+        seen += 1
+    assert seen == step.num_steps == 3
+    result = tiny_model.inpaint(photo, mask, label="forest", config=QUICK, seed=2)
+    assert torch.equal(result.tokens, step.tokens)
+
+
+def test_the_class_of_an_edit_counts(tiny_model):
+    photo, mask = tiny.picture(2, (16, 16)), np.ones((16, 16), dtype=bool)
+    results = [tiny_model.inpaint(photo, mask, label, QUICK, seed=0) for label in (0, 1, None)]
+    assert len({result.image.tobytes() for result in results}) == 3
+
+
+def test_a_whole_photo_can_be_repainted(tiny_model):
+    photo = tiny.picture(2)
+    result = tiny_model.inpaint(photo, np.ones((24, 20), dtype=bool), "sea", QUICK)
+    assert result.image.size == photo.size
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((24, 20), dtype=bool), "something painted"),
+        (np.ones((20, 24), dtype=bool), "as large as the photo, 20 x 24"),
+        ("everything", "pixel_mask must be an array"),
+    ],
+)
+def test_a_bad_mask_is_refused(tiny_model, mask, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model.inpaint_steps(tiny.picture(0), mask, "sea", QUICK)
+
+
+def test_inputs_are_not_changed(tiny_model):
+    photo, mask = tiny.picture(0), _left_half()
+    before = photo.tobytes(), mask.tobytes()
+    tiny_model.inpaint(photo, mask, "sea", QUICK)
+    assert (photo.tobytes(), mask.tobytes()) == before
+    tokens = torch.full((1, 4, 4), K)
+    list(tiny_model.decode_tokens_steps(tokens, ["sea"], QUICK))
+    assert bool((tokens == K).all())
+
+
+def test_variations_of_an_edit_are_seeds_of_their_own(tiny_model):
+    plan = tiny_model.plan_inpaint(tiny.picture(0), _left_half())
+    for step in tiny_model.edit_steps(plan, "sea", QUICK, seed=5, count=3):
+        tokens = step.tokens
+    alone = tiny_model.inpaint(tiny.picture(0), _left_half(), "sea", QUICK, seed=7)
+    assert torch.equal(tokens[2], alone.tokens[0])
+    assert not torch.equal(tokens[0], tokens[1])
+
+
+def test_outpainting_keeps_the_photo(tiny_model):
+    photo = tiny.picture(1, (32, 32))
+    result = tiny_model.outpaint(photo, "sea", QUICK, seed=0, right=0.5)
+    assert result.image.size == (48, 32)
+    assert np.array_equal(np.array(result.image)[:, :32], np.array(photo))
+    with pytest.raises(ValueError, match="must be above 0"):
+        tiny_model.outpaint(photo, "sea", QUICK)
+
+
+def test_grids_of_another_shape_are_refused(tiny_model):
+    with pytest.raises(ValueError, match=re.escape("tokens must be (B, 4, 4); got (1, 3, 4)")):
+        tiny_model.decode_tokens_steps(torch.full((1, 3, 4), K), [0], QUICK)
+    with pytest.raises(ValueError, match="labels must be int64"):
+        tiny_model.decode_tokens_steps(torch.full((2, 4, 4), K), [0], QUICK)
