@@ -123,8 +123,9 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
                 go = gr.Button("Repaint", variant="primary", elem_id="edit-go", scale=3)
                 stop = gr.Button("Stop", interactive=False, elem_id="edit-stop", scale=1)
             view = player("edit-player", "Paint over a part of the photo, then press Repaint.")
-            with gr.Column(visible=False, elem_id="edit-result") as result_box:
-                choice = gr.Radio([], label="Variation", visible=False, elem_id="edit-choice")
+            # Out of sight, not invisible: what is not on the page loses values set as it appears.
+            with gr.Column(elem_classes="away", elem_id="edit-result") as result_box:
+                choice = gr.Radio([], label="Variation", visible="hidden", elem_id="edit-choice")
                 slider = gr.ImageSlider(
                     label="Before and after",
                     type="pil",
@@ -220,8 +221,10 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
                     run,
                     gr.update(interactive=False),
                     kept_results,
-                    gr.update(visible=True),
-                    gr.update(choices=names, value="1", visible=len(names) > 1),
+                    gr.update(elem_classes=[]),
+                    gr.update(
+                        choices=names, value="1", visible=True if len(names) > 1 else "hidden"
+                    ),
                     (request.plan.image, images[0]),
                     kept_results[0]["path"],
                 )

@@ -7,7 +7,7 @@ import inspect
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,24 +154,26 @@ def _is_split(data: Path) -> bool:
 def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:
     from tqdm import tqdm
 
-    from maskgit_core.data import pack_photos, packed_size
+    from maskgit_core.data import pack_photos, packed_size, scan_folder
 
     def progress(files: Sequence[str]) -> Sequence[str]:
         return tqdm(files, desc="reading photos", unit="photo")
 
     train_dir, val_dir = _folders(args)
+    if val_dir is not None:
+        # Names first: reading a large folder takes minutes.
+        wanted, got = scan_folder(train_dir).classes, scan_folder(val_dir).classes
+        if got != wanted:
+            raise ValueError(
+                f"val must have the classes of the training data, {', '.join(wanted)}; "
+                f"got {', '.join(got)}"
+            )
     cache = Path(args.cache or args.out)
     size = packed_size(image_size)
     photos = pack_photos(train_dir, size, cache_dir=cache, progress=progress)
-    held_out = None
-    if val_dir is not None:
-        held_out = pack_photos(val_dir, size, cache_dir=cache, progress=progress)
-        if held_out.classes != photos.classes:
-            raise ValueError(
-                f"val must have the classes of the training data, {', '.join(photos.classes)}; "
-                f"got {', '.join(held_out.classes)}"
-            )
-    return photos, held_out
+    if val_dir is None:
+        return photos, None
+    return photos, pack_photos(val_dir, size, cache_dir=cache, progress=progress)
 
 
 def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
@@ -179,8 +181,6 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
 
     from maskgit_core.training import train
 
-    if args.max_minutes is not None:
-        check_range("max_minutes", args.max_minutes, 0.0)
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     bars: list[tqdm] = []
 
@@ -203,6 +203,11 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
     print(f"{word} at step {step}; weights in {out / 'checkpoint'}")
 
 
+def _check_minutes(args: argparse.Namespace) -> None:
+    if args.max_minutes is not None:
+        check_range("max_minutes", args.max_minutes, 0.0)
+
+
 def train_tokenizer(args: argparse.Namespace) -> None:
     """Run train-tokenizer."""
     import torch
@@ -211,6 +216,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     from maskgit_core.tokenizer import VQTokenizer
     from maskgit_core.tokenizer_stage import TokenizerStage
 
+    _check_minutes(args)
     config = _read_settings(args, TOKENIZER_DEFAULTS)
     network = _read_settings(args, TokenizerConfig())
     torch.manual_seed(config.seed)
@@ -239,22 +245,46 @@ def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:
     return model.train().requires_grad_(True)
 
 
+def _new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
+    """Return a network with random weights, its codes placed as in the codebook."""
+    import torch
+
+    from maskgit_core.transformer import build_transformer
+    from maskgit_core.transformer_stage import token_geometry
+
+    model = build_transformer(network)
+    codebook = tokenizer.quantizer.normalized(tokenizer.quantizer.codebook.detach())
+    geometry = token_geometry(codebook, network.width, torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        model.embedding.weight[: len(geometry)] = geometry
+    return model
+
+
 def train_transformer(args: argparse.Namespace) -> None:
     """Run train-transformer."""
     import torch
     from tqdm import tqdm
 
     from maskgit_core.checkpoint import load_checkpoint
-    from maskgit_core.transformer import build_transformer
-    from maskgit_core.transformer_stage import (
-        TransformerStage,
-        extract_tokens,
-        token_geometry,
-    )
+    from maskgit_core.data import scan_folder
+    from maskgit_core.transformer_stage import TransformerStage, extract_tokens
 
+    _check_minutes(args)
     check_range("crops", args.crops, 1, 5, whole=True)
     config = _read_settings(args, TRANSFORMER_DEFAULTS)
     tokenizer = load_checkpoint(args.tokenizer).tokenizer.requires_grad_(False)
+    # The network first: a mistake in its settings is told before minutes of reading.
+    from_data = {
+        "codebook_size": tokenizer.config.codebook_size,
+        "num_classes": len(scan_folder(_folders(args)[0]).classes),
+        "grid_size": tokenizer.config.grid_size,
+    }
+    torch.manual_seed(config.seed)
+    if args.init:
+        model = _initial_transformer(args.init, from_data)
+    else:
+        network = _read_settings(args, replace(TransformerConfig(), **from_data))
+        model = _new_transformer(network, tokenizer, config.seed)
     photos, held_out = _load_photos(args, tokenizer.config.image_size)
 
     def progress(batches: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
@@ -272,23 +302,5 @@ def train_transformer(args: argparse.Namespace) -> None:
         )
         for name, photos_set in (("train", photos), ("val", held_out))
     )
-    from_data = {
-        "codebook_size": tokenizer.config.codebook_size,
-        "num_classes": len(photos.classes),
-        "grid_size": tokenizer.config.grid_size,
-    }
-    torch.manual_seed(config.seed)
-    if args.init:
-        model = _initial_transformer(args.init, from_data)
-    else:
-        network = TransformerConfig(
-            **{**to_dict(_read_settings(args, TransformerConfig())), **from_data}
-        )
-        model = build_transformer(network)
-        codebook = tokenizer.quantizer.normalized(tokenizer.quantizer.codebook.detach())
-        generator = torch.Generator().manual_seed(config.seed)
-        geometry = token_geometry(codebook, network.width, generator)
-        with torch.no_grad():
-            model.embedding.weight[: len(geometry)] = geometry
     stage = TransformerStage(model, tokenizer, data, val_data, config, SamplingConfig())
     _run_stage(stage, config, args)

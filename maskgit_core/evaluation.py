@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from maskgit_core.checkpoint import write_atomically
-from maskgit_core.cli_evaluate import add_evaluate_arguments, run_evaluate  # noqa: F401
 from maskgit_core.config import MAX_SEED, SamplingConfig, check_range, to_dict
 from maskgit_core.distances import nearest_rows
 from maskgit_core.evaluation_data import PhotoSet, check_folder, find_data, load_photo_set

@@ -117,7 +117,7 @@ class MaskGIT:
         """Return the transformer that decoding uses: a copy with packed weights on a CPU."""
         return self._packed.of(self.transformer)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Return tokens int64 (B, h, w) of images float32 (B, 3, H, W) in [-1, 1].
 
@@ -137,7 +137,7 @@ class MaskGIT:
         parts = [self.tokenizer.encode_to_tokens(part) for part in images.split(DECODE_BATCH)]
         return torch.cat(parts).cpu()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Return images float32 (B, 3, H, W) in [-1, 1] of tokens int64 (B, h, w) in [0, K).
 
@@ -157,7 +157,7 @@ class MaskGIT:
         parts = [self.tokenizer.decode_tokens(part) for part in tokens.split(DECODE_BATCH)]
         return torch.cat(parts).clamp(-1, 1).cpu().contiguous()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode_partial(self, tokens: Tensor) -> Tensor:
         """Return images of tokens in [0, K]; what masked cells show means nothing.
 
@@ -186,7 +186,7 @@ class MaskGIT:
         spread = (patches - 127.5).square().mean(dim=(1, 2, 3))
         return int(spread.argmin())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def codebook_patches(self) -> np.ndarray:
         """Return uint8 (K, p, p, 3): what each code shows amid codes of its own kind."""
         if not hasattr(self, "_patches"):
@@ -261,10 +261,11 @@ class MaskGIT:
 
     @staticmethod
     def _run(steps: Iterator[StepState]) -> Iterator[StepState]:
-        # Inference mode is entered for each step, not around the yields: a generator would
-        # otherwise leave it on in the code that consumes it.
+        # Gradients are off for each step, not around the yields: a generator would otherwise
+        # leave them off in the code that consumes it. Not inference mode: its tensors could not
+        # be changed by who receives them.
         while True:
-            with torch.inference_mode():
+            with torch.no_grad():
                 state = next(steps, None)
             if state is None:
                 return

@@ -56,7 +56,7 @@ def crop_corners(slack: int) -> list[tuple[int, int]]:
     return [(centre, centre), (0, 0), (0, slack), (slack, 0), (slack, slack)]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract_tokens(
     tokenizer: nn.Module,
     photos: Photos,

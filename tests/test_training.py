@@ -1,29 +1,21 @@
-"""Both stages: exact resume, clean stops, full disks, and a codebook that stays in use."""
+"""Both stages: logs, rates, masks, tokens, and a codebook that stays in use."""
 
 from __future__ import annotations
 
 import copy
-import errno
-import functools
 import json
-import os
-import signal
-import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import tiny
 import torch
 from PIL import Image
 
-from maskgit_core import CheckpointError, SamplingConfig, TrainConfig
-from maskgit_core import checkpoint as checkpoint_module
-from maskgit_core import tokenizer_stage as tokenizer_module
+from maskgit_core import TrainConfig
 from maskgit_core.checkpoint import load_checkpoint
 from maskgit_core.data import Photos, step_generator
 from maskgit_core.tokenizer_stage import TokenizerStage, kmeans, revive_dead_codes_
-from maskgit_core.training import rate_factor, stop_on_signal, train, update_ema_
+from maskgit_core.training import rate_factor, train, update_ema_
 from maskgit_core.transformer_stage import (
     TokenData,
     TransformerStage,
@@ -31,291 +23,16 @@ from maskgit_core.transformer_stage import (
     extract_tokens,
     token_geometry,
 )
-
-STATE, METRICS, WEIGHTS = "state.pt", "metrics.jsonl", "checkpoint"
-
-
-class StopTrainingError(Exception):
-    """Stands for a crash."""
-
-
-def tokenizer_stage(config: TrainConfig, **changes: object) -> TokenizerStage:
-    return TokenizerStage(tiny.tokenizer(**changes).train(), tiny.photos(), None, config)
-
-
-def transformer_stage(config: TrainConfig, **changes: object) -> TransformerStage:
-    network = tiny.transformer(**changes).train()
-    sampling = SamplingConfig(num_steps=2)
-    return TransformerStage(network, tiny.tokenizer(), token_data(), None, config, sampling)
-
-
-@functools.cache
-def token_data() -> TokenData:
-    return extract_tokens(tiny.tokenizer(), tiny.photos(), crops=5)
-
-
-def plain_transformer_stage(config: TrainConfig) -> TransformerStage:
-    return transformer_stage(config)
-
-
-def dropout_transformer_stage(config: TrainConfig) -> TransformerStage:
-    return transformer_stage(config, dropout=0.2)
-
-
-STAGES = [tokenizer_stage, plain_transformer_stage, dropout_transformer_stage]
-# Muon, weight decay, dropped tokens: all that a step can do.
-BUSY = replace(tiny.TRAIN, matrix_learning_rate=0.01, weight_decay=0.01, token_drop=0.1)
-
-
-def lines(folder: Path) -> list[dict[str, float]]:
-    found = []
-    for text in (folder / METRICS).read_text().splitlines():
-        line = json.loads(text)
-        line.pop("images_per_second", None)
-        found.append(line)
-    return found
-
-
-def assert_same_tensors(left: object, right: object, path: str = "state") -> None:
-    assert type(left) is type(right), path
-    if isinstance(left, torch.Tensor):
-        assert torch.equal(left, right), path
-    elif isinstance(left, dict):
-        assert list(left) == list(right), path
-        for key in left:
-            assert_same_tensors(left[key], right[key], f"{path}.{key}")
-    elif isinstance(left, list | tuple):
-        assert len(left) == len(right), path
-        for index, (a, b) in enumerate(zip(left, right, strict=True)):
-            assert_same_tensors(a, b, f"{path}.{index}")
-    else:
-        assert left == right, path
-
-
-def assert_same_runs(left: Path, right: Path) -> None:
-    assert lines(left) == lines(right)
-    states = [torch.load(folder / STATE, weights_only=True) for folder in (left, right)]
-    assert_same_tensors(*states)
-    for path in (left / WEIGHTS).iterdir():
-        assert path.read_bytes() == (right / WEIGHTS / path.name).read_bytes(), path.name
-
-
-@pytest.fixture
-def revived(monkeypatch) -> list[int]:
-    """How many codes each revival found dead."""
-    counts, real = [], tokenizer_module.revive_dead_codes_
-
-    def count(*args):
-        dead = real(*args)
-        counts.append(len(dead))
-        return dead
-
-    monkeypatch.setattr(tokenizer_module, "revive_dead_codes_", count)
-    return counts
-
-
-# A run goes on for one step after a signal, so these stop before, at and after the switch to
-# quantisation (4 steps) and the first revival of codes (8 steps).
-@pytest.mark.parametrize("signals", [[2, 4, 6, 8, 10], [3, 5, 7, 9]])
-@pytest.mark.parametrize("build", STAGES)
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(build, signals, tmp_path, revived):
-    assert train(build(BUSY), BUSY, tmp_path / "whole") == BUSY.max_steps
-    if build is tokenizer_stage:
-        assert sum(revived) > 0
-
-    def report(step: int, measures: dict[str, float]) -> None:
-        if step in signals:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    ends = []
-    while not ends or ends[-1] < BUSY.max_steps:
-        torch.manual_seed(len(ends))  # nothing may hang on the global random numbers
-        ends.append(train(build(BUSY), BUSY, tmp_path / "parts", report=report))
-    assert ends == [*(step + 1 for step in signals), BUSY.max_steps]
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
-
-
-@pytest.mark.parametrize("build", STAGES[:2])
-def test_a_run_that_crashed_ends_as_one_that_did_not(build, tmp_path):
-    train(build(BUSY), BUSY, tmp_path / "whole")
-    crashes = [3, 8, 9]
-
-    def report(step: int, measures: dict[str, float]) -> None:
-        if crashes and step == crashes[0]:
-            crashes.pop(0)
-            raise StopTrainingError
-
-    while crashes:
-        with pytest.raises(StopTrainingError):
-            train(build(BUSY), BUSY, tmp_path / "parts", report=report)
-    train(build(BUSY), BUSY, tmp_path / "parts", report=report)
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_the_critic_is_resumed_too(tmp_path):
-    config = replace(BUSY, adversarial_weight=0.2, adversarial_start=3, max_steps=8)
-
-    def report(step: int, measures: dict[str, float]) -> None:
-        if step in (2, 4):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    for folder, signals in (("whole", None), ("parts", report)):
-        step = 0
-        while step < config.max_steps:
-            torch.manual_seed(5)  # the critic starts at random, as a command with a seed does
-            stage = tokenizer_stage(config)
-            step = train(stage, config, tmp_path / folder, report=signals)
-    assert any("adversarial" in line for line in lines(tmp_path / "whole"))
-    assert_same_runs(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_intervals_may_change_when_a_run_goes_on(tmp_path):
-    train(tokenizer_stage(BUSY), BUSY, tmp_path / "whole")
-    other = replace(BUSY, log_every=2, save_every=3, sample_every=4)
-    train(tokenizer_stage(BUSY), BUSY, tmp_path / "parts", max_seconds=0)
-    train(tokenizer_stage(other), other, tmp_path / "parts")
-    states = [torch.load(tmp_path / f / STATE, weights_only=True) for f in ("whole", "parts")]
-    assert_same_tensors(states[0]["model"], states[1]["model"])
-    assert_same_tensors(states[0]["ema"], states[1]["ema"])
-
-
-def test_more_steps_may_be_asked_for(tmp_path):
-    short = replace(tiny.TRAIN, max_steps=5)
-    assert train(tokenizer_stage(short), short, tmp_path) == 5
-    assert train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path) == 12
-    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 13))
-    # And a finished run stays as it is.
-    before = (tmp_path / STATE).read_bytes()
-    assert train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path) == 12
-    assert (tmp_path / STATE).read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"learning_rate": 0.5}, "learning_rate was 0.002, is 0.5"),
-        ({"batch_size": 3, "seed": 9}, "batch_size was 4, is 3; seed was 0, is 9"),
-        ({"matrix_learning_rate": 0.02}, "matrix_learning_rate was 0.0, is 0.02"),
-        ({"continuous_steps": 2}, "continuous_steps was 4, is 2"),
-    ],
+from runs import (
+    METRICS,
+    STATE,
+    WEIGHTS,
+    assert_same_tensors,
+    lines,
+    plain_transformer_stage,
+    tokenizer_stage,
+    transformer_stage,
 )
-def test_a_changed_setting_is_named(tmp_path, changes, message):
-    train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path, max_seconds=0)
-    before = (tmp_path / STATE).read_bytes(), (tmp_path / METRICS).read_bytes()
-    config = replace(tiny.TRAIN, **changes)
-    with pytest.raises(ValueError, match=message):
-        train(tokenizer_stage(config), config, tmp_path)
-    assert ((tmp_path / STATE).read_bytes(), (tmp_path / METRICS).read_bytes()) == before
-
-
-def test_a_changed_network_is_named(tmp_path):
-    train(transformer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path, max_seconds=0)
-    with pytest.raises(ValueError, match="width was 16, is 24; depth was 2, is 3"):
-        train(transformer_stage(tiny.TRAIN, width=24, depth=3), tiny.TRAIN, tmp_path)
-
-
-def test_a_state_without_the_network_s_settings_is_taken(tmp_path):
-    """Older states hold none; a network of another shape is still noticed."""
-    train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path, max_seconds=0)
-    state = torch.load(tmp_path / STATE, weights_only=True)
-    del state["network"]
-    torch.save(state, tmp_path / STATE)
-    with pytest.raises(CheckpointError, match="state.pt cannot be resumed"):
-        train(tokenizer_stage(tiny.TRAIN, widths=(8, 24)), tiny.TRAIN, tmp_path)
-    assert train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path) == 12
-
-
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])
-def test_a_state_that_is_cut_short(tmp_path, share):
-    train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path, max_seconds=0)
-    whole = (tmp_path / STATE).read_bytes()
-    (tmp_path / STATE).write_bytes(whole[: int(share * len(whole))])
-    with pytest.raises(CheckpointError, match="state.pt cannot be resumed"):
-        train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path)
-    assert (tmp_path / STATE).read_bytes() == whole[: int(share * len(whole))]
-
-
-@pytest.mark.parametrize("content", [{}, [1], "text", {"step": 1, "config": {"a": 1}}])
-def test_a_state_of_something_else(tmp_path, content):
-    torch.save(content, tmp_path / STATE)
-    with pytest.raises(CheckpointError, match="state.pt cannot be resumed"):
-        train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path)
-
-
-def test_a_torn_or_missing_log_does_not_stop_a_run(tmp_path):
-    train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path, max_seconds=0)
-    with (tmp_path / METRICS).open("a") as log:
-        log.write('{"step": 2, "loss": 0.5}\n{"step": 3, "lo')
-    longer = replace(tiny.TRAIN, max_steps=3)
-    train(tokenizer_stage(longer), longer, tmp_path)
-    assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
-    (tmp_path / METRICS).unlink()
-    longer = replace(tiny.TRAIN, max_steps=4)
-    train(tokenizer_stage(longer), longer, tmp_path)
-    assert [line["step"] for line in lines(tmp_path)] == [4]
-
-
-def full_disk(*args: object, **kwargs: object) -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def half_written(state: object, path: str) -> None:
-    Path(path).write_bytes(b"half")
-    # What torch itself raises there.
-    raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")
-
-
-@pytest.mark.parametrize(
-    ("where", "name", "failure"),
-    [
-        (torch, "save", full_disk),
-        (torch, "save", half_written),
-        (os, "replace", full_disk),
-        (checkpoint_module, "save_file", full_disk),
-        (Image.Image, "save", full_disk),
-    ],
-)
-def test_a_full_disk_keeps_what_was_saved(tmp_path, monkeypatch, where, name, failure):
-    short = replace(tiny.TRAIN, max_steps=5)
-    train(tokenizer_stage(short), short, tmp_path)
-    weights = {p.name: p.read_bytes() for p in (tmp_path / WEIGHTS).iterdir()}
-    with monkeypatch.context() as patch:
-        patch.setattr(where, name, failure)
-        with pytest.raises(CheckpointError, match="could not write"):
-            train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path)
-    assert {p.name: p.read_bytes() for p in (tmp_path / WEIGHTS).iterdir()} == weights
-    assert not tiny.leftovers(tmp_path)
-    # With room again, the same run goes on to its end, as if nothing had been.
-    assert train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path) == 12
-    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 13))
-
-
-def test_the_time_limit_stops_cleanly(tmp_path):
-    assert train(tokenizer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path, max_seconds=0) == 1
-    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 1
-
-
-def test_signals_are_handled_once_and_given_back():
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with stop_on_signal() as stopping:
-        assert not stopping.is_set()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert stopping.wait(5)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(5)
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
-
-
-def test_training_works_in_a_thread(tmp_path):
-    """Only the main thread can handle signals; another one trains without."""
-    finished: list[int] = []
-    config = replace(tiny.TRAIN, max_steps=2)
-    stage = tokenizer_stage(config)
-    thread = threading.Thread(target=lambda: finished.append(train(stage, config, tmp_path)))
-    thread.start()
-    thread.join()
-    assert finished == [2]
 
 
 def test_the_log_and_the_sheets(tmp_path):
@@ -446,8 +163,14 @@ def test_a_run_that_stops_before_quantisation_exports_codes_that_fit(tmp_path):
     config = replace(tiny.TRAIN, continuous_steps=50)
     stage = tokenizer_stage(config)
     train(stage, config, tmp_path)
-    tokens = load_checkpoint(tmp_path / WEIGHTS).tokenizer.encode_to_tokens(tiny.images(16))
-    assert len(tokens.unique()) > 16
+    exported = load_checkpoint(tmp_path / WEIGHTS).tokenizer
+    ema = tiny.tokenizer()
+    ema.load_state_dict(torch.load(tmp_path / STATE, weights_only=True)["ema"])
+    with torch.no_grad():
+        fitted, unfitted = (
+            network(tiny.images(16))[1].commit_loss.item() for network in (exported, ema)
+        )
+    assert fitted < 0.5 * unfitted
     # The run itself goes on as it would have without the export.
     saved = torch.load(tmp_path / STATE, weights_only=True)["model"]["quantizer.codebook"]
     assert torch.equal(saved, tiny.tokenizer().quantizer.codebook)

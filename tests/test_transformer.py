@@ -90,6 +90,19 @@ def test_output_weights_are_the_embedding(network):
     assert changed[unused] and changed.sum() == 1
 
 
+@torch.no_grad()
+def test_each_place_and_code_has_a_bias():
+    network = tiny.transformer()
+    tokens, labels = half_masked(), torch.tensor([0, 1])
+    before = network(tokens, labels)
+    network.bias[5, 7] += 2.0
+    network.bias[-1] += 3.0  # of the class token, whose logits are not asked for
+    network.bias[:, K:] += 3.0  # of the mask and the classes, which are no codes
+    wanted = before.clone()
+    wanted[:, 5, 7] += 2.0
+    torch.testing.assert_close(network(tokens, labels), wanted)
+
+
 def test_one_embedding_holds_codes_mask_classes_and_null():
     network = tiny.transformer()
     assert network.embedding.weight.shape == (K + 1 + len(tiny.CLASSES) + 1, 16)

@@ -1,0 +1,48 @@
+"""Calls of the command line, and what a refusal must look like."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+from maskgit_core.cli import main
+
+ROOT = Path(__file__).parent.parent
+SHORT = "--max-steps 6 --batch-size 4 --sample-every 3 --save-every 3 --log-every 1".split()
+
+
+def run(*arguments: object) -> int:
+    """Exit code of a command."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def assert_refused(capsys: pytest.CaptureFixture[str], *arguments: object, says: str) -> None:
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("python -m maskgit_core")
+    assert says in lines[0]
+    assert captured.out == ""
+
+
+def train_tokenizer(data: Path, out: Path, *more: object) -> int:
+    options = [*SHORT, "--continuous-steps", 2, *tiny.TOKENIZER_OPTIONS, *more]
+    return run("train-tokenizer", "--data", data, "--out", out, *options)
+
+
+def train_transformer(data: Path, out: Path, tokenizer: Path, *more: object) -> int:
+    options = ["--tokenizer", tokenizer, *SHORT, *tiny.TRANSFORMER_OPTIONS, *more]
+    return run("train-transformer", "--data", data, "--out", out, *options)
+
+
+def steps(out: Path) -> list[int]:
+    text = (out / "metrics.jsonl").read_text()
+    return [json.loads(line)["step"] for line in text.splitlines()]

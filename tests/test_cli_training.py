@@ -1,0 +1,186 @@
+"""The training commands: from photos to samples, bad input, runs that are stopped and go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from commands import ROOT, SHORT, assert_refused, run, steps, train_tokenizer, train_transformer
+
+from maskgit_core.checkpoint import load_checkpoint, save_checkpoint
+
+
+def test_from_photos_to_samples(capsys, photo_folder, tmp_path):
+    assert train_tokenizer(photo_folder, tmp_path / "one") == 0
+    assert "finished at step 6" in capsys.readouterr().out
+    tokenizer = tmp_path / "one" / "checkpoint"
+    assert train_transformer(photo_folder, tmp_path / "two", tokenizer, "--crops", 2) == 0
+    assert "finished at step 6" in capsys.readouterr().out
+    assert steps(tmp_path / "one") == steps(tmp_path / "two") == list(range(1, 7))
+    assert len(list((tmp_path / "two").glob("sheet-*.png"))) == 2
+    checkpoint = tmp_path / "two" / "checkpoint"
+    assert load_checkpoint(checkpoint).classes == sorted(tiny.CLASSES)
+    options = ["--labels", "sea", "--num-steps", 2, "--out", tmp_path / "sea.png"]
+    assert run("sample", "--checkpoint", checkpoint, *options) == 0
+    # Each can be trained on from where it ended, by another run.
+    assert train_tokenizer(photo_folder, tmp_path / "three", "--init", tokenizer) == 0
+    more = ["--init", checkpoint]
+    assert train_transformer(photo_folder, tmp_path / "four", tokenizer, *more) == 0
+
+
+def test_train_and_val_folders(tmp_path):
+    tiny.write_photos(tmp_path / "data" / "train", ["land", "sea"], count=3)
+    tiny.write_photos(tmp_path / "data" / "val", ["land", "sea"], count=1)
+    assert train_tokenizer(tmp_path / "data", tmp_path / "out") == 0
+    assert load_checkpoint(tmp_path / "out" / "checkpoint").classes == ["land", "sea"]
+    sizes = [np.load(path, mmap_mode="r").shape[0] for path in (tmp_path / "out").glob("*.npy")]
+    assert sorted(sizes) == [2, 6]
+
+
+def test_a_class_called_train(tmp_path):
+    tiny.write_photos(tmp_path / "data", ["car", "train"], count=2)
+    assert train_tokenizer(tmp_path / "data", tmp_path / "out") == 0
+    assert load_checkpoint(tmp_path / "out" / "checkpoint").classes == ["car", "train"]
+
+
+def test_one_class_of_two_photos(tmp_path):
+    tiny.write_photos(tmp_path / "data", ["море"], count=2)
+    assert train_tokenizer(tmp_path / "data", tmp_path / "one") == 0
+    tokenizer = tmp_path / "one" / "checkpoint"
+    assert train_transformer(tmp_path / "data", tmp_path / "two", tokenizer) == 0
+    assert load_checkpoint(tmp_path / "two" / "checkpoint").classes == ["море"]
+
+
+def test_an_unreadable_photo_is_named_and_training_goes_on(photo_folder, tmp_path, caplog):
+    (photo_folder / "sea" / "1.png").write_bytes(b"no image")
+    assert train_tokenizer(photo_folder, tmp_path / "out") == 0
+    named = [r.getMessage() for r in caplog.records if str(Path("sea/1.png")) in r.getMessage()]
+    assert len(named) == 1
+    assert steps(tmp_path / "out")[-1] == 6
+
+
+def test_training_refuses_bad_input(capsys, photo_folder, tmp_path, tiny_checkpoint):
+    out = tmp_path / "out"
+
+    def refused(data: Path, *more: object, says: str) -> None:
+        options = [*SHORT, *tiny.TOKENIZER_OPTIONS, *more]
+        command = ["train-tokenizer", "--data", data, "--out", out, *options]
+        assert_refused(capsys, *command, says=says)
+
+    refused(tmp_path / "nowhere", says="nowhere")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", says="one folder per class with images inside; found none")
+    (tmp_path / "loose").mkdir()
+    tiny.picture(0).save(tmp_path / "loose" / "a.png")
+    refused(tmp_path / "loose", says="one folder per class with images inside; found none")
+    refused(photo_folder, "--image-size", 18, says="image_size must be a multiple of 4; got 18")
+    refused(photo_folder, "--widths", 8, says="encoder_blocks must have one entry")
+    refused(photo_folder, "--batch-size", 0, says="batch_size must be")
+    refused(photo_folder, "--seed", -3, says="seed must be")
+    refused(photo_folder, "--learning-rate", "inf", says="learning_rate must be")
+    refused(photo_folder, "--max-minutes", -1, says="max_minutes must be")
+    refused(photo_folder, "--freeze-codes", says="freeze_codes needs init")
+    refused(photo_folder, "--init", tmp_path / "none", says="there is no checkpoint folder")
+    tiny.write_photos(tmp_path / "val", ["forest", "lake"], count=1)
+    refused(photo_folder, "--val", tmp_path / "val", says="got forest, lake")
+    assert not out.exists()
+
+
+def test_the_second_stage_refuses_what_does_not_fit(
+    capsys, photo_folder, tmp_path, tiny_checkpoint
+):
+    def refused(*more: object, tokenizer: Path = tiny_checkpoint, says: str) -> None:
+        command = ["train-transformer", "--data", photo_folder, "--out", tmp_path / "out"]
+        command += ["--tokenizer", tokenizer, *SHORT]
+        assert_refused(capsys, *command, *tiny.TRANSFORMER_OPTIONS, *more, says=says)
+
+    refused(tokenizer=tmp_path / "none", says="there is no checkpoint folder")
+    refused("--crops", 6, says="crops must be a whole number between 1 and 5")
+    refused("--kind", "unet", says="kind must be one of class_token, adaln")
+    save_checkpoint(tmp_path / "alone", tokenizer=tiny.tokenizer(), classes=["a"])
+    refused("--init", tmp_path / "alone", says="holds a tokenizer only")
+    save_checkpoint(
+        tmp_path / "other",
+        tokenizer=tiny.tokenizer(),
+        transformer=tiny.transformer(num_classes=2),
+        classes=["a", "b"],
+    )
+    refused("--init", tmp_path / "other", says="num_classes 3 as the data has")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_setting_is_told_when_a_run_goes_on(capsys, photo_folder, tmp_path):
+    assert train_tokenizer(photo_folder, tmp_path, "--max-minutes", 0) == 0
+    assert "stopped; the same command goes on at step 1" in capsys.readouterr().out
+    command = ["train-tokenizer", "--data", photo_folder, "--out", tmp_path, *SHORT]
+    command += ["--continuous-steps", 2, *tiny.TOKENIZER_OPTIONS]
+    assert_refused(capsys, *command, "--learning-rate", 0.5, says="learning_rate was 0.002, is 0.5")
+    assert_refused(capsys, *command, "--codebook-size", 16, says="codebook_size was 32, is 16")
+    assert run(*command) == 0
+    assert steps(tmp_path) == list(range(1, 7))
+    assert run(*command, "--max-steps", 8) == 0
+    assert steps(tmp_path) == list(range(1, 9))
+    capsys.readouterr()
+    assert run(*command) == 0  # fewer steps than are done: nothing to do
+    assert "finished at step 8" in capsys.readouterr().out
+
+
+def start_training(data: Path, out: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "maskgit_core", "train-tokenizer", "--data", str(data)]
+    command += ["--out", str(out), "--max-steps", "1000000", "--log-every", "1"]
+    command += [*tiny.TOKENIZER_OPTIONS, "--batch-size", "2", "--save-every", "100000"]
+    command += ["--sample-every", "100000", "--continuous-steps", "3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_cleanly_and_the_same_command_goes_on(photo_folder, tmp_path, number):
+    out, done = tmp_path / "out", 0
+    for _ in range(2):
+        process = start_training(photo_folder, out)
+        try:
+            deadline = time.monotonic() + 120
+            while not (out / "metrics.jsonl").is_file() or len(steps(out)) < done + 5:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            process.send_signal(number)
+            printed, errors = process.communicate(timeout=120)
+        finally:
+            process.kill()
+        assert process.returncode == 0, errors
+        assert "Traceback" not in errors
+        assert "stopped; the same command goes on" in printed
+        last = torch.load(out / "state.pt", weights_only=True)["step"]
+        assert steps(out) == list(range(1, last + 1))
+        assert f"at step {last}" in printed
+        assert last >= done + 5
+        assert not tiny.leftovers(out)
+        load_checkpoint(out / "checkpoint")
+        done = last
+
+
+def test_the_grid_of_the_tokenizer_counts(capsys, photo_folder, tmp_path):
+    """Settings are checked against the tokenizer's grid, not against that of the defaults."""
+    wide = tiny.tokenizer(image_size=32)
+    save_checkpoint(tmp_path / "tokenizer", tokenizer=wide, classes=["a"])
+    more = ["--kind", "adaln", "--merge", 8, "--max-minutes", 0]
+    assert train_transformer(photo_folder, tmp_path / "out", tmp_path / "tokenizer", *more) == 0
+    loaded = load_checkpoint(tmp_path / "out" / "checkpoint").transformer
+    assert (loaded.config.grid_size, loaded.config.merge) == (8, 8)
