@@ -239,6 +239,15 @@ def test_the_time_limit_stops_cleanly(tmp_path):
 
 
 def test_signals_are_handled_once_and_given_back():
+    # A shell starts background jobs with Ctrl-C ignored, and this test may run in one.
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        check_signals_are_handled_once()
+    finally:
+        signal.signal(signal.SIGINT, inherited)
+
+
+def check_signals_are_handled_once():
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with stop_on_signal() as stopping:
         assert not stopping.is_set()
