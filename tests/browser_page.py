@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlparse
 
 import pytest
+
 from browser_model import tiny_model
 
 CHROMIUM = "/usr/bin/chromium"

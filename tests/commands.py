@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 
+import tiny
 from maskgit_core.cli import main
 
 ROOT = Path(__file__).parent.parent

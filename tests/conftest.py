@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import tiny
 from hypothesis import settings
 
+import tiny
 from maskgit_core import MaskGIT
 from maskgit_core.checkpoint import save_checkpoint
 

@@ -7,9 +7,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import tiny
 import torch
 
+import tiny
 from maskgit_core import SamplingConfig, TrainConfig
 from maskgit_core.tokenizer_stage import TokenizerStage
 from maskgit_core.transformer_stage import (

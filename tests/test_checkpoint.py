@@ -10,10 +10,10 @@ import stat
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
+import tiny
 from maskgit_core import CheckpointError, SamplingConfig
 from maskgit_core import checkpoint as module
 from maskgit_core.checkpoint import (

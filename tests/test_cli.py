@@ -8,10 +8,10 @@ import sys
 
 import numpy as np
 import pytest
-import tiny
-from commands import ROOT, assert_refused, run
 from PIL import Image
 
+import tiny
+from commands import ROOT, assert_refused, run
 from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import SamplingConfig
 

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
-from commands import ROOT, SHORT, assert_refused, run, steps, train_tokenizer, train_transformer
 
+import tiny
+from commands import ROOT, SHORT, assert_refused, run, steps, train_tokenizer, train_transformer
 from maskgit_core.checkpoint import load_checkpoint, save_checkpoint
 
 

@@ -7,10 +7,10 @@ import math
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
-import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny
 from maskgit_core.config import (
     MAX_SEED,
     MAX_STEPS,

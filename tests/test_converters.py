@@ -6,13 +6,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity_files import (
-    PARITY,
-    TOKENIZERS,
-    TRANSFORMERS,
-    resave,
-    weight_file,
-)
 
 from maskgit_core.bert import BertConfig
 from maskgit_core.checkpoint import CheckpointError, load_checkpoint
@@ -33,6 +26,13 @@ from maskgit_core.published_tokenizers import TOKENIZER_FAMILIES
 from maskgit_core.published_transformers import BERT, HALTON, TRANSFORMER_FAMILIES
 from maskgit_core.vqgan import VQGANConfig
 from maskgit_core.weight_rules import source_shapes
+from parity_files import (
+    PARITY,
+    TOKENIZERS,
+    TRANSFORMERS,
+    resave,
+    weight_file,
+)
 
 
 def meta_file(family, config) -> WeightFile:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import tiny
 from maskgit_core import CheckpointError
 from maskgit_core import data as module
 from maskgit_core.data import (

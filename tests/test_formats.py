@@ -14,12 +14,6 @@ from pathlib import Path
 import msgpack
 import pytest
 import torch
-from parity_files import (
-    PARITY,
-    TRANSFORMERS,
-    resave,
-    weight_file,
-)
 from safetensors.torch import save_file
 
 from maskgit_core.checkpoint import CheckpointError
@@ -32,6 +26,12 @@ from maskgit_core.formats import (
     flax_value,
     join_chunks,
     read_weights,
+)
+from parity_files import (
+    PARITY,
+    TRANSFORMERS,
+    resave,
+    weight_file,
 )
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser_model import tiny_model as larger_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from browser_model import tiny_model as larger_model
 from demo import compare, edits, exports, frames, handlers, messages, photos, recipes, redo
 from demo.edit_session import EXTEND, REPAINT, EditSession
 from demo.photos import PhotoStore

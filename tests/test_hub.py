@@ -10,8 +10,8 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from fake_hub import COMMIT, running_hub
 
+from fake_hub import COMMIT, running_hub
 from maskgit_core import hub
 from maskgit_core.bert import BertConfig, BertTransformer
 from maskgit_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from maskgit_core.losses import (
     PerceptualLoss,
     codebook_use,

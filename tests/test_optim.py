@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import tiny
 from maskgit_core.optim import MuonAdamW, build_optimizer, orthogonalize
 
 

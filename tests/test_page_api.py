@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from PIL import Image
+
+import tiny
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,6 +7,8 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image, ImageSequence
+
 from browser_page import (  # noqa: F401  (fixtures)
     browser,
     canvas_pixels,
@@ -16,7 +18,6 @@ from browser_page import (  # noqa: F401  (fixtures)
     shoot,
     wait_done,
 )
-from PIL import Image, ImageSequence
 
 pytestmark = pytest.mark.browser
 

@@ -6,14 +6,6 @@ import json
 
 import pytest
 import torch
-from parity_files import (
-    PARITY,
-    TOKENIZERS,
-    TOLERANCE,
-    TRANSFORMERS,
-    UNIT_RANGE,
-    tensors,
-)
 
 from maskgit_core.config import SamplingConfig
 from maskgit_core.converters import (
@@ -26,6 +18,14 @@ from maskgit_core.formats import (
     WeightFile,
 )
 from maskgit_core.sampling import decode_steps
+from parity_files import (
+    PARITY,
+    TOKENIZERS,
+    TOLERANCE,
+    TRANSFORMERS,
+    UNIT_RANGE,
+    tensors,
+)
 
 
 @pytest.mark.filterwarnings("ignore:taking 10 of 58 rows")

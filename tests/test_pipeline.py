@@ -6,12 +6,12 @@ import re
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import tiny
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
 from maskgit_core.checkpoint import Checkpoint, save_checkpoint
 from maskgit_core.config import MAX_SEED, ORDERS

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 from PIL import Image
 
+import tiny
 from maskgit_core import CheckpointError
 from maskgit_core import checkpoint as checkpoint_module
 from maskgit_core import tokenizer_stage as tokenizer_module

@@ -7,10 +7,10 @@ import json
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 from PIL import Image
 
+import tiny
 from maskgit_core import TrainConfig
 from maskgit_core.checkpoint import load_checkpoint
 from maskgit_core.data import Photos, step_generator

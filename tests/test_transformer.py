@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from maskgit_core.transformer import TokenMerge, build_transformer
 
 VARIANTS = [
