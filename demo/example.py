@@ -12,6 +12,7 @@ from .settings import MAX_IMAGES, PRESETS
 
 EXAMPLE_SEED = 7
 TILE_SEED = 21
+QUICK_PARAMETERS = 20_000_000
 MAX_TILES = 32  # more classes are found by typing
 
 
@@ -34,10 +35,18 @@ class FirstResult:
         self._codebook: dict[str, Any] | None = None
         self._tiles: dict[str, Any] | None = None
 
+    @property
+    def quick(self) -> bool:
+        """Whether the model is small enough to be shown off while visitors wait."""
+        return sum(p.numel() for p in self._model.transformer.parameters()) <= QUICK_PARAMETERS
+
     def run(self) -> dict[str, Any]:
-        """Four images of classes spread over the list, as `handlers.generate_run` ends."""
+        """Four images of classes spread over the list, as `handlers.generate_run` ends.
+
+        Empty for a model that is not quick.
+        """
         with self._lock:
-            if self._run is None:
+            if self._run is None and self.quick:
                 chosen = example_classes(list(self._model.classes))
                 request = handlers.parse_generate(
                     self._model, chosen, 4, EXAMPLE_SEED, PRESETS["Balanced"]
@@ -59,7 +68,7 @@ class FirstResult:
         with self._lock:
             if self._tiles is None:
                 classes = list(self._model.classes)
-                shown = classes if len(classes) <= MAX_TILES else []
+                shown = classes if len(classes) <= MAX_TILES and self.quick else []
                 images: list[Any] = []
                 for start in range(0, len(shown), MAX_IMAGES):
                     part = shown[start : start + MAX_IMAGES]

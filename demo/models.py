@@ -14,6 +14,7 @@ from typing import Any
 from maskgit_core import CheckpointError, MaskGIT, hub
 from maskgit_core.checkpoint import load_checkpoint, read_config
 from maskgit_core.known_weights import KNOWN_WEIGHTS, KnownWeights
+from maskgit_core.pipeline import folder_name
 
 from .example import FirstResult
 from .settings import RequestError
@@ -77,6 +78,22 @@ def _folder_facts(folder: Path) -> str:
 def known_entries() -> tuple[ModelEntry, ...]:
     """The published weights that load by name."""
     return tuple(ModelEntry(name, name, known) for name, known in KNOWN_WEIGHTS.items())
+
+
+def menu_entries(embedded: str, started: tuple[str, str]) -> tuple[ModelEntry, ...]:
+    """The whole menu: the model that ships, the one that the page starts with, published ones.
+
+    Args:
+        embedded: folder of the model that ships; left out where it is missing.
+        started: name and source of the model that the page starts with.
+    """
+    first = []
+    if Path(embedded).is_dir():
+        first.append(ModelEntry(folder_name(embedded), embedded))
+    known = known_entries()
+    if started[0] not in {entry.name for entry in (*first, *known)}:
+        first.append(ModelEntry(*started))
+    return (*first, *known)
 
 
 def load_model(folder: Path, name: str) -> MaskGIT:
