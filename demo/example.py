@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from . import frames, handlers, render
-from .settings import MAX_IMAGES, PRESETS
+from .settings import MAX_IMAGES, presets_for, usual_preset
 
 EXAMPLE_SEED = 7
 TILE_SEED = 21
@@ -30,6 +30,8 @@ class FirstResult:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        presets = presets_for(model.sampling, guided=model.null_label is not None)
+        self._usual = presets[usual_preset(presets)]
         self._lock = threading.Lock()
         self._run: dict[str, Any] | None = None
         self._codebook: dict[str, Any] | None = None
@@ -48,9 +50,7 @@ class FirstResult:
         with self._lock:
             if self._run is None and self.quick:
                 chosen = example_classes(list(self._model.classes))
-                request = handlers.parse_generate(
-                    self._model, chosen, 4, EXAMPLE_SEED, PRESETS["Balanced"]
-                )
+                request = handlers.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
                 for run, _ in handlers.generate_run(self._model, request):
                     self._run = run
             return self._run or {}
@@ -73,7 +73,7 @@ class FirstResult:
                 for start in range(0, len(shown), MAX_IMAGES):
                     part = shown[start : start + MAX_IMAGES]
                     request = handlers.parse_generate(
-                        self._model, part, len(part), TILE_SEED, PRESETS["Balanced"]
+                        self._model, part, len(part), TILE_SEED, self._usual
                     )
                     result = self._model.generate(
                         list(request.labels), config=request.config, seed=request.seed
