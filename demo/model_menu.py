@@ -137,16 +137,18 @@ def build_menu(models: ModelHolder) -> ModelMenu:
         elem_id="model-menu",
         visible=len(models.entries) > 1,
     ) as fold:
-        choice = gr.Dropdown(
-            menu_choices(models),
-            value=models.name if models.find(models.name) else None,
-            label="Model",
-            info="One model is in memory at a time; everyone on this page shares it. Published "
-            "models are fetched when they are first used. FID: lower is better.",
-            elem_id="model-choice",
-        )
-        with gr.Row(elem_classes="actions"):
-            go = gr.Button("Use this model", elem_id="model-go")
+        with gr.Row(elem_classes="seed-row"):
+            choice = gr.Dropdown(
+                menu_choices(models),
+                value=models.name if models.find(models.name) else None,
+                label="Choose a model",
+                info="All visitors share it. Published models are fetched when they are first "
+                "used. FID measures how far their images are from photos; lower is better.",
+                elem_id="model-choice",
+                scale=5,
+                min_width=260,
+            )
+            go = gr.Button("Use this model", elem_id="model-go", scale=1, min_width=150)
         status = gr.HTML("", elem_id="model-status")
     return ModelMenu(
         fold,
@@ -196,6 +198,7 @@ def model_updates(
         page.what: gr.update(
             choices=compare.choices_for(model.null_label is not None), value="Order"
         ),
+        page.tiles: {"tiles": []},
         page.tour: False,
         menu.fold: gr.update(label=f"Model: {models.name}"),
         menu.choice: gr.update(choices=menu_choices(models), value=models.name),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from . import exports, handlers, recipes, redo
+from . import exports, handlers, redo
 from .controls import (
     advanced_fold,
     asset,
@@ -22,15 +21,11 @@ from .controls import (
     selection_of,
 )
 from .example import EXAMPLE_SEED, example_classes
-from .messages import explain, notice
+from .messages import explain
 from .model_menu import (
     ModelMenu,
     ModelParts,
-    PageParts,
-    Updates,
-    menu_outputs,
     model_presets,
-    setting_updates,
 )
 from .models import ModelHolder
 from .photos import PhotoStore
@@ -246,37 +241,6 @@ def _wire_run(
         stop,
         cancels=events,
         queue=False,
-        api_visibility="private",
-    )
-
-
-def wire_recipe(
-    models: ModelHolder, menu: ModelMenu, page: PageParts, load: gr.UploadButton
-) -> None:
-    """Let a recipe file fill the settings, or offer the model that it was made with."""
-
-    def on_recipe(path: str) -> Updates:
-        nothing: Updates = {menu.pending: None}
-        with explain("This recipe cannot be used."):
-            text = Path(path).read_bytes()
-            wanted = recipes.model_in_recipe(text)
-            offer = menu.offer(models, wanted, "recipe", text)
-            if offer is not None:
-                return offer
-            found = recipes.settings_from_recipe(list(models.current.classes), text)
-            if wanted and wanted != models.name:
-                notice(
-                    f"This recipe was made with the model {wanted!r}. This page runs "
-                    f"{models.name!r}, so the images will differ."
-                )
-            return {**nothing, **setting_updates(models, page, found)}
-        return nothing
-
-    load.upload(
-        on_recipe,
-        load,
-        menu_outputs(menu, page),
-        show_progress="hidden",
         api_visibility="private",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,7 +11,9 @@ from maskgit_core import MaskGIT
 
 from .api import add_api
 from .controls import asset
+from .messages import explain, notice
 from .model_menu import (
+    ModelMenu,
     PageParts,
     Updates,
     build_menu,
@@ -23,10 +26,10 @@ from .model_menu import (
 )
 from .models import ModelHolder, as_holder
 from .photos import PhotoStore
-from .recipes import model_in_link
+from .recipes import model_in_link, model_in_recipe, settings_from_recipe
 from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
-from .tab_generate import build_generate_tab, wire_recipe
+from .tab_generate import build_generate_tab
 from .tab_tour import build_tour_tab
 
 TITLE = "MaskGIT, step by step"
@@ -67,6 +70,37 @@ def launch_options() -> dict[str, Any]:
         "run_history": False,
         "share": False,
     }
+
+
+def wire_recipe(
+    models: ModelHolder, menu: ModelMenu, page: PageParts, load: gr.UploadButton
+) -> None:
+    """Let a recipe file fill the settings, or offer the model that it was made with."""
+
+    def on_recipe(path: str) -> Updates:
+        nothing: Updates = {menu.pending: None}
+        with explain("This recipe cannot be used."):
+            text = Path(path).read_bytes()
+            wanted = model_in_recipe(text)
+            offer = menu.offer(models, wanted, "recipe", text)
+            if offer is not None:
+                return offer
+            found = settings_from_recipe(list(models.current.classes), text)
+            if wanted and wanted != models.name:
+                notice(
+                    f"This recipe was made with the model {wanted!r}. This page runs "
+                    f"{models.name!r}, so the images will differ."
+                )
+            return {**nothing, **setting_updates(models, page, found)}
+        return nothing
+
+    load.upload(
+        on_recipe,
+        load,
+        menu_outputs(menu, page),
+        show_progress="hidden",
+        api_visibility="private",
+    )
 
 
 def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None) -> gr.Blocks:

@@ -18,12 +18,12 @@ from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
 from maskgit_core.packing import PackedCopy
+from maskgit_core.patches import codebook_patches
 from maskgit_core.sampling import StepState, decode_steps
 
 Label = str | int | None
 DECODE_BATCH = 16
 MAX_IMAGES = 4096  # in one call; all are decoded together
-PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
 
 
 @dataclass(frozen=True)
@@ -201,18 +201,9 @@ class MaskGIT:
 
     @torch.no_grad()
     def codebook_patches(self) -> np.ndarray:
-        """Return uint8 (K, p, p, 3): what each code shows amid codes of its own kind."""
+        """Return uint8 (K, p, p, 3): what each code shows; see `patches.codebook_patches`."""
         if not hasattr(self, "_patches"):
-            stride = self.image_size // self.grid_size
-            start = (PATCH_CONTEXT // 2) * stride
-            parts = []
-            for ids in torch.arange(self.codebook_size).split(256):
-                grids = ids.view(-1, 1, 1).expand(-1, PATCH_CONTEXT, PATCH_CONTEXT).contiguous()
-                parts.append(
-                    self.decode(grids)[..., start : start + stride, start : start + stride]
-                )
-            pixels = ((torch.cat(parts) + 1) * 127.5).round().to(torch.uint8)
-            self._patches = pixels.permute(0, 2, 3, 1).contiguous().numpy()
+            self._patches = codebook_patches(self)
         return self._patches
 
     def label_id(self, label: Label) -> int:
