@@ -41,6 +41,11 @@ def first_model_again(models):
     models.use(model_folders.FIRST, models.fetch(model_folders.FIRST))
 
 
+def settled(page) -> None:  # noqa: F811
+    """Wait for the last thing that an opening page asks for: leaving earlier would cut it off."""
+    page.locator("#gen-tiles button").first.wait_for()
+
+
 def choose(page, name: str) -> None:  # noqa: F811
     """Pick a model in the menu and ask for it."""
     box = page.locator("#model-choice input")
@@ -121,6 +126,7 @@ def test_a_recipe_offers_its_model_and_then_fills_the_settings(page):  # noqa: F
 
 
 def test_a_link_offers_its_model(page, page_url):  # noqa: F811
+    settled(page)
     page.goto(f"{page_url}/?model=animals&class=cat&seed=77&images=1")
     page.locator("#model-status").get_by_text("made with animals").wait_for()
     page.locator("#model-go").click()
@@ -146,6 +152,7 @@ def test_a_page_whose_model_was_changed_elsewhere_says_so(page, models):  # noqa
 
 def test_a_new_page_is_laid_out_for_the_model_in_use(page, page_url, models):  # noqa: F811
     models.use(model_folders.SECOND, models.fetch(model_folders.SECOND))
+    settled(page)
     page.goto(page_url)
     page.wait_for_function("window.maskgitModel?.name === 'animals'")
     page.get_by_text("Model: animals").wait_for()
