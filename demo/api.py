@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from . import edits, frames, handlers
+from .models import ModelHolder
 from .photos import image_from_text, open_photo, uploaded_path
 from .settings import NO_CLASS, RequestError
 
@@ -72,10 +73,10 @@ def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Itera
     return run
 
 
-def add_api(model: Any) -> None:
+def add_api(models: ModelHolder) -> None:
     """Add /generate, /inpaint, /classes and /models. Call inside the `gr.Blocks`."""
-    _generate = _plain_errors(lambda *args: _generate_steps(model, *args))
-    _inpaint = _plain_errors(lambda *args: _inpaint_steps(model, *args))
+    _generate = _plain_errors(lambda *args: _generate_steps(models.current, *args))
+    _inpaint = _plain_errors(lambda *args: _inpaint_steps(models.current, *args))
 
     def generate(
         classes: list[str],
@@ -156,10 +157,11 @@ def add_api(model: Any) -> None:
 
     def classes() -> list[str]:
         """Names of the classes, in the order of their numbers."""
-        return list(model.classes)
+        return list(models.current.classes)
 
-    def models() -> list[dict]:
+    def loaded() -> list[dict]:
         """The loaded model: its name, classes, pixels and tokens a side, and number of codes."""
+        model = models.current
         return [
             {
                 "name": handlers.model_name(model),
@@ -174,7 +176,7 @@ def add_api(model: Any) -> None:
     gr.api(generate, api_name="generate", **shared)
     gr.api(inpaint, api_name="inpaint", **shared)
     gr.api(classes, api_name="classes", queue=False)
-    gr.api(models, api_name="models", queue=False)
+    gr.api(loaded, api_name="models", queue=False)
 
 
 def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:

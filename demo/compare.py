@@ -29,6 +29,11 @@ CHOICES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 }
 
 
+def choices_for(guided: bool) -> list[str]:
+    """What can be compared on a model with or without guidance."""
+    return [name for name in CHOICES if guided or name != "Guidance"]
+
+
 @dataclass(frozen=True)
 class CompareRequest:
     """A checked comparison: one class, one seed, a name and a configuration for each image."""
@@ -53,8 +58,9 @@ def parse_compare(
     Raises:
         RequestError: one sentence that says what to change.
     """
-    if what not in CHOICES:
-        raise RequestError(f"Choose what to compare: {', '.join(CHOICES)}.")
+    allowed = choices_for(model.null_label is not None)
+    if what not in allowed:
+        raise RequestError(f"Choose what to compare: {', '.join(allowed)}.")
     if class_name in (None, "", []):
         raise RequestError("Choose a class first.")
     variants = CHOICES[what]

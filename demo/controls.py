@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from .settings import CUSTOM, DEFAULT_PRESET, FIELDS, MAX_SEED, PRESETS, Field
+from .settings import CUSTOM, FIELDS, MAX_SEED, Field, usual_preset
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -64,6 +64,27 @@ def codebook_holder() -> gr.HTML:
     )
 
 
+def preset_table(presets: Presets) -> dict[str, list[Any]]:
+    """The values of each preset in the order of `FIELDS`, for scripts."""
+    return {name: [values[f.name] for f in FIELDS] for name, values in presets.items()}
+
+
+def model_facts(name: str, presets: Presets) -> dict[str, Any]:
+    """What the page's scripts know of the model in use; the value of `facts_holder`."""
+    return {"name": name, "presets": preset_table(presets), "usual": usual_preset(presets)}
+
+
+def facts_holder(value: dict[str, Any]) -> gr.HTML:
+    """An unseen element that tells scripts which model is in use."""
+    return gr.HTML(
+        value=value,
+        html_template="<span></span>",
+        js_on_load=asset("model.js"),
+        visible="hidden",
+        elem_id="model-facts",
+    )
+
+
 def picture_tiles(
     elem_id: str, label: str, value: dict[str, Any] | None = None, **props: Any
 ) -> gr.HTML:
@@ -79,7 +100,12 @@ def picture_tiles(
     )
 
 
-def _widget(field: Field, value: Any, prefix: str) -> gr.components.Component:
+def shown(field: Field, guided: bool) -> bool | str:
+    """The `visible` of a setting: what a model does not know is out of sight, yet keeps a value."""
+    return True if guided or not field.name.startswith("guidance") else "hidden"
+
+
+def _widget(field: Field, value: Any, prefix: str, guided: bool) -> gr.components.Component:
     elem_id = f"{prefix}-{field.name}"
     if field.choices:
         return gr.Dropdown(
@@ -88,6 +114,7 @@ def _widget(field: Field, value: Any, prefix: str) -> gr.components.Component:
             label=field.label,
             info=field.info,
             elem_id=elem_id,
+            visible=shown(field, guided),
         )
     return gr.Slider(
         field.low,
@@ -98,34 +125,48 @@ def _widget(field: Field, value: Any, prefix: str) -> gr.components.Component:
         info=field.info,
         elem_id=elem_id,
         buttons=[],
+        visible=shown(field, guided),
     )
 
 
-def preset_radio(prefix: str) -> gr.Radio:
+Presets = dict[str, dict[str, Any]]
+
+
+def preset_radio(prefix: str, presets: Presets) -> gr.Radio:
     """Presets by name; `Custom` is what the fold below may make of them."""
     return gr.Radio(
-        [*PRESETS, CUSTOM],
-        value=DEFAULT_PRESET,
+        [*presets, CUSTOM],
+        value=usual_preset(presets),
         label="Preset",
         elem_id=f"{prefix}-preset",
         elem_classes="presets",
     )
 
 
-def advanced_fold(prefix: str, preset: gr.Radio) -> list[gr.components.Component]:
+def advanced_fold(
+    prefix: str, preset: gr.Radio, presets: Presets, *, guided: bool = True
+) -> list[gr.components.Component]:
     """The fold with every sampling setting, in the order of `FIELDS`, tied to the preset.
 
     The tie runs in the browser: choosing a preset fills the fold, changing the fold names the
-    preset that it equals.
+    preset that it equals. The presets are those of the model in use, see `model_facts`.
+
+    Args:
+        prefix: of the widgets' ids.
+        preset: from `preset_radio`.
+        presets: of the model.
+        guided: whether the model knows guidance; without, its settings are out of sight.
     """
     with gr.Accordion("Advanced", open=False, elem_id=f"{prefix}-advanced"):
-        widgets = [_widget(f, PRESETS[DEFAULT_PRESET][f.name], prefix) for f in FIELDS]
-    table = json.dumps({name: [values[f.name] for f in FIELDS] for name, values in PRESETS.items()})
+        widgets = [
+            _widget(f, presets[usual_preset(presets)][f.name], prefix, guided) for f in FIELDS
+        ]
+    table = f"(window.maskgitModel?.presets || {json.dumps(preset_table(presets))})"
     preset.input(
         None,
         [preset, *widgets],
         widgets,
-        js=f"(name, ...now) => ({table})[name] || now",
+        js=f"(name, ...now) => {table}[name] || now",
         api_visibility="private",
     )
     gr.on(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from . import edits
+from .models import as_holder
 from .photos import PhotoStore, open_photo, painted_mask, painter_value
 
 EXAMPLES = Path(__file__).parent / "examples"
@@ -22,13 +23,18 @@ class EditSession:
     """Photos in, requests out; the photo in use is named by the path it is kept at.
 
     Args:
-        model: a `MaskGIT`.
+        model: a `MaskGIT`, or the holder of the one in use.
         store: where photos are kept.
     """
 
     def __init__(self, model: Any, store: PhotoStore) -> None:
-        self.model = model
+        self._models = as_holder(model)
         self.store = store
+
+    @property
+    def model(self) -> Any:
+        """The model in use."""
+        return self._models.current
 
     def open(self, source: Any) -> tuple[dict[str, Any], str]:
         """Take a photo in: what the painter shows, and where the photo is kept.

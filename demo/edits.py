@@ -54,8 +54,14 @@ class EditRequest:
 
 
 def parse_label(model: Any, class_name: Any) -> int | None:
-    """Class index, or None where the class is left open; RequestError for an unknown one."""
+    """Class index, or None where the class is left open.
+
+    Raises:
+        RequestError: an unknown class, or none where the model cannot do without.
+    """
     if class_name in (None, "", NO_CLASS):
+        if model.null_label is None:
+            raise RequestError("Choose a class to fill it with: this model cannot do without.")
         return None
     return match_class(class_name, list(model.classes))
 

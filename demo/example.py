@@ -8,10 +8,11 @@ from typing import Any
 from PIL import Image
 
 from . import frames, handlers, render
-from .settings import MAX_IMAGES, PRESETS
+from .settings import MAX_IMAGES, presets_for, usual_preset
 
 EXAMPLE_SEED = 7
 TILE_SEED = 21
+QUICK_PARAMETERS = 20_000_000
 MAX_TILES = 32  # more classes are found by typing
 
 
@@ -29,19 +30,27 @@ class FirstResult:
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        presets = presets_for(model.sampling, guided=model.null_label is not None)
+        self._usual = presets[usual_preset(presets)]
         self._lock = threading.Lock()
         self._run: dict[str, Any] | None = None
         self._codebook: dict[str, Any] | None = None
         self._tiles: dict[str, Any] | None = None
 
+    @property
+    def quick(self) -> bool:
+        """Whether the model is small enough to be shown off while visitors wait."""
+        return sum(p.numel() for p in self._model.transformer.parameters()) <= QUICK_PARAMETERS
+
     def run(self) -> dict[str, Any]:
-        """Four images of classes spread over the list, as `handlers.generate_run` ends."""
+        """Four images of classes spread over the list, as `handlers.generate_run` ends.
+
+        Empty for a model that is not quick.
+        """
         with self._lock:
-            if self._run is None:
+            if self._run is None and self.quick:
                 chosen = example_classes(list(self._model.classes))
-                request = handlers.parse_generate(
-                    self._model, chosen, 4, EXAMPLE_SEED, PRESETS["Balanced"]
-                )
+                request = handlers.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
                 for run, _ in handlers.generate_run(self._model, request):
                     self._run = run
             return self._run or {}
@@ -59,12 +68,12 @@ class FirstResult:
         with self._lock:
             if self._tiles is None:
                 classes = list(self._model.classes)
-                shown = classes if len(classes) <= MAX_TILES else []
+                shown = classes if len(classes) <= MAX_TILES and self.quick else []
                 images: list[Any] = []
                 for start in range(0, len(shown), MAX_IMAGES):
                     part = shown[start : start + MAX_IMAGES]
                     request = handlers.parse_generate(
-                        self._model, part, len(part), TILE_SEED, PRESETS["Balanced"]
+                        self._model, part, len(part), TILE_SEED, self._usual
                     )
                     result = self._model.generate(
                         list(request.labels), config=request.config, seed=request.seed

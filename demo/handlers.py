@@ -53,7 +53,7 @@ def new_run_name() -> str:
 
 def model_name(model: Any) -> str:
     """What the page and recipes call the model."""
-    return str(getattr(model, "name", None) or "model")
+    return str(model.name)
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .settings import (
@@ -37,13 +37,16 @@ def _nearest(name: str, text: str) -> Any:
 
 
 def settings_from_link(
-    classes: list[str], parameters: Iterable[tuple[str, str]]
+    classes: list[str],
+    parameters: Iterable[tuple[str, str]],
+    usual: Mapping[str, Any] = PRESETS[DEFAULT_PRESET],
 ) -> dict[str, Any] | None:
     """Read the settings in a link: clamped, unknown ones left out, never an error.
 
     Args:
         classes: names that the model knows.
         parameters: key and text of every part of the query, in order.
+        usual: the sampling settings of which a link says nothing.
 
     Returns:
         classes, count, seed and every sampling setting; a key is missing where the link says
@@ -73,7 +76,7 @@ def settings_from_link(
     if not found:
         return None
     # A link leaves out what is as usual.
-    return {**PRESETS[DEFAULT_PRESET], **{k: v for k, v in found.items() if v is not None}}
+    return {**usual, **{k: v for k, v in found.items() if v is not None}}
 
 
 def _clamped_whole(text: str, low: int, high: int) -> int | None:
@@ -81,6 +84,22 @@ def _clamped_whole(text: str, low: int, high: int) -> int | None:
         return int(min(max(float(text), low), high))
     except (ValueError, OverflowError):
         return None
+
+
+def model_in_link(parameters: Iterable[tuple[str, str]]) -> str:
+    """Name of the model that a link was made with; empty where it says nothing."""
+    names = [text for key, text in list(parameters)[:200] if key == "model"]
+    return names[0][:100] if names else ""
+
+
+def model_in_recipe(text: str | bytes) -> str:
+    """Name of the model that a recipe was made with; empty where it names none.
+
+    Raises:
+        RequestError: as `settings_from_recipe`.
+    """
+    name = _read_recipe(text).get("model", "")
+    return name[:100] if isinstance(name, str) else ""
 
 
 def settings_from_recipe(classes: list[str], text: str | bytes) -> dict[str, Any]:
@@ -96,19 +115,7 @@ def settings_from_recipe(classes: list[str], text: str | bytes) -> dict[str, Any
     Raises:
         RequestError: no recipe, or something in it that this page cannot do; one sentence.
     """
-    if len(text) > MAX_RECIPE_BYTES:
-        raise RequestError("This file is too large for a recipe.")
-    try:
-        recipe = json.loads(text)
-    except (ValueError, RecursionError):
-        raise RequestError("This file is no recipe: it is not JSON.") from None
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("classes"), list):
-        raise RequestError("This file is no recipe of images: it names no classes.")
-    for key in recipe:
-        if key not in _KNOWN_KEYS:
-            raise RequestError(
-                f"This recipe has a setting {str(key)[:30]!r} that is not known here."
-            )
+    recipe = _read_recipe(text)
     names = [classes[match_class(name, classes)] for name in recipe["classes"][:MAX_IMAGES]]
     return {
         "classes": list(dict.fromkeys(names)),
@@ -122,3 +129,20 @@ def settings_from_recipe(classes: list[str], text: str | bytes) -> dict[str, Any
             for field in FIELDS
         },
     }
+
+
+def _read_recipe(text: str | bytes) -> dict[str, Any]:
+    if len(text) > MAX_RECIPE_BYTES:
+        raise RequestError("This file is too large for a recipe.")
+    try:
+        recipe = json.loads(text)
+    except (ValueError, RecursionError):
+        raise RequestError("This file is no recipe: it is not JSON.") from None
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("classes"), list):
+        raise RequestError("This file is no recipe of images: it names no classes.")
+    for key in recipe:
+        if key not in _KNOWN_KEYS:
+            raise RequestError(
+                f"This recipe has a setting {str(key)[:30]!r} that is not known here."
+            )
+    return recipe

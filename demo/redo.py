@@ -76,9 +76,18 @@ def parse_redo(
 def redo_run(
     model: Any, request: RedoRequest
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decide the cells again; yields as `handlers.generate_run`."""
+    """Decide the cells again; yields as `handlers.generate_run`.
+
+    Raises:
+        RequestError: another model made the images, or the run exceeded the time limit.
+    """
     started = time.monotonic()
     old = request.run
+    if old["model"] != handlers.model_name(model):
+        raise RequestError(
+            f"These images were made with {str(old['model'])[:60]}. Generate new ones first, or "
+            "choose that model in the model menu."
+        )
     unknown = request.tokens == old["mask_id"]
     most = int(unknown.sum(axis=(1, 2)).max())
     tokens = torch.from_numpy(request.tokens)

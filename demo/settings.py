@@ -122,6 +122,7 @@ FIELDS = (
 FIELD = {field.name: field for field in FIELDS}
 
 CUSTOM = "Custom"
+RECOMMENDED = "Recommended"
 _BALANCED = {
     "num_steps": 12,
     "order": "confidence",
@@ -141,9 +142,32 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_PRESET = "Balanced"
 
 
-def preset_of(values: Mapping[str, Any]) -> str:
+def presets_for(config: SamplingConfig, *, guided: bool = True) -> dict[str, dict[str, Any]]:
+    """Presets that suit a model; the one that its page opens with is `usual_preset`.
+
+    Args:
+        config: the model's own settings. Where they are none of `PRESETS`, they become the preset
+            `Recommended`, beside one with half its steps.
+        guided: whether guidance means anything to the model.
+    """
+    own = shown_values(config)
+    presets = PRESETS
+    if own not in PRESETS.values():
+        presets = {"Fast": {**own, "num_steps": (own["num_steps"] + 1) // 2}, RECOMMENDED: own}
+    if guided:
+        return presets
+    off = {"guidance_scale": 1.0, "guidance_schedule": "constant"}
+    return {name: {**values, **off} for name, values in presets.items()}
+
+
+def usual_preset(presets: Mapping[str, Any]) -> str:
+    """Name of the preset that a page opens with."""
+    return RECOMMENDED if RECOMMENDED in presets else DEFAULT_PRESET
+
+
+def preset_of(values: Mapping[str, Any], presets: Mapping[str, Any] | None = None) -> str:
     """Name of the preset that equals the shown values, or `Custom`."""
-    for name, preset in PRESETS.items():
+    for name, preset in (PRESETS if presets is None else presets).items():
         if all(values.get(key) == value for key, value in preset.items()):
             return name
     return CUSTOM

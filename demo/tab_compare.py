@@ -11,15 +11,20 @@ from . import compare
 from .controls import advanced_fold, field_values, player, preset_radio, seed_row
 from .example import EXAMPLE_SEED
 from .messages import explain
+from .model_menu import ModelMenu, ModelParts, model_presets
+from .models import ModelHolder
 
 
-def build_compare_tab(model: Any) -> None:
-    """Lay the tab out and wire it. Call inside a `gr.Tab`."""
-    classes = list(model.classes)
+def build_compare_tab(models: ModelHolder, menu: ModelMenu) -> tuple[ModelParts, gr.Radio]:
+    """Lay the tab out and wire it; returns what depends on the model. Call inside a `gr.Tab`."""
+    model = models.current
+    classes, guided = list(model.classes), model.null_label is not None
+    presets = model_presets(model)
+    del model  # the page must not keep it in memory
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=300, elem_classes="settings"):
             what = gr.Radio(
-                list(compare.CHOICES),
+                compare.choices_for(guided),
                 value="Order",
                 label="What differs",
                 info="Everything else is the same, the seed too.",
@@ -27,18 +32,19 @@ def build_compare_tab(model: Any) -> None:
             )
             name = gr.Dropdown(classes, value=classes[-1], label="Class", elem_id="cmp-class")
             seed = seed_row("cmp", EXAMPLE_SEED)
-            preset = preset_radio("cmp")
+            preset = preset_radio("cmp", presets)
             with gr.Row(elem_classes="actions go-row"):
                 go = gr.Button("Compare", variant="primary", elem_id="cmp-go", scale=3)
                 stop = gr.Button("Stop", interactive=False, elem_id="cmp-stop", scale=1)
-            fields = advanced_fold("cmp", preset)
+            fields = advanced_fold("cmp", preset, presets, guided=guided)
         with gr.Column(scale=3, min_width=320, elem_classes="results"):
             view = player("cmp-player", "Press Compare to see the same image made in four ways.")
 
     def on_compare(
-        difference: str, class_name: str, first_seed: float, *values: Any
+        shown: str, difference: str, class_name: str, first_seed: float, *values: Any
     ) -> Iterator[tuple[Any, Any]]:
         with explain():
+            model = models.expect(shown)
             request = compare.parse_compare(
                 model, class_name, first_seed, difference, field_values(values)
             )
@@ -48,7 +54,7 @@ def build_compare_tab(model: Any) -> None:
 
     event = go.click(
         on_compare,
-        [what, name, seed, *fields],
+        [menu.shown, what, name, seed, *fields],
         [view, stop],
         show_progress="hidden",
         concurrency_id="model",
@@ -63,3 +69,4 @@ def build_compare_tab(model: Any) -> None:
         queue=False,
         api_visibility="private",
     )
+    return ModelParts(name, preset, fields), what

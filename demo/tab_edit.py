@@ -21,8 +21,9 @@ from .controls import (
 from .edit_session import EXTEND, REPAINT, EditSession, example_photos
 from .frames import preview_url
 from .messages import explain
+from .model_menu import ModelMenu, ModelParts, edit_classes, model_presets
+from .models import ModelHolder
 from .photos import PhotoStore, open_photo, uploaded_path
-from .settings import NO_CLASS
 
 MAX_HISTORY = 20
 
@@ -52,9 +53,13 @@ def _example_tiles(photos: list[Path]) -> dict[str, Any]:
     }
 
 
-def build_edit_tab(model: Any, store: PhotoStore) -> None:
-    """Lay the tab out and wire it. Call inside a `gr.Tab`."""
-    session = EditSession(model, store)
+def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> ModelParts:
+    """Lay the tab out and wire it; returns what depends on the model. Call inside a `gr.Tab`."""
+    model = models.current
+    presets, guided = model_presets(model), model.null_label is not None
+    fill = edit_classes(model)
+    del model  # the page must not keep it in memory
+    session = EditSession(models, store)
     photos = example_photos()
     first, first_path = session.open(photos[0]) if photos else (None, None)
     kept = gr.State(first_path)
@@ -87,8 +92,8 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
                 )
             with gr.Row():
                 class_name = gr.Dropdown(
-                    [NO_CLASS, *model.classes],
-                    value=NO_CLASS,
+                    fill,
+                    value=fill[0],
                     label="Fill it with",
                     info="A class, or none to let the photo decide.",
                     elem_id="edit-class",
@@ -105,7 +110,7 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
                     min_width=150,
                 )
             with gr.Accordion("Preset and seed", open=False, elem_id="edit-settings"):
-                preset = preset_radio("edit")
+                preset = preset_radio("edit", presets)
                 seed = seed_row("edit")
                 strength = gr.Slider(
                     0,
@@ -118,7 +123,7 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
                     elem_id="edit-strength",
                     buttons=[],
                 )
-                fields = advanced_fold("edit", preset)
+                fields = advanced_fold("edit", preset, presets, guided=guided)
             with gr.Row(elem_classes="actions go-row"):
                 go = gr.Button("Repaint", variant="primary", elem_id="edit-go", scale=3)
                 stop = gr.Button("Stop", interactive=False, elem_id="edit-stop", scale=1)
@@ -180,6 +185,7 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
     )
 
     def on_run(
+        shown: str,
         value: Any,
         path: str | None,
         task: str,
@@ -193,7 +199,8 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
     ) -> Iterator[tuple[Any, ...]]:
         nothing = (gr.skip(),) * 5
         with explain():
-            request = session.request(
+            model = models.expect(shown)
+            request = EditSession(model, store).request(
                 value,
                 path,
                 task,
@@ -232,7 +239,8 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
 
     event = go.click(
         on_run,
-        [painter, kept, mode, directions, amount, class_name, count, seed, strength, *fields],
+        [menu.shown, painter, kept, mode, directions, amount, class_name, count, seed]
+        + [strength, *fields],
         [view, stop, results, result_box, choice, slider, download],
         concurrency_id="model",
         concurrency_limit=1,
@@ -274,3 +282,4 @@ def build_edit_tab(model: Any, store: PhotoStore) -> None:
     trail = [painter, kept, history, back]
     reuse.click(on_reuse, [choice, results, kept, history], trail, **private)
     back.click(on_back, history, trail, **private)
+    return ModelParts(class_name, preset, fields)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from . import exports, handlers, recipes, redo
+from . import exports, handlers, redo
 from .controls import (
     advanced_fold,
     asset,
@@ -22,9 +21,15 @@ from .controls import (
     selection_of,
 )
 from .example import EXAMPLE_SEED, example_classes
-from .messages import explain, notice
+from .messages import explain
+from .model_menu import (
+    ModelMenu,
+    ModelParts,
+    model_presets,
+)
+from .models import ModelHolder
 from .photos import PhotoStore
-from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, preset_of
+from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS
 
 SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
 
@@ -51,36 +56,38 @@ class GenerateTab:
     player: gr.HTML
     run: gr.State
     tiles: gr.HTML
+    load: gr.UploadButton
 
     @property
-    def settings(self) -> list[gr.components.Component]:
-        """Every widget that holds a setting, in the order of `setting_updates`."""
-        return [self.classes, self.count, self.seed, self.preset, *self.fields]
+    def parts(self) -> ModelParts:
+        """What depends on the model."""
+        return ModelParts(self.classes, self.preset, self.fields)
 
 
-def setting_updates(found: dict[str, Any] | None) -> list[Any]:
-    """Values for `GenerateTab.settings` from settings read elsewhere; the rest stays."""
-    if found is None:
-        return [gr.skip()] * (4 + len(FIELDS))
-    head = [found.get(key, gr.skip()) for key in ("classes", "count", "seed")]
-    return [*head, preset_of(found), *(found[field.name] for field in FIELDS)]
+def link_js(*, copy: bool, menu: bool) -> str:
+    """The script that turns the settings into a link.
 
-
-def link_js(*, copy: bool) -> str:
-    """The script that turns the settings into a link; with `copy` it also copies it."""
+    Args:
+        copy: whether it also copies it.
+        menu: whether the link names the model.
+    """
     last = "navigator.clipboard?.writeText(url.href).catch(() => {}); return url.href;"
     return (
         asset("link.js")
         .partition("\n")[2]
         .replace("NAMES", json.dumps([field.name for field in FIELDS]))
         .replace("USUAL", json.dumps([PRESETS[DEFAULT_PRESET][field.name] for field in FIELDS]))
+        .replace("MENU", json.dumps(menu))
         .replace("COPY", last if copy else "return [];")
     )
 
 
-def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
+def build_generate_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> GenerateTab:
     """Lay the tab out and wire it. Call inside a `gr.Tab`."""
-    classes = list(model.classes)
+    model = models.current
+    classes, guided = list(model.classes), model.null_label is not None
+    presets = model_presets(model)
+    del model  # the page must not keep it in memory
     run_state = gr.State(None)
     final_state = gr.State(None)
     with gr.Row(elem_classes="workbench"):
@@ -101,11 +108,11 @@ def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
                 1, MAX_IMAGES, value=4, step=1, label="Images", elem_id="gen-count", buttons=[]
             )
             seed = seed_row("gen", EXAMPLE_SEED)
-            preset = preset_radio("gen")
+            preset = preset_radio("gen", presets)
             with gr.Row(elem_classes="actions go-row"):
                 go = gr.Button("Generate", variant="primary", elem_id="gen-go", scale=3)
                 stop = gr.Button("Stop", interactive=False, elem_id="gen-stop", scale=1)
-            fields = advanced_fold("gen", preset)
+            fields = advanced_fold("gen", preset, presets, guided=guided)
         with gr.Column(scale=3, min_width=320, elem_classes="results"):
             view = player("gen-player", "Choose a class and press Generate.", selectable=True)
             # Outside the fold: what a closed fold holds is not on the page and hears nothing.
@@ -152,34 +159,28 @@ def build_generate_tab(model: Any, store: PhotoStore) -> GenerateTab:
                     "Open a recipe", file_types=[".json"], elem_id="gen-open-recipe"
                 )
             file = gr.DownloadButton("File", visible="hidden", elem_id="gen-file")
-    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles)
+    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles, load)
     tiles.click(None, [tiles, chosen], chosen, js=TOGGLE_JS, api_visibility="private")
     chosen.change(None, chosen, None, js=CHOSEN_JS, api_visibility="private")
-    _wire_run(model, tab, go, stop, final_state, [(again, False), (keep, True)], selection)
+    _wire_run(models, menu, tab, go, stop, final_state, [(again, False), (keep, True)], selection)
     settings = [chosen, count, seed, *fields]
-    copy.click(None, settings, link, js=link_js(copy=True), api_visibility="private")
+    copy.click(
+        None,
+        settings,
+        link,
+        js=link_js(copy=True, menu=len(models.entries) > 1),
+        api_visibility="private",
+    )
     _wire_files(
         store, tab, final_state, file, image, strip, recipe, animation, [kind, speed, lines]
     )
 
-    def on_recipe(path: str) -> list[Any]:
-        with explain("This recipe cannot be used."):
-            found = recipes.settings_from_recipe(classes, Path(path).read_bytes())
-            here = handlers.model_name(model)
-            if found["model"] and found["model"] != here:
-                notice(
-                    f"This recipe was made with the model {found['model']!r}. This page runs "
-                    f"{here!r}, so the images will differ."
-                )
-            return setting_updates(found)
-        return setting_updates(None)
-
-    load.upload(on_recipe, load, tab.settings, show_progress="hidden", api_visibility="private")
     return tab
 
 
 def _wire_run(
-    model: Any,
+    models: ModelHolder,
+    menu: ModelMenu,
     tab: GenerateTab,
     go: gr.Button,
     stop: gr.Button,
@@ -194,9 +195,10 @@ def _wire_run(
             yield run, run, images or None, gr.update(interactive=True)
 
     def on_generate(
-        names: list[str], number: float, first_seed: float, *values: Any
+        shown: str, names: list[str], number: float, first_seed: float, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
         with explain():
+            model = models.expect(shown)
             request = handlers.parse_generate(
                 model, names, number, first_seed, field_values(values)
             )
@@ -204,8 +206,9 @@ def _wire_run(
         yield finished
 
     def on_redo(keep: bool) -> Any:
-        def handler(run: Any, marked: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
+        def handler(shown: str, run: Any, marked: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
             with explain():
+                model = models.expect(shown)
                 request = redo.parse_redo(run, marked, keep, field_values(values))
                 yield from stream(redo.redo_run(model, request))
             yield finished
@@ -220,13 +223,18 @@ def _wire_run(
         "concurrency_limit": 1,
         "api_visibility": "private",
     }
-    events = [go.click(on_generate, settings, outputs, **model_event)]
+    events = [go.click(on_generate, [menu.shown, *settings], outputs, **model_event)]
+    marked = [menu.shown, tab.run, selection, *tab.fields]
     for button, keep in redo_buttons:
-        events.append(
-            button.click(on_redo(keep), [tab.run, selection, *tab.fields], outputs, **model_event)
-        )
+        events.append(button.click(on_redo(keep), marked, outputs, **model_event))
     # The address bar follows what was run, so that a reload brings the settings back.
-    go.click(None, settings, None, js=link_js(copy=False), api_visibility="private")
+    go.click(
+        None,
+        settings,
+        None,
+        js=link_js(copy=False, menu=len(models.entries) > 1),
+        api_visibility="private",
+    )
     stop.click(
         lambda: gr.update(interactive=False),
         None,

@@ -9,12 +9,13 @@ import gradio as gr
 from .controls import asset
 from .edit_session import example_photos
 from .messages import explain
+from .models import ModelHolder
 from .photos import open_photo
 from .tour import tour_pictures
 
 
-def build_tour_tab(tab: gr.Tab, model: Any) -> None:
-    """Lay the tab out and wire it. Call inside `tab`."""
+def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
+    """Lay the tab out and wire it; returns whether it has its pictures. Call inside `tab`."""
     filled = gr.State(False)
     upload = gr.UploadButton(
         "Try it with a photo of yours", file_types=["image"], elem_id="tour-open"
@@ -30,7 +31,7 @@ def build_tour_tab(tab: gr.Tab, model: Any) -> None:
 
     def on_open(path: str) -> tuple[Any, Any]:
         with explain("This photo cannot be opened."):
-            return tour_pictures(model, open_photo(path)), True
+            return tour_pictures(models.current, open_photo(path)), True
         return gr.skip(), gr.skip()
 
     def on_first_visit(done: bool) -> tuple[Any, Any]:
@@ -47,3 +48,4 @@ def build_tour_tab(tab: gr.Tab, model: Any) -> None:
     }
     upload.upload(on_open, upload, [view, filled], **event)
     tab.select(on_first_visit, filled, [view, filled], **event)
+    return filled

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from maskgit_core import MaskGIT
+
 from .api import add_api
-from .controls import asset, codebook_holder
-from .example import FirstResult
+from .controls import asset
+from .messages import explain, notice
+from .model_menu import (
+    ModelMenu,
+    PageParts,
+    Updates,
+    build_menu,
+    link_settings,
+    menu_outputs,
+    merged,
+    model_updates,
+    setting_updates,
+    wire_menu,
+)
+from .models import ModelHolder, as_holder
 from .photos import PhotoStore
-from .recipes import settings_from_link
+from .recipes import model_in_link, model_in_recipe, settings_from_recipe
 from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
-from .tab_generate import build_generate_tab, setting_updates
+from .tab_generate import build_generate_tab
 from .tab_tour import build_tour_tab
 
 TITLE = "MaskGIT, step by step"
@@ -56,45 +72,92 @@ def launch_options() -> dict[str, Any]:
     }
 
 
-def build_demo(
-    model: Any, *, first_result: FirstResult | None = None, store: PhotoStore | None = None
-) -> gr.Blocks:
+def wire_recipe(
+    models: ModelHolder, menu: ModelMenu, page: PageParts, load: gr.UploadButton
+) -> None:
+    """Let a recipe file fill the settings, or offer the model that it was made with."""
+
+    def on_recipe(path: str) -> Updates:
+        nothing: Updates = {menu.pending: None}
+        with explain("This recipe cannot be used."):
+            text = Path(path).read_bytes()
+            wanted = model_in_recipe(text)
+            offer = menu.offer(models, wanted, "recipe", text)
+            if offer is not None:
+                return offer
+            found = settings_from_recipe(list(models.current.classes), text)
+            if wanted and wanted != models.name:
+                notice(
+                    f"This recipe was made with the model {wanted!r}. This page runs "
+                    f"{models.name!r}, so the images will differ."
+                )
+            return {**nothing, **setting_updates(models, page, found)}
+        return nothing
+
+    load.upload(
+        on_recipe,
+        load,
+        menu_outputs(menu, page),
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None) -> gr.Blocks:
     """Build the page.
 
     Args:
-        model: a `MaskGIT`.
-        first_result: what is shown before the first click; made here if not given.
+        model: a `MaskGIT`, or the holder of one with a menu of others.
         store: where photos are kept while the page is used.
     """
-    first = first_result or FirstResult(model)
+    models = as_holder(model)
+    laid_out_for = models.name
+    del model  # the page must not keep it in memory
     kept = store or PhotoStore()
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True
     ) as demo:
         gr.HTML(f"<h1>{TITLE}</h1><p>{INTRO}</p>", elem_id="page-head", apply_default_css=False)
-        codebook = codebook_holder()
+        menu = build_menu(models)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate", elem_id="tab-generate"):
-                generate = build_generate_tab(model, kept)
+                generate = build_generate_tab(models, kept, menu)
             with gr.Tab("Edit", id="edit", elem_id="tab-edit"):
-                build_edit_tab(model, kept)
+                edit = build_edit_tab(models, kept, menu)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
-                build_compare_tab(model)
+                comparison, what = build_compare_tab(models, menu)
             with gr.Tab("How it works", id="tour", elem_id="tab-tour") as tour_tab:
-                build_tour_tab(tour_tab, model)
-        add_api(model)
+                toured = build_tour_tab(tour_tab, models)
+        page = PageParts(
+            generate.parts,
+            edit,
+            comparison,
+            generate.count,
+            generate.seed,
+            what,
+            generate.tiles,
+            toured,
+        )
+        wire_menu(models, menu, page)
+        wire_recipe(models, menu, page, generate.load)
+        add_api(models)
 
-        def on_open(request: gr.Request) -> list[Any]:
-            link = settings_from_link(list(model.classes), request.query_params.multi_items())
-            return setting_updates(link)
+        def on_open(request: gr.Request) -> Updates:
+            link = list(request.query_params.multi_items())
+            changed: Updates = {menu.pending: None}
+            if models.name != laid_out_for:
+                changed |= model_updates(models, menu, page, (None, None, None))
+            changed = merged(changed, setting_updates(models, page, link_settings(models, link)))
+            offer = menu.offer(models, model_in_link(link), "link", link)
+            return merged(changed, offer or {})
+
+        def on_opened() -> tuple[Any, Any, Any]:
+            first = models.first
+            run = first.run() or gr.skip()
+            return first.codebook() or gr.skip(), run, run
 
         opening: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-        demo.load(on_open, None, generate.settings, queue=False, **opening)
-        demo.load(
-            lambda: (first.codebook(), first.run(), first.run()),
-            None,
-            [codebook, generate.player, generate.run],
-            **opening,
-        )
-        demo.load(first.tiles, None, generate.tiles, **opening)
+        demo.load(on_open, None, menu_outputs(menu, page), queue=False, **opening)
+        demo.load(on_opened, None, [menu.codebook, generate.player, generate.run], **opening)
+        demo.load(lambda: models.first.tiles(), None, generate.tiles, **opening)
     return demo

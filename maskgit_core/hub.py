@@ -7,6 +7,7 @@ folder `maskgit` beside the Hub's cache and from then on loads without a connect
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import errno
 import hashlib
@@ -107,10 +108,36 @@ def hub_client() -> Any:
     return huggingface_hub
 
 
+def converted_folder(known: KnownWeights) -> Path:
+    """Return where the converted weights of a known name are kept, whether or not they are."""
+    return cache_folder() / f"{known.name}-{known.key}"
+
+
+def is_converted(known: KnownWeights) -> bool:
+    """Return whether a known name loads without a connection."""
+    return (converted_folder(known) / CONFIG_FILE).is_file()
+
+
+def cached_bytes(known: KnownWeights) -> int:
+    """Return the size in bytes of what the Hub's cache holds of its repositories so far.
+
+    It grows during a download, so that a caller can tell how far that is.
+    """
+    cache = Path(hub_client().constants.HF_HUB_CACHE)
+    total = 0
+    for repo in {file.repo for file in known.files if file.repo}:
+        blobs = cache / f"models--{repo.replace('/', '--')}" / "blobs"
+        for blob in blobs.glob("*"):
+            # A part may be renamed between the listing and the look.
+            with contextlib.suppress(OSError):
+                total += blob.stat().st_size
+    return total
+
+
 def fetch_known(known: KnownWeights) -> Path:
     """Return the converted weights, made on first use; see `fetch_weights`."""
-    target = cache_folder() / f"{known.name}-{known.key}"
-    if (target / CONFIG_FILE).is_file():
+    target = converted_folder(known)
+    if is_converted(known):
         return target
     paths = [download(file) if file.repo else local_file(known, file) for file in known.files]
     convert_into(target, paths[0], paths[1], known)

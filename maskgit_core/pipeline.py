@@ -6,6 +6,7 @@ import os
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
-from maskgit_core.hub import resolve_checkpoint
+from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
 from maskgit_core.packing import PackedCopy
+from maskgit_core.patches import codebook_patches
 from maskgit_core.sampling import StepState, decode_steps
 
 Label = str | int | None
 DECODE_BATCH = 16
 MAX_IMAGES = 4096  # in one call; all are decoded together
-PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,12 @@ def _same_name(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip().casefold()
 
 
+def folder_name(source: str | os.PathLike[str]) -> str:
+    """Return the last part of a path or of owner/name; `.` and `..` are followed."""
+    path = Path(source).expanduser()
+    return (path.resolve() if path.is_dir() else path).name or "model"
+
+
 def _plain_number(value: object) -> object:
     return int(value) if isinstance(value, np.integer) else value
 
@@ -65,8 +72,10 @@ class MaskGIT:
 
     Args:
         checkpoint: networks, class names and default settings.
+        name: what recipes and messages call the model.
 
     Attributes:
+        name: of the checkpoint's folder, or the known name that it was loaded by.
         classes: name of each label.
         sampling: the settings that are used where none are given.
         image_size: pixels a side.
@@ -76,9 +85,10 @@ class MaskGIT:
         null_label: label of "no class"; None where the network has none.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, name: str = "model") -> None:
         if checkpoint.transformer is None:
             raise CheckpointError("the checkpoint holds a tokenizer only; a transformer is needed")
+        self.name = name
         # On a CPU convolutions are faster with the channels of a pixel side by side.
         self.tokenizer: nn.Module = checkpoint.tokenizer.eval().to(
             memory_format=torch.channels_last
@@ -100,7 +110,10 @@ class MaskGIT:
         Raises:
             CheckpointError: missing, damaged or unfitting weights, or no way to fetch them.
         """
-        return cls(load_checkpoint(resolve_checkpoint(source)))
+        folder = resolve_checkpoint(source)
+        known = os.fspath(source) in KNOWN_WEIGHTS and not Path(source).is_dir()
+        name = os.fspath(source) if known else folder_name(source)
+        return cls(load_checkpoint(folder), name)
 
     @property
     def device(self) -> torch.device:
@@ -188,18 +201,9 @@ class MaskGIT:
 
     @torch.no_grad()
     def codebook_patches(self) -> np.ndarray:
-        """Return uint8 (K, p, p, 3): what each code shows amid codes of its own kind."""
+        """Return uint8 (K, p, p, 3): what each code shows; see `patches.codebook_patches`."""
         if not hasattr(self, "_patches"):
-            stride = self.image_size // self.grid_size
-            start = (PATCH_CONTEXT // 2) * stride
-            parts = []
-            for ids in torch.arange(self.codebook_size).split(256):
-                grids = ids.view(-1, 1, 1).expand(-1, PATCH_CONTEXT, PATCH_CONTEXT).contiguous()
-                parts.append(
-                    self.decode(grids)[..., start : start + stride, start : start + stride]
-                )
-            pixels = ((torch.cat(parts) + 1) * 127.5).round().to(torch.uint8)
-            self._patches = pixels.permute(0, 2, 3, 1).contiguous().numpy()
+            self._patches = codebook_patches(self)
         return self._patches
 
     def label_id(self, label: Label) -> int:

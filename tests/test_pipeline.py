@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
-from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
+from maskgit_core import CheckpointError, MaskGIT, SamplingConfig, patches
 from maskgit_core.checkpoint import Checkpoint, save_checkpoint
 from maskgit_core.config import MAX_SEED, ORDERS
 from maskgit_core.pipeline import MAX_IMAGES
@@ -236,9 +236,28 @@ def test_partial_grids_can_be_shown(tiny_model):
 
 
 def test_each_code_has_a_patch(tiny_model):
-    patches = tiny_model.codebook_patches()
-    assert patches.shape == (K, 4, 4, 3) and patches.dtype == np.uint8
-    assert len({patch.tobytes() for patch in patches}) > K // 2
+    shown = tiny_model.codebook_patches()
+    assert shown.shape == (K, 4, 4, 3) and shown.dtype == np.uint8
+    assert len({patch.tobytes() for patch in shown}) > K // 2
+
+
+def test_a_large_codebook_is_fitted_from_a_sample(tiny_model, monkeypatch):
+    exact = tiny_model.codebook_patches()
+    monkeypatch.setattr(patches, "PATCH_PIXELS", 16 * (K // 2))
+    fitted = patches.codebook_patches(tiny_model)
+    assert (fitted[::2] == exact[::2]).all() and (fitted != exact).any()
+    means, guess = exact.mean((1, 2)), fitted.mean((1, 2))
+    assert np.abs(means - guess)[1::2].mean() < np.abs(means - means.mean(0))[1::2].mean()
+
+
+def test_the_fit_finds_a_linear_decoder():
+    draw = torch.Generator().manual_seed(0)
+    vectors = torch.randn(500, 4, generator=draw)
+    weights = torch.randn(4, 3 * 2 * 2, generator=draw) * 0.05
+    all_patches = (vectors @ weights + 0.1).view(-1, 3, 2, 2)
+    sample = torch.arange(0, 500, 5)
+    fitted = patches.fit_patches(vectors, sample, all_patches[sample])
+    torch.testing.assert_close(fitted, all_patches, atol=0.05, rtol=0)
 
 
 def _left_half(size: tuple[int, int] = (20, 24)) -> np.ndarray:

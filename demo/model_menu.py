@@ -1,0 +1,333 @@
+"""The model menu: what there is, what it costs, and what a switch changes on the page."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from . import compare, recipes
+from .controls import codebook_holder, facts_holder, model_facts, shown
+from .example import example_classes
+from .messages import explain
+from .models import ModelHolder
+from .settings import CUSTOM, FIELDS, NO_CLASS, RequestError, preset_of, presets_for, usual_preset
+
+Updates = dict[Any, Any]
+
+
+@dataclass(frozen=True)
+class ModelMenu:
+    """Widgets of the menu, and what the page remembers about its model.
+
+    Args:
+        fold: holds the menu; its label names the model in use.
+        choice: the menu itself.
+        go: fetches and loads what is chosen.
+        status: one sentence on what goes on.
+        shown: state, name of the model that this page is laid out for.
+        pending: state, a link or recipe that waits for another model: the model, its
+            kind and content.
+        folder: state, the fetched folder on its way to be loaded; empty where there is none.
+        facts: tells the page's scripts about the model.
+        codebook: the model's colours.
+    """
+
+    fold: gr.Accordion
+    choice: gr.Dropdown
+    go: gr.Button
+    status: gr.HTML
+    shown: gr.State
+    pending: gr.State
+    folder: gr.State
+    facts: gr.HTML
+    codebook: gr.HTML
+
+    def offer(self, models: ModelHolder, wanted: str, kind: str, content: Any) -> Updates | None:
+        """Offer to switch to the model that a link or recipe names; None where that is no use."""
+        if wanted == models.name or models.find(wanted) is None:
+            return None
+        sentence = (
+            f"This {kind} was made with {wanted}. Press Use this model to switch to it; the "
+            "settings follow."
+        )
+        return {
+            self.fold: gr.update(open=True),
+            self.choice: gr.update(value=wanted),
+            self.status: sentence_html(sentence),
+            self.pending: (wanted, kind, content),
+        }
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """Widgets of one tab that depend on the model."""
+
+    classes: gr.Dropdown
+    preset: gr.Radio
+    fields: list[gr.components.Component]
+
+    @property
+    def all(self) -> list[gr.components.Component]:
+        """Every one of them."""
+        return [self.classes, self.preset, *self.fields]
+
+
+@dataclass(frozen=True)
+class PageParts:
+    """What a switch changes outside the menu.
+
+    Args:
+        generate, edit, compare: of the tabs.
+        count, seed: of the Generate tab, for links and recipes.
+        what: the kinds of comparison.
+        tiles: class pictures of the Generate tab.
+        tour: state, whether the tour has its pictures.
+    """
+
+    generate: ModelParts
+    edit: ModelParts
+    compare: ModelParts
+    count: gr.Slider
+    seed: gr.Number
+    what: gr.Radio
+    tiles: gr.HTML
+    tour: gr.State
+
+    @property
+    def all(self) -> list[gr.components.Component]:
+        """Every one of them."""
+        parts = [*self.generate.all, *self.edit.all, *self.compare.all]
+        return [*parts, self.count, self.seed, self.what, self.tiles, self.tour]
+
+
+def sentence_html(sentence: str) -> str:
+    """A sentence for the menu's status line."""
+    return f'<p role="status">{html.escape(sentence, quote=False)}</p>' if sentence else ""
+
+
+def menu_choices(models: ModelHolder) -> list[tuple[str, str]]:
+    """Text and name of each entry."""
+    facts = [(entry.name, entry.facts()) for entry in models.entries]
+    return [(f"{name}: {text}" if text else name, name) for name, text in facts]
+
+
+def model_presets(model: Any) -> dict[str, dict[str, Any]]:
+    """The presets that suit a model."""
+    return presets_for(model.sampling, guided=model.null_label is not None)
+
+
+def edit_classes(model: Any) -> list[str]:
+    """What an edit can be filled with."""
+    return [*([] if model.null_label is None else [NO_CLASS]), *model.classes]
+
+
+def build_menu(models: ModelHolder) -> ModelMenu:
+    """Lay the menu out; `wire_menu` brings it to life. Call inside the `gr.Blocks`."""
+    model = models.current
+    facts = facts_holder(model_facts(models.name, model_presets(model)))
+    codebook = codebook_holder()
+    with gr.Accordion(
+        f"Model: {models.name}",
+        open=False,
+        elem_id="model-menu",
+        visible=len(models.entries) > 1,
+    ) as fold:
+        with gr.Row(elem_classes="seed-row"):
+            choice = gr.Dropdown(
+                menu_choices(models),
+                value=models.name if models.find(models.name) else None,
+                label="Choose a model",
+                info="All visitors share it. Published models are fetched when they are first "
+                "used. FID measures how far their images are from photos; lower is better.",
+                elem_id="model-choice",
+                scale=5,
+                min_width=260,
+            )
+            go = gr.Button("Use this model", elem_id="model-go", scale=1, min_width=150)
+        status = gr.HTML("", elem_id="model-status")
+    return ModelMenu(
+        fold,
+        choice,
+        go,
+        status,
+        gr.State(models.name),
+        gr.State(None),
+        gr.State(""),
+        facts,
+        codebook,
+    )
+
+
+def _tab_updates(part: ModelParts, model: Any, classes: list[str], value: Any) -> Updates:
+    presets = model_presets(model)
+    usual = usual_preset(presets)
+    guided = model.null_label is not None
+    changed: Updates = {
+        part.classes: gr.update(choices=classes, value=value),
+        part.preset: gr.update(choices=[*presets, CUSTOM], value=usual),
+    }
+    for field, widget in zip(FIELDS, part.fields, strict=True):
+        changed[widget] = gr.update(value=presets[usual][field.name], visible=shown(field, guided))
+    return changed
+
+
+def model_updates(
+    models: ModelHolder, menu: ModelMenu, page: PageParts, chosen: tuple[Any, Any, Any]
+) -> Updates:
+    """Lay the page out for the model in use.
+
+    Args:
+        models, menu, page: of the page.
+        chosen: classes of the Generate, Edit and Compare tab; those that the model knows stay.
+    """
+    model = models.current
+    classes = list(model.classes)
+    fill = edit_classes(model)
+    names = [name for name in chosen[0] or [] if name in classes] or example_classes(classes)
+    return {
+        **_tab_updates(page.generate, model, classes, names),
+        **_tab_updates(page.edit, model, fill, chosen[1] if chosen[1] in fill else fill[0]),
+        **_tab_updates(
+            page.compare, model, classes, chosen[2] if chosen[2] in classes else classes[-1]
+        ),
+        page.what: gr.update(
+            choices=compare.choices_for(model.null_label is not None), value="Order"
+        ),
+        page.tiles: {"tiles": []},
+        page.tour: False,
+        menu.fold: gr.update(label=f"Model: {models.name}"),
+        menu.choice: gr.update(choices=menu_choices(models), value=models.name),
+        menu.shown: models.name,
+        menu.facts: model_facts(models.name, model_presets(model)),
+    }
+
+
+def setting_updates(models: ModelHolder, page: PageParts, found: dict[str, Any] | None) -> Updates:
+    """Put settings from elsewhere into the Generate tab; what they leave out stays."""
+    if found is None:
+        return {}
+    presets = model_presets(models.current)
+    widgets = {"classes": page.generate.classes, "count": page.count, "seed": page.seed}
+    changed: Updates = {
+        widget: gr.update(value=found[key]) for key, widget in widgets.items() if key in found
+    }
+    changed[page.generate.preset] = gr.update(value=preset_of(found, presets))
+    for field, widget in zip(FIELDS, page.generate.fields, strict=True):
+        changed[widget] = gr.update(value=found[field.name])
+    return changed
+
+
+def link_settings(models: ModelHolder, parameters: list[tuple[str, str]]) -> dict[str, Any] | None:
+    """The settings in a link, read for the model in use."""
+    presets = model_presets(models.current)
+    usual = presets[usual_preset(presets)]
+    return recipes.settings_from_link(list(models.current.classes), parameters, usual)
+
+
+def merged(first: Updates, second: Updates) -> Updates:
+    """Both groups of updates; of what a widget is told twice, the second counts."""
+    joined = dict(first)
+    for widget, change in second.items():
+        old = joined.get(widget)
+        both = isinstance(old, dict) and isinstance(change, dict) and "__type__" in change
+        joined[widget] = {**old, **change} if both else change
+    return joined
+
+
+def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None:
+    """The settings of a link or recipe that waited for its model.
+
+    Raises:
+        RequestError: see `recipes.settings_from_recipe`.
+    """
+    wanted, kind, content = pending or ("", "", None)
+    if wanted != models.name:
+        return None
+    if kind == "recipe":
+        return recipes.settings_from_recipe(list(models.current.classes), content)
+    return link_settings(models, content)
+
+
+def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts) -> None:
+    """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
+
+    def on_fetch(name: str | None) -> Iterator[Updates]:
+        stays = ""
+        yield {menu.go: gr.update(interactive=False), menu.folder: ""}
+        with explain():
+            try:
+                if name == models.name:
+                    stays = f"{name} is in use."
+                else:
+                    watched = models.fetch_watched(str(name or ""))
+                    while True:
+                        try:
+                            yield {menu.status: sentence_html(next(watched))}
+                        except StopIteration as end:
+                            folder = end.value
+                            break
+                    yield {
+                        menu.status: sentence_html(f"Loading {name}."),
+                        menu.folder: str(folder),
+                    }
+                    return
+            except RequestError as error:
+                stays = str(error)
+                raise
+        yield {menu.status: sentence_html(stays), menu.go: gr.update(interactive=True)}
+
+    def on_load(
+        name: str | None, folder: str, shown_name: str, pending: Any, *chosen: Any
+    ) -> Updates:
+        done: Updates = {menu.go: gr.update(interactive=True), menu.folder: ""}
+        if folder:
+            with explain():
+                try:
+                    models.use(str(name), Path(folder))
+                    done[menu.status] = sentence_html(f"{models.name} is in use.")
+                except RequestError as error:
+                    done[menu.status] = sentence_html(str(error))
+                    raise
+        if shown_name == models.name or (not folder and name != models.name):
+            return done
+        done |= model_updates(models, menu, page, chosen)  # type: ignore[arg-type]
+        done[menu.pending] = None
+        with explain("The settings cannot be used."):
+            done = merged(done, setting_updates(models, page, pending_settings(models, pending)))
+        return done
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
+    menu.go.click(
+        on_fetch,
+        menu.choice,
+        [menu.status, menu.folder, menu.go],
+        concurrency_id="models",
+        concurrency_limit=4,
+        **quiet,
+    ).then(
+        on_load,
+        [menu.choice, menu.folder, menu.shown, menu.pending, *chosen],
+        menu_outputs(menu, page),
+        concurrency_id="model",
+        concurrency_limit=1,
+        **quiet,
+    ).then(
+        lambda: (models.first.codebook() or gr.skip(), models.first.tiles()),
+        None,
+        [menu.codebook, page.tiles],
+        concurrency_id="model",
+        concurrency_limit=1,
+        **quiet,
+    )
+
+
+def menu_outputs(menu: ModelMenu, page: PageParts) -> list[Any]:
+    """Everything that a switch may change."""
+    states = [menu.shown, menu.pending, menu.folder]
+    return [menu.fold, menu.choice, menu.go, menu.status, menu.facts, *states, *page.all]

@@ -1,0 +1,66 @@
+"""What each code of a codebook looks like."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
+PATCH_PIXELS = 65536  # area of all codes that are decoded at most
+PATCH_RIDGE = 0.1
+PATCH_BATCH = 256
+
+
+def codebook_patches(model: Any) -> np.ndarray:
+    """Return uint8 (K, p, p, 3): what each code shows amid codes of its own kind.
+
+    Where decoding all would take minutes (16,384 codes of a published tokenizer), an even sample
+    is decoded, and the others follow from their vectors by a linear fit.
+
+    Args:
+        model: a `MaskGIT`.
+    """
+    count, stride = model.codebook_size, model.image_size // model.grid_size
+    decoded = min(count, max(1, PATCH_PIXELS // stride**2))
+    sample = torch.arange(decoded) * count // decoded
+    patches = decode_codes(model, sample)
+    if decoded < count:
+        ids = torch.arange(count, device=model.device).view(-1, 1, 1)
+        vectors = model.tokenizer.quantizer.lookup(ids).reshape(count, -1).float().cpu()
+        patches = fit_patches(vectors, sample, patches)
+    pixels = ((patches + 1) * 127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def decode_codes(model: Any, ids: Tensor) -> Tensor:
+    """Return float32 (n, 3, p, p) in [-1, 1]: each of the codes int64 (n,), decoded."""
+    stride = model.image_size // model.grid_size
+    start = (PATCH_CONTEXT // 2) * stride
+    parts = []
+    for some in ids.split(PATCH_BATCH):
+        grids = some.view(-1, 1, 1).expand(-1, PATCH_CONTEXT, PATCH_CONTEXT).contiguous()
+        parts.append(model.decode(grids)[..., start : start + stride, start : start + stride])
+    return torch.cat(parts)
+
+
+def fit_patches(vectors: Tensor, sample: Tensor, patches: Tensor) -> Tensor:
+    """Return the patches of all codes, from those of a sample, by ridge regression.
+
+    Args:
+        vectors: float32 (K, D), of all codes.
+        sample: int64 (n,), the codes that are known.
+        patches: float32 (n, 3, p, p) in [-1, 1], theirs; they are returned as they are.
+    """
+    known, targets = vectors[sample], patches.flatten(1)
+    inputs, average = known - known.mean(0), targets.mean(0)
+    gram = inputs.T @ inputs
+    # Without it a sample hardly larger than a vector would be fitted exactly, the rest wildly.
+    gram.diagonal().add_(PATCH_RIDGE * gram.diagonal().mean() + 1e-8)
+    slope = torch.linalg.solve(gram, inputs.T @ (targets - average))
+    fitted = ((vectors - known.mean(0)) @ slope + average).clamp(-1, 1)
+    fitted = fitted.view(-1, *patches.shape[1:])
+    fitted[sample] = patches
+    return fitted
