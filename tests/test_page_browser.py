@@ -18,6 +18,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     shoot,
     wait_done,
 )
+from demo.example import EXAMPLE_SEED
 
 pytestmark = pytest.mark.browser
 
@@ -120,7 +121,7 @@ def test_files_to_keep(page):  # noqa: F811
     generate(page)
     wait_done(page, GENERATE)
     picture = download(page, "#gen-save-image")
-    assert picture.suggested_filename.endswith("seed-7.png")
+    assert picture.suggested_filename.endswith(f"seed-{EXAMPLE_SEED}.png")
     assert Image.open(picture.path()).size == (2 * 96 + 4, 2 * 96 + 4)
     recipe = json.loads(download(page, "#gen-save-recipe").path().read_text())
     assert recipe["seed"] == 7 and recipe["num_steps"] == 12
@@ -142,7 +143,7 @@ def test_link_restores_settings_and_nonsense_is_harmless(page, page_url):  # noq
     page.goto(page_url + "/?class=<script>&seed=-4&images=99999&num_steps=abc&order=x&class=sea")
     wait_done(page, GENERATE)
     page.wait_for_function("document.querySelector('#gen-count input').value === '16'")
-    assert page.locator("#gen-seed input").input_value() == "7"
+    assert page.locator("#gen-seed input").input_value() == str(EXAMPLE_SEED)
 
 
 def test_bad_request_is_explained_and_nothing_is_lost(page):  # noqa: F811
