@@ -124,7 +124,7 @@ def test_files_to_keep(page):  # noqa: F811
     assert picture.suggested_filename.endswith(f"seed-{EXAMPLE_SEED}.png")
     assert Image.open(picture.path()).size == (2 * 96 + 4, 2 * 96 + 4)
     recipe = json.loads(download(page, "#gen-save-recipe").path().read_text())
-    assert recipe["seed"] == 7 and recipe["num_steps"] == 12
+    assert recipe["seed"] == EXAMPLE_SEED and recipe["num_steps"] == 12
     strip = Image.open(download(page, "#gen-save-strip").path())
     assert strip.width == 13 * 100 - 4
     movie = Image.open(download(page, "#gen-save-animation").path())
