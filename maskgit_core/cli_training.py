@@ -54,6 +54,7 @@ TOKENIZER_ONLY = (
     "l1_weight",
     "l2_weight",
     "perceptual_weight",
+    "perceptual_scale",
     "commit_weight",
     "adversarial_weight",
     "adversarial_start",

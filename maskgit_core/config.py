@@ -255,6 +255,8 @@ class TrainConfig:
         l1_weight: of the mean absolute error of pixels (tokenizer).
         l2_weight: of the mean squared error of pixels (tokenizer).
         perceptual_weight: of the distance of image features; 0 needs no feature network.
+        perceptual_scale: above 1, a random window of each image is enlarged so much before its
+            features are taken, deep ones too: a classifier knows photos of more pixels.
         commit_weight: of the distance of latents to their codes (tokenizer).
         adversarial_weight: of the critic's loss, relative to the balance of both; 0 has no critic.
         adversarial_start: tokenizer steps before the critic has a say.
@@ -282,6 +284,7 @@ class TrainConfig:
     l1_weight: float = 1.0
     l2_weight: float = 1.0
     perceptual_weight: float = 0.0
+    perceptual_scale: float = 1.0
     commit_weight: float = 0.25
     adversarial_weight: float = 0.0
     adversarial_start: int = 0
@@ -302,4 +305,5 @@ class TrainConfig:
             check_range(name, getattr(self, name), 0.0)
         for part in ("l1", "l2", "perceptual", "commit", "adversarial"):
             check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)
+        check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
         check_flag("freeze_codes", self.freeze_codes)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FEATURE_BLOCKS = (0, 2, 4, 10)
+DEEP_FEATURE_BLOCKS = (*FEATURE_BLOCKS, 15)
 
 
 class CodebookUse(NamedTuple):
@@ -87,14 +88,18 @@ def load_feature_network() -> nn.Module:
 
 
 class PerceptualLoss(nn.Module):
-    """Distance of unit-length EfficientNet-Lite0 features at four depths.
+    """Distance of unit-length EfficientNet-Lite0 features at several depths.
+
+    Args:
+        blocks: the blocks whose outputs are compared, in rising order.
 
     Reference: LPIPS (Zhang et al. 2018), Eq. 1; differs: another network, and equal weights for
     all channels in place of learned ones.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, blocks: tuple[int, ...] = FEATURE_BLOCKS) -> None:
         super().__init__()
+        self.blocks = blocks
         self.network = load_feature_network()
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
@@ -105,9 +110,9 @@ class PerceptualLoss(nn.Module):
         x = (images / 2 + 0.5 - self.mean) / self.std
         x = network._swish(network._bn0(network._conv_stem(x)))
         maps = []
-        for index in range(FEATURE_BLOCKS[-1] + 1):
+        for index in range(self.blocks[-1] + 1):
             x = network._blocks[index](x)
-            if index in FEATURE_BLOCKS:
+            if index in self.blocks:
                 maps.append(F.normalize(x, dim=1))
         return maps
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -24,7 +25,13 @@ from maskgit_core.data import (
     centre_batch,
     step_generator,
 )
-from maskgit_core.losses import PerceptualLoss, codebook_use, psnr
+from maskgit_core.losses import (
+    DEEP_FEATURE_BLOCKS,
+    FEATURE_BLOCKS,
+    PerceptualLoss,
+    codebook_use,
+    psnr,
+)
 from maskgit_core.sheets import tile
 from maskgit_core.tokenizer import VectorQuantizer, VQTokenizer
 
@@ -34,6 +41,7 @@ PREVIEW_BATCHES = 4
 DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
+WINDOW_SHARE = 0.75  # of an image's side, enlarged for the feature network
 
 
 @torch.no_grad()
@@ -101,7 +109,10 @@ class TokenizerStage:
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64)
         self.quantising = config.continuous_steps == 0 or config.freeze_codes
-        self.perceptual = PerceptualLoss() if config.perceptual_weight else None
+        self.perceptual: PerceptualLoss | None = None
+        if config.perceptual_weight:
+            enlarged = config.perceptual_scale > 1
+            self.perceptual = PerceptualLoss(DEEP_FEATURE_BLOCKS if enlarged else FEATURE_BLOCKS)
         self.adversarial = AdversarialLoss() if config.adversarial_weight else None
         if config.freeze_codes:
             model.encoder.requires_grad_(False)
@@ -152,7 +163,7 @@ class TokenizerStage:
         parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
         total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
         if self.perceptual is not None:
-            parts["perceptual"] = self.perceptual(output, images).mean()
+            parts["perceptual"] = self.perceptual(*self._seen(step, output, images)).mean()
             total = total + config.perceptual_weight * parts["perceptual"]
         if self.adversarial is not None and step >= config.adversarial_start:
             parts["adversarial"] = self.adversarial.generator_loss(output)
@@ -164,6 +175,20 @@ class TokenizerStage:
         parts["psnr"] = psnr(output.detach(), images).mean()
         measures = {k: v.detach() if isinstance(v, Tensor) else v for k, v in parts.items()}
         return total + code_loss, measures
+
+    def _seen(self, step: int, *pair: Tensor) -> list[Tensor]:
+        """Return images as the feature network sees them: whole, or one window enlarged."""
+        scale = self.config.perceptual_scale
+        if scale == 1:
+            return list(pair)
+        side = round(WINDOW_SHARE * self.size)
+        generator = step_generator(self.config.seed, step, stream=3)
+        top, left = torch.randint(0, self.size - side + 1, (2,), generator=generator).tolist()
+        windows = [images[:, :, top : top + side, left : left + side] for images in pair]
+        return [
+            F.interpolate(window, scale_factor=scale, mode="bicubic", align_corners=False)
+            for window in windows
+        ]
 
     def _quantize(
         self, step: int, images: Tensor, parts: dict[str, Any]

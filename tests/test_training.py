@@ -298,3 +298,30 @@ def test_codes_that_look_alike_start_alike():
     assert table.std().item() == pytest.approx(0.02, rel=0.05)
     near = (table[0] - table[1]).norm()
     assert near < 0.1 * torch.cdist(table[:1], table[2:]).min()
+
+
+def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkeypatch):
+    seen = []
+
+    class Distance(torch.nn.Module):
+        def __init__(self, blocks: tuple[int, ...]) -> None:
+            super().__init__()
+            self.blocks = blocks
+
+        def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            seen.append((self.blocks, images, targets))
+            return (images - targets).square().mean(dim=(1, 2, 3))
+
+    monkeypatch.setattr("maskgit_core.tokenizer_stage.PerceptualLoss", Distance)
+    config = replace(tiny.TRAIN, perceptual_weight=1.0, perceptual_scale=2.0)
+    stage = TokenizerStage(tiny.tokenizer().train(), tiny.photos(), None, config)
+    rows = torch.arange(16.0).expand(2, 3, 16, 16)
+    first = [stage._seen(step, rows, rows + 100) for step in range(8)]
+    for window, shifted in first:
+        assert window.shape == (2, 3, 24, 24)  # 12 of 16 pixels, twice as large
+        assert torch.allclose(window + 100, shifted, atol=1e-4)
+    assert len({window[0, 0, 0, 12].item() for window, _ in first}) > 1
+    assert torch.equal(first[3][0], stage._seen(3, rows)[0])
+    stage.loss(5)[0].backward()
+    ((blocks, images, _),) = seen
+    assert blocks[-1] == 15 and images.shape[-1] == 24
