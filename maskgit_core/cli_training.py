@@ -119,7 +119,12 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of train-tokenizer."""
     _common_arguments(parser)
-    parser.add_argument("--init", default=None, help="checkpoint whose tokenizer to start from")
+    parser.add_argument(
+        "--init",
+        default=None,
+        help="checkpoint whose tokenizer to start from; with --continuous-steps 0 also from its "
+        "codes, which then move little, so that its transformer adapts quickly",
+    )
     _add_settings(parser, "training", TOKENIZER_DEFAULTS, TRANSFORMER_ONLY)
     _add_settings(parser, "network", TokenizerConfig())
 
@@ -230,7 +235,9 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     else:
         model = VQTokenizer(network)
     photos, held_out = _load_photos(args, model.config.image_size)
-    _run_stage(TokenizerStage(model, photos, held_out, config), config, args)
+    fit_codes = not args.init or config.continuous_steps > 0
+    stage = TokenizerStage(model, photos, held_out, config, fit_codes=fit_codes)
+    _run_stage(stage, config, args)
 
 
 def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:

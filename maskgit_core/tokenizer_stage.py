@@ -97,15 +97,23 @@ class TokenizerStage:
         photos: training photos, packed with a margin for crops.
         held_out: photos for measures and sheets; None takes the training photos.
         config: batch size, weights of the losses, seed.
+        fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
     """
 
     def __init__(
-        self, model: VQTokenizer, photos: Photos, held_out: Photos | None, config: TrainConfig
+        self,
+        model: VQTokenizer,
+        photos: Photos,
+        held_out: Photos | None,
+        config: TrainConfig,
+        *,
+        fit_codes: bool = True,
     ) -> None:
         self.model = model.to(memory_format=torch.channels_last)
         self.photos = photos
         self.held_out = held_out or photos
         self.config = config
+        self.fit_codes = fit_codes and not config.freeze_codes
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64)
         self.quantising = config.continuous_steps == 0 or config.freeze_codes
@@ -129,7 +137,7 @@ class TokenizerStage:
     @torch.no_grad()
     def before_step(self, step: int, ema: nn.Module) -> None:
         """Set the codebook to the k-means centres of the latents when quantisation starts."""
-        if step != self.config.continuous_steps or self.config.freeze_codes:
+        if step != self.config.continuous_steps or not self.fit_codes:
             return
         centres = self._centres(self.model, range(max(0, step - KMEANS_BATCHES), max(1, step)))
         for module in (self.model, ema):

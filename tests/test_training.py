@@ -325,3 +325,13 @@ def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkey
     stage.loss(5)[0].backward()
     ((blocks, images, _),) = seen
     assert blocks[-1] == 15 and images.shape[-1] == 24
+
+
+@pytest.mark.parametrize("fit_codes", [True, False])
+def test_codes_of_a_given_tokenizer_are_kept_where_asked(fit_codes):
+    config = replace(tiny.TRAIN, continuous_steps=0)
+    model = tiny.tokenizer().train()
+    before = model.quantizer.codebook.detach().clone()
+    stage = TokenizerStage(model, tiny.photos(), None, config, fit_codes=fit_codes)
+    stage.before_step(0, tiny.tokenizer())
+    assert torch.equal(model.quantizer.codebook, before) is not fit_codes
