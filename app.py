@@ -7,6 +7,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from demo.environment import prepare_environment
+
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 
 
@@ -32,20 +34,10 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def quiet_environment() -> None:
-    """Keep Gradio and its libraries off the network; must run before they are imported.
-
-    HF_HUB_OFFLINE is left to the user: nothing asks the Hub unless a published model is wanted.
-    """
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("GRADIO_CACHE_EXAMPLES", "false")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page; returns the exit status."""
     arguments = parse_arguments(argv)
-    quiet_environment()
+    prepare_environment()
 
     import torch
 
@@ -60,15 +52,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
+    from demo.launch import launch_options, queue_options
     from demo.models import ModelHolder, menu_entries
-    from demo.ui import build_demo, launch_options
+    from demo.ui import build_demo
 
     entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, arguments.checkpoint))
     models = ModelHolder(model, entries, source=folder, fixed=arguments.fixed_model)
     del model  # the holder alone keeps it, so that a switch frees its memory
     demo = build_demo(models)
-    demo.queue(default_concurrency_limit=1, max_size=32)
-    options = launch_options() | {"share": arguments.share, "mcp_server": arguments.mcp}
+    demo.queue(**queue_options())
+    options = launch_options(share=arguments.share, mcp=arguments.mcp)
     demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )

@@ -17,15 +17,18 @@ from PIL import Image
 
 from . import edits, frames, handlers
 from .models import ModelHolder
-from .photos import image_from_text, open_photo, uploaded_path
+from .photos import image_from_text, open_photo, take_upload
 from .settings import NO_CLASS, RequestError
+
+# All that programs may call; the page's own events have no name that is answered.
+FUNCTIONS = ("generate", "inpaint", "classes", "models")
 
 
 def read_image(value: Any, name: str) -> Image.Image:
     """Open an image that a program sent; RequestError names the argument."""
     try:
         if isinstance(value, dict) and value.get("path"):
-            return open_photo(uploaded_path(value["path"]))
+            return open_photo(take_upload(value["path"]))
         return image_from_text(value)
     except RequestError as error:
         raise RequestError(f"{name}: {error}") from None

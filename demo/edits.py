@@ -28,6 +28,8 @@ from .settings import (
 
 MAX_VARIATIONS = 4
 PREVIEW_SIDE = 384
+# All variations together: every pixel takes three bytes, and takes its time to be packed.
+MAX_RESULT_PIXELS = 100_000_000
 DIRECTIONS = ("left", "right", "up", "down")
 
 
@@ -94,6 +96,7 @@ def parse_edit(
         raise RequestError("Open a photo first, or pick one of the examples.")
     if pixel_mask is None or not pixel_mask.any():
         raise RequestError("Paint over the part that should change first.")
+    _check_size(photo.width * photo.height, count)
     plan = model.plan_inpaint(photo, pixel_mask)
     request = _request(model, plan, class_name, count, seed, values)
     share = parse_number("Start from the photo", start_percent, 0, 90, whole=False) / 100
@@ -128,11 +131,26 @@ def parse_extend(
     if not chosen or any(word not in DIRECTIONS for word in chosen):
         raise RequestError("Choose at least one side to extend: left, right, up or down.")
     share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
+    wide = 1 + share * len({"left", "right"} & set(chosen))
+    high = 1 + share * len({"up", "down"} & set(chosen))
+    _check_size(photo.width * wide * photo.height * high, count)
     try:
         plan = model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
     except ValueError as error:
         raise RequestError(f"This photo cannot be extended so far: {error}.") from None
     return _request(model, plan, class_name, count, seed, values)
+
+
+def _parse_variations(count: Any) -> int:
+    return int(parse_number("Variations", count, 1, MAX_VARIATIONS, whole=True))
+
+
+def _check_size(pixels: float, count: Any) -> None:
+    if pixels * _parse_variations(count) > MAX_RESULT_PIXELS:
+        raise RequestError(
+            f"The results would have more than {MAX_RESULT_PIXELS / 1e6:.0f} megapixels together. "
+            "Ask for fewer variations, extend less, or open a smaller photo."
+        )
 
 
 def _request(
@@ -141,7 +159,7 @@ def _request(
     return EditRequest(
         plan,
         parse_label(model, class_name),
-        int(parse_number("Variations", count, 1, MAX_VARIATIONS, whole=True)),
+        _parse_variations(count),
         parse_seed(seed),
         build_config(values),
     )

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
+import io
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,21 +18,25 @@ from typing import Any
 
 import numpy as np
 from gradio.utils import get_upload_folder
-from PIL import Image
+from PIL import Image, ImageCms
 
 from maskgit_core.images import flatten_alpha, load_image
 
 from . import render
+from .gate import MAX_FILE_BYTES
 from .settings import RequestError
+from .storage import KEEP_SECONDS, kept_folder
 
 SHOWN_SIDE = 512
-KEEP_SECONDS = 3 * 3600
 MAX_MASK_TEXT = 2_000_000  # characters; a mask of the shown size takes a few thousand
-MAX_IMAGE_TEXT = 60_000_000  # characters; 40 MB of a file as base64
+MAX_IMAGE_TEXT = MAX_FILE_BYTES * 4 // 3 + 64  # characters; the largest file as base64
+MAX_PROFILE_BYTES = 1_000_000
 
 
 def open_photo(source: Any) -> Image.Image:
-    """Open a photo of any common kind, upright, RGB or RGBA.
+    """Open a photo of any common kind: upright, RGB or RGBA in the colours of the web.
+
+    Nothing else of the file stays: neither where nor with what it was taken.
 
     Args:
         source: a path, the bytes of a file, or a PIL image.
@@ -40,23 +45,61 @@ def open_photo(source: Any) -> Image.Image:
         RequestError: no image, cut short, or too large; one sentence.
     """
     try:
-        return load_image(source, keep_alpha=True)
+        return _in_web_colours(load_image(source, keep_alpha=True))
     except ValueError as error:
         text = str(error)
         text = "The file " + text.removeprefix("image ") if text.startswith("image ") else text
         raise RequestError(text.rstrip(".") + ".") from None
 
 
-def uploaded_path(path: Any) -> Path:
-    """A path that the page sent back, if it is one of an uploaded file.
+def _in_web_colours(photo: Image.Image) -> Image.Image:
+    """The photo without what its file said besides pixels; its colours as their profile says."""
+    profile = photo.info.get("icc_profile", b"")
+    photo.info.clear()
+    if not profile or len(profile) > MAX_PROFILE_BYTES:
+        return photo
+    # A profile that makes no sense is as good as none.
+    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        if source.profile.xcolor_space.strip() == "RGB" and not _is_usual(source):
+            photo = ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"))
+            photo.info.clear()
+    return photo
+
+
+def _is_usual(profile: ImageCms.ImageCmsProfile) -> bool:
+    return "srgb" in (profile.profile.profile_description or "").casefold()
+
+
+def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
+    """Content of a file that was just uploaded; the file itself is gone afterwards.
+
+    Args:
+        path: as the client sent it.
+        most: bytes that it may have.
 
     Raises:
-        RequestError: any other file of this machine.
+        RequestError: another file of this machine, kept photos and results included; one that was
+            taken before; one that is too large.
     """
-    resolved = Path(str(path)).resolve()
-    if not resolved.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise RequestError("That is not an uploaded file.")
-    return resolved
+    folder = Path(get_upload_folder()).resolve()
+    try:
+        found = Path(path if isinstance(path, str | os.PathLike) else "").resolve()
+        inside = found.is_relative_to(folder) and not found.is_relative_to(kept_folder().resolve())
+        if not inside or not found.is_file():
+            raise RequestError("That is not an uploaded file. Upload it again.")
+        with found.open("rb") as file:
+            content = file.read(most + 1)
+        found.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
+        raise RequestError("The uploaded file cannot be read. Upload it again.") from error
+    except ValueError as error:
+        if isinstance(error, RequestError):
+            raise
+        raise RequestError("That is not an uploaded file. Upload it again.") from None
+    if len(content) > most:
+        raise RequestError(f"The file is too large: at most {most / 1e6:.0f} MB are allowed.")
+    return content
 
 
 def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
@@ -127,12 +170,12 @@ class PhotoStore:
     """Photos and results of the running sessions as files, so that no session holds them in memory.
 
     Args:
-        folder: where to write; a folder of its own in the system's place for temporary files if
-            not given. Files older than `KEEP_SECONDS` are removed when new ones are written.
+        folder: where to write; `kept_folder` if not given. Files older than `KEEP_SECONDS` are
+            removed when new ones are written.
     """
 
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
-        self._folder = Path(folder or tempfile.mkdtemp(prefix="maskgit-page-"))
+        self._folder = Path(folder or kept_folder())
 
     def save(self, image: Image.Image, stem: str = "photo") -> str:
         """Write a lossless PNG and return its path."""
@@ -141,7 +184,7 @@ class PhotoStore:
     def write(self, write: Callable[[Path], Any], stem: str, suffix: str) -> str:
         """Let `write(path)` write a new file named `stem`.`suffix` and return its path."""
         self._prune()
-        folder = self._folder / secrets.token_hex(8)
+        folder = self._folder / secrets.token_hex(16)
         folder.mkdir(parents=True)
         path = folder / f"{stem}.{suffix}"
         write(path)

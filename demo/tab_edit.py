@@ -23,7 +23,7 @@ from .frames import preview_url
 from .messages import explain
 from .model_menu import ModelMenu, ModelParts, edit_classes, model_presets
 from .models import ModelHolder
-from .photos import PhotoStore, open_photo, uploaded_path
+from .photos import PhotoStore, open_photo, take_upload
 
 MAX_HISTORY = 20
 
@@ -152,17 +152,20 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
             return session.open(source)
         return gr.skip(), gr.skip()
 
-    def on_incoming(value: Any) -> tuple[Any, Any]:
+    def on_upload(path: Any) -> tuple[Any, Any]:
         with explain("This photo cannot be opened."):
-            return session.open(uploaded_path((value or {}).get("incoming")))
+            return session.open(take_upload(path))
         return gr.skip(), gr.skip()
+
+    def on_incoming(value: Any) -> tuple[Any, Any]:
+        return on_upload((value or {}).get("incoming"))
 
     def on_example(value: Any) -> tuple[Any, Any]:
         wanted = str((value or {}).get("clicked", "")).casefold()
         found = [path for path in photos if path.stem.casefold() == wanted]
         return on_open(found[0]) if found else (gr.skip(), gr.skip())
 
-    upload.upload(on_open, upload, [painter, kept], **private)
+    upload.upload(on_upload, upload, [painter, kept], **private)
     painter.upload(on_incoming, painter, [painter, kept], **private)
     examples.click(on_example, examples, [painter, kept], **private)
 
@@ -232,7 +235,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
                     gr.update(
                         choices=names, value="1", visible=True if len(names) > 1 else "hidden"
                     ),
-                    (request.plan.image, images[0]),
+                    (kept_results[0]["before"], kept_results[0]["path"]),
                     kept_results[0]["path"],
                 )
         yield gr.skip(), gr.update(interactive=False), *nothing
@@ -258,8 +261,9 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
     def on_choice(name: str, made: list[dict[str, Any]]) -> tuple[Any, Any]:
         index = int(name or 1) - 1
         with explain():
-            before = store.load(made[0]["before"])
-            return (before, store.load(made[index]["path"])), made[index]["path"]
+            path = made[index]["path"]
+            store.load(path)  # says so if it is gone
+            return (made[0]["before"], path), path
         return gr.skip(), gr.skip()
 
     choice.input(on_choice, [choice, results], [slider, download], **private)

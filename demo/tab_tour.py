@@ -10,7 +10,7 @@ from .controls import asset
 from .edit_session import example_photos
 from .messages import explain
 from .models import ModelHolder
-from .photos import open_photo
+from .photos import open_photo, take_upload
 from .tour import tour_pictures
 
 
@@ -31,14 +31,16 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
 
     def on_open(path: str) -> tuple[Any, Any]:
         with explain("This photo cannot be opened."):
-            return tour_pictures(models.current, open_photo(path)), True
+            return tour_pictures(models.current, open_photo(take_upload(path))), True
         return gr.skip(), gr.skip()
 
     def on_first_visit(done: bool) -> tuple[Any, Any]:
         photos = example_photos()
         if done or not photos:
             return gr.skip(), gr.skip()
-        return on_open(str(photos[-1]))
+        with explain():
+            return tour_pictures(models.current, open_photo(photos[-1])), True
+        return gr.skip(), gr.skip()
 
     event: dict[str, Any] = {
         "show_progress": "hidden",

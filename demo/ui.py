@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -10,7 +9,8 @@ import gradio as gr
 from maskgit_core import MaskGIT
 
 from .api import add_api
-from .controls import asset
+from .launch import DELETE_CACHE
+from .launch import launch_options as launch_options  # taken from here by who shows the page
 from .messages import explain, notice
 from .model_menu import (
     ModelMenu,
@@ -25,8 +25,8 @@ from .model_menu import (
     wire_menu,
 )
 from .models import ModelHolder, as_holder
-from .photos import PhotoStore
-from .recipes import model_in_link, model_in_recipe, settings_from_recipe
+from .photos import PhotoStore, take_upload
+from .recipes import MAX_RECIPE_BYTES, model_in_link, model_in_recipe, settings_from_recipe
 from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
 from .tab_generate import build_generate_tab
@@ -39,39 +39,6 @@ INTRO = (
 )
 
 
-def page_theme() -> gr.themes.Base:
-    """System fonts and one accent colour; nothing is fetched."""
-    return gr.themes.Default(
-        primary_hue="blue",
-        neutral_hue="slate",
-        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
-        font_mono=["ui-monospace", "Menlo", "monospace"],
-    ).set(
-        # The default greys are too faint to read comfortably.
-        body_text_color_subdued="*neutral_500",
-        body_text_color_subdued_dark="*neutral_400",
-        block_info_text_color="*neutral_500",
-        block_info_text_color_dark="*neutral_400",
-        # White on the usual blue has too little contrast.
-        button_primary_background_fill="*primary_600",
-        button_primary_background_fill_hover="*primary_700",
-        button_large_text_size="*text_md",
-        button_large_text_weight="600",
-    )
-
-
-def launch_options() -> dict[str, Any]:
-    """Arguments of `Blocks.launch` that belong to the page itself."""
-    return {
-        "theme": page_theme(),
-        "css": asset("page.css"),
-        "footer_links": ["api"],
-        "max_file_size": "40mb",
-        "run_history": False,
-        "share": False,
-    }
-
-
 def wire_recipe(
     models: ModelHolder, menu: ModelMenu, page: PageParts, load: gr.UploadButton
 ) -> None:
@@ -80,7 +47,7 @@ def wire_recipe(
     def on_recipe(path: str) -> Updates:
         nothing: Updates = {menu.pending: None}
         with explain("This recipe cannot be used."):
-            text = Path(path).read_bytes()
+            text = take_upload(path, most=MAX_RECIPE_BYTES)
             wanted = model_in_recipe(text)
             offer = menu.offer(models, wanted, "recipe", text)
             if offer is not None:
@@ -115,7 +82,7 @@ def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None)
     del model  # the page must not keep it in memory
     kept = store or PhotoStore()
     with gr.Blocks(
-        title=TITLE, analytics_enabled=False, delete_cache=(600, 3600), fill_width=True
+        title=TITLE, analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as demo:
         gr.HTML(f"<h1>{TITLE}</h1><p>{INTRO}</p>", elem_id="page-head", apply_default_css=False)
         menu = build_menu(models)

@@ -516,9 +516,10 @@ def test_fifty_megapixels_are_refused(session) -> None:
 
 
 def test_a_path_from_the_page_must_be_an_upload() -> None:
-    for path in ("/etc/passwd", "", None, "../app.py", __file__):
-        with pytest.raises(RequestError, match="not an uploaded file"):
-            photos.uploaded_path(path)
+    for path in ("/etc/passwd", "", None, "../app.py", __file__, "\0", "x" * 9000, 7, ["a"]):
+        with pytest.raises(RequestError, match="Upload it again"):
+            photos.take_upload(path)
+    assert Path(__file__).exists()
 
 
 def test_small_paint_on_a_small_photo_is_not_lost() -> None:

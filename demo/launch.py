@@ -1,0 +1,88 @@
+"""How Gradio is launched: every setting that matters on a public page, chosen in this one place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from starlette.middleware import Middleware
+
+from .api import FUNCTIONS
+from .controls import asset
+from .gate import MAX_FILE_BYTES, Gate
+from .guards import guard_gradio
+from .storage import KEEP_SECONDS, swept
+
+MAX_WAITING = 32
+
+# For `gr.Blocks`: every ten minutes, files that are older than the page keeps them.
+DELETE_CACHE = (600, KEEP_SECONDS)
+
+
+def page_theme() -> gr.themes.Base:
+    """System fonts and one accent colour; nothing is fetched."""
+    return gr.themes.Default(
+        primary_hue="blue",
+        neutral_hue="slate",
+        font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"],
+        font_mono=["ui-monospace", "Menlo", "monospace"],
+    ).set(
+        # The default greys are too faint to read comfortably.
+        body_text_color_subdued="*neutral_500",
+        body_text_color_subdued_dark="*neutral_400",
+        block_info_text_color="*neutral_500",
+        block_info_text_color_dark="*neutral_400",
+        # White on the usual blue has too little contrast.
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        button_large_text_size="*text_md",
+        button_large_text_weight="600",
+    )
+
+
+def queue_options() -> dict[str, Any]:
+    """Arguments of `Blocks.queue`."""
+    return {
+        # What does not ask for more runs one at a time.
+        "default_concurrency_limit": 1,
+        # Past it a visitor is told that the queue is full, at once instead of in an hour.
+        "max_size": MAX_WAITING,
+        # No call past the queue; the functions for programs queue like everybody else.
+        "api_open": False,
+    }
+
+
+def launch_options(*, share: bool = False, mcp: bool = False) -> dict[str, Any]:
+    """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `guards`.
+
+    Args:
+        share: ask Gradio for a public link.
+        mcp: serve the functions for programs to MCP clients too.
+    """
+    guard_gradio()
+    gate = Middleware(Gate, functions=FUNCTIONS, mcp=mcp)
+    return {
+        "theme": page_theme(),
+        "css": asset("page.css"),
+        "footer_links": ["api"],
+        # Refused while it arrives; the pixels are counted before a photo is decoded.
+        "max_file_size": MAX_FILE_BYTES,
+        # No file of this machine is served but results: see `gate`, also for the bounds of requests
+        # and for the headers of answers. With nothing allowed there is nothing to block.
+        "allowed_paths": [],
+        "app_kwargs": {"middleware": [gate], "lifespan": swept},
+        # The text of an unexpected error may hold a path; ours are sentences and are shown.
+        "show_error": False,
+        # Other sites' scripts cannot call a page that runs on somebody's own machine.
+        "strict_cors": True,
+        # Numbers on all visitors, and what each ran, are nobody's business.
+        "enable_monitoring": False,
+        "run_history": False,
+        # Would need Node beside Python, to draw what the browser draws anyway.
+        "ssr_mode": False,
+        "pwa": False,
+        # A session holds paths and the last images; past it the longest unused one is forgotten.
+        "state_session_capacity": 1000,
+        "share": share,
+        "mcp_server": mcp,
+    }
