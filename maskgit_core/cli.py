@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from maskgit_core import cli_training
+from maskgit_core import cli_space, cli_training
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,
     MAX_SEED,
@@ -75,6 +75,12 @@ def build_parser() -> argparse.ArgumentParser:
         ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
         ("info", _info_arguments, _info, "describe a checkpoint"),
+        (
+            "deploy-space",
+            cli_space.deploy_arguments,
+            cli_space.deploy,
+            "upload the page as a Space to the Hugging Face Hub",
+        ),
     ):
         command = commands.add_parser(
             name,

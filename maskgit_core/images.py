@@ -58,13 +58,20 @@ def load_image(source: ImageSource, *, keep_alpha: bool = False) -> Image.Image:
         # Loading a PIL image of the caller's fills its pixels in, but changes none.
         image.load()
         # Turned only where needed: a large photo is copied as seldom as possible.
-        turned = image.getexif().get(_ORIENTATION, 1) != 1
-        upright = ImageOps.exif_transpose(image) if turned else image
+        upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
         return _to_rgb(upright, keep_alpha=keep_alpha, from_file=image.format is not None)
     except _RefusedError as error:
         raise ValueError(f"image {error}") from None
     except _DECODING_ERRORS as error:
         raise ValueError(f"image cannot be read, it may be cut short: {error}") from error
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether the EXIF orientation is readable and says so; a photo with broken EXIF is a photo."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+    except _DECODING_ERRORS:
+        return False
 
 
 class _RefusedError(Exception):

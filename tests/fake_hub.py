@@ -22,6 +22,7 @@ class FakeHub:
         cut: path -> share after which each of the next downloads breaks off.
         swapped: path -> content that is sent in place of the announced one.
         requests: method and address of every request so far.
+        created: what was asked for of every repository that was made.
     """
 
     def __init__(self) -> None:
@@ -30,6 +31,7 @@ class FakeHub:
         self.cut: dict[str, list[float]] = {}
         self.swapped: dict[str, bytes] = {}
         self.requests: list[str] = []
+        self.created: list[dict[str, object]] = []
         hub = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -67,6 +69,13 @@ class FakeHub:
         self.requests.append(f"{request.command} {path}")
         if match := re.fullmatch(r"/content/(\w+)/(.+)", path):
             return self.send_content(request, match[2])
+        if match := re.fullmatch(r"/api/(?:models|spaces)/([^/]+/[^/]+)/tree/main", path):
+            found = [
+                {"type": "file", "path": name, "oid": COMMIT, "size": len(content)}
+                for (repo, name), content in self.files.items()
+                if repo == match[1]
+            ]
+            return self.answer(request, 200, json.dumps(found).encode())
         match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if not match:
             return self.answer(request, 404, b"", X_Error_Code="RepoNotFound")
@@ -127,9 +136,12 @@ class FakeHub:
         body = read_body(request)
         if path == "/api/repos/create":
             asked = json.loads(body)
+            self.created.append(asked)
             url = f"{self.address}/{asked.get('organization', 'me')}/{asked['name']}"
             return self.answer(request, 200, json.dumps({"url": url}).encode())
-        repo = path.removeprefix("/api/models/").rpartition("/")[0].rpartition("/")[0]
+        if path == "/api/validate-yaml":
+            return self.answer(request, 200, b'{"errors": [], "warnings": []}')
+        repo = re.sub("^/api/(models|spaces)/", "", path).rpartition("/")[0].rpartition("/")[0]
         if "/preupload/" in path:
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
@@ -141,6 +153,8 @@ class FakeHub:
             if entry["key"] == "file":
                 value = entry["value"]
                 self.files[repo, value["path"]] = base64.b64decode(value["content"])
+            elif entry["key"] == "deletedFile":
+                del self.files[repo, entry["value"]["path"]]
         reply = {
             "success": True,
             "commitOid": COMMIT,

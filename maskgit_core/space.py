@@ -1,0 +1,93 @@
+"""The page as a Hugging Face Space: which files it needs, and how they get there."""
+
+from __future__ import annotations
+
+import fnmatch
+from pathlib import Path
+
+from maskgit_core.checkpoint import CheckpointError, read_config
+from maskgit_core.hub import REPO_ID, hub_client
+
+# Everything that `app.py` reads. Tests, tools and other models stay at home.
+SINGLE_FILES = ("app.py", "requirements.txt", "README.md", "LICENSE")
+FOLDERS = ("maskgit_core", "demo")
+CHECKPOINT = "checkpoints/scenes-flowers"
+LEFT_OUT = ("__pycache__", "*.pyc", ".*")
+
+
+def space_files(root: Path) -> dict[str, Path]:
+    """Return the files of a Space.
+
+    Args:
+        root: the project's folder.
+
+    Returns:
+        Path in the Space, with forward slashes and in order, to file.
+
+    Raises:
+        ValueError: root is not the project's folder; names what is missing.
+        CheckpointError: the checkpoint that ships is not there or cannot be read.
+    """
+    missing = [name for name in SINGLE_FILES if not (root / name).is_file()]
+    missing += [name for name in FOLDERS if not (root / name).is_dir()]
+    if missing:
+        raise ValueError(f"root must be the project's folder; {', '.join(missing)} missing in it")
+    read_config(root / CHECKPOINT)
+    found = [root / name for name in SINGLE_FILES]
+    for folder in (*FOLDERS, CHECKPOINT):
+        found += [path for path in (root / folder).rglob("*") if path.is_file()]
+    names = {path.relative_to(root).as_posix(): path for path in found if _needed(path, root)}
+    return dict(sorted(names.items()))
+
+
+def _needed(path: Path, root: Path) -> bool:
+    parts = path.relative_to(root).parts
+    return not any(fnmatch.fnmatch(part, pattern) for part in parts for pattern in LEFT_OUT)
+
+
+def deploy_space(root: Path, repo: str, *, private: bool = False, message: str = "") -> str:
+    """Upload the page in one commit; what the Space holds besides is removed.
+
+    Args:
+        root: the project's folder.
+        repo: owner/name; made where it does not exist.
+        private: whether a new Space is private.
+        message: of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        ValueError: repo is not owner/name, or see `space_files`.
+        CheckpointError: the Hub cannot be reached or does not take the files; or see `space_files`.
+    """
+    check_repo(repo)
+    files = space_files(root)
+    client = hub_client()
+    try:
+        api = client.HfApi()
+        api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        there = api.list_repo_files(repo, repo_type="space")
+        # The Hub keeps its own notes on large files there.
+        extra = [name for name in there if name not in files and name != ".gitattributes"]
+        operations = [
+            *(client.CommitOperationAdd(name, str(path)) for name, path in files.items()),
+            *(client.CommitOperationDelete(name) for name in extra),
+        ]
+        commit = api.create_commit(
+            repo, operations, repo_type="space", commit_message=message or "Upload the page"
+        )
+    except Exception as error:  # the client passes on errors of the network and of the login
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            raise CheckpointError(
+                f"the Hub does not let you write to {repo} ({status}); log in with a token that may"
+            ) from error
+        raise CheckpointError(f"the upload to {repo} failed: {error}") from error
+    return str(commit.commit_url)
+
+
+def check_repo(repo: str) -> None:
+    """Check the form of a repository's name; raises ValueError unless it is owner/name."""
+    if not REPO_ID.fullmatch(repo):
+        raise ValueError(f"repo must be owner/name; got {repo!r}")
