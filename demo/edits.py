@@ -127,7 +127,8 @@ def parse_extend(
     """
     if photo is None:
         raise RequestError("Open a photo first, or pick one of the examples.")
-    chosen = [str(word).lower() for word in directions or []]
+    given = directions if isinstance(directions, list | tuple) else []
+    chosen = [str(word).lower() for word in given]
     if not chosen or any(word not in DIRECTIONS for word in chosen):
         raise RequestError("Choose at least one side to extend: left, right, up or down.")
     share = parse_number("Extend by", amount, 10, 100, whole=False) / 100

@@ -5,7 +5,6 @@ One table feeds the widgets, the link, the recipe and the checks, so that they c
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -198,7 +197,7 @@ def parse_number(label: str, value: Any, low: float, high: float, *, whole: bool
         number = value if isinstance(value, int) else float(str(value).strip())
     except (ValueError, OverflowError):
         raise RequestError(f"{sentence} {str(value)[:30]!r} is not one.") from None
-    if not math.isfinite(number) or not low <= number <= high:
+    if not low <= number <= high:  # nan and infinity are not either
         raise RequestError(f"{sentence} You asked for {str(value)[:30]}.")
     if whole and number != int(number):
         raise RequestError(f"{sentence} You asked for {str(value)[:30]}.")

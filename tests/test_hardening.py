@@ -14,9 +14,10 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import tiny
-from odd_images import noise, odd_images, saved
+from odd_images import SIDE, noise, odd_images, saved
 from test_odd_files import junk
 
 FUNCTIONS = {"generate", "inpaint", "classes", "models"}
@@ -44,6 +45,9 @@ class Page:
         if answer.status_code != 200:
             return "refused", told(answer)
         return self.follow(f"/gradio_api/call/{name}/{answer.json()['event_id']}")
+
+    def inpaint(self, image: Any, **sent: Any) -> tuple[str, Any]:
+        return self.call("inpaint", [image, sent.get("mask", MASK), *INPAINT[2:]])
 
     def follow(self, address: str) -> tuple[str, Any]:
         found = re.findall(r"event: (\w+)\ndata: (.*)\n", self.web.get(address).text)
@@ -108,7 +112,19 @@ def as_text(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
+def corner() -> Image.Image:
+    mask = Image.new("L", (SIDE, SIDE), 0)
+    mask.paste(255, (0, 0, 5, 5))
+    return mask
+
+
 PHOTO = saved(noise(1), "PNG")
+MASK = as_text(saved(corner(), "PNG"))
+# Valid values for every argument: a call with fewer is refused before anything is looked at.
+SETTINGS = [1, "confidence", "cosine", 3.0, "linear", 1.0, 4.5, 0, 1.0]
+GENERATE = [["sea"], 1, 0, *SETTINGS]
+INPAINT = [as_text(PHOTO), MASK, "sea", 1, 0, *SETTINGS]
+VALID = {"generate": GENERATE, "inpaint": INPAINT, "classes": [], "models": []}
 FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "photo.png"}
 
 
@@ -215,14 +231,13 @@ def fetched(monkeypatch) -> list[str]:
 def test_addresses_from_clients_are_never_fetched(page, fetched, address: str) -> None:
     from demo.guards import NOT_FETCHED
 
-    mask = as_text(saved(noise(1, "L"), "PNG"))
     for file in ({"path": address} | FILE, {"path": address, "url": address} | FILE):
-        event, data = page.call("inpaint", [file, mask, "sea"])
+        event, data = page.inpaint(file)
         assert (event, data["error"]) == ("error", NOT_FETCHED)
         done = page.press("on_upload", [file])
         assert not done["success"] and done["output"]["error"] == NOT_FETCHED
     for file in ({"path": address}, {"url": address}, address, {"url": address} | FILE):
-        event, data = page.call("inpaint", [file, mask, "sea"])
+        event, data = page.inpaint(file)
         assert event == "error"
         check_answer(event, data)
     assert page.web.get(f"/gradio_api/file={address}").status_code == 404
@@ -232,12 +247,11 @@ def test_addresses_from_clients_are_never_fetched(page, fetched, address: str) -
 
 
 def test_files_of_the_machine_are_never_opened(page) -> None:
-    mask = as_text(saved(noise(1, "L"), "PNG"))
     here = str(Path(__file__).resolve())
     example = str(Path(__file__).parents[1] / "demo" / "examples" / "sea.jpg")
     for path in ("/etc/passwd", here, example, f"{page.folder}/../x", "file:///etc/passwd"):
         for file in ({"path": path}, {"path": path} | FILE):
-            event, data = page.call("inpaint", [file, mask, "sea"])
+            event, data = page.inpaint(file)
             assert event == "error" and "not an uploaded file" in data["error"], data
             check_answer(event, data)
         done = page.press("on_upload", [{"path": path} | FILE])
@@ -260,8 +274,7 @@ def test_no_visitor_reads_what_another_uploaded(page) -> None:
     assert done["success"] and "data:image" in json.dumps(done["output"]["data"])
     assert not Path(mine).exists()
     # From here on the path is worth nothing, even to somebody who has seen it.
-    mask = as_text(saved(noise(1, "L"), "PNG"))
-    event, data = page.call("inpaint", [{"path": mine} | FILE, mask, "sea"])
+    event, data = page.inpaint({"path": mine} | FILE)
     assert event == "error" and "not an uploaded file" in data["error"]
     assert "not an uploaded file" in page.press("on_incoming", [{"incoming": mine}])["said"][-1]
     kept = [path for path in (page.folder / "kept").rglob("*") if path.is_file()]
@@ -270,7 +283,7 @@ def test_no_visitor_reads_what_another_uploaded(page) -> None:
         # 128 bits of chance: nobody gets there by trying, and no name says what is inside.
         assert re.fullmatch(r"[0-9a-f]{32}", path.parent.name)
         file = {"path": str(path)} | FILE
-        event, data = page.call("inpaint", [file, mask, "sea"])
+        event, data = page.inpaint(file)
         assert event == "error" and "not an uploaded file" in data["error"]
         assert "not an uploaded" in page.press("on_incoming", [{"incoming": str(path)}])["said"][-1]
         assert path.exists()
@@ -282,7 +295,7 @@ def test_no_visitor_reads_what_another_uploaded(page) -> None:
 def test_no_session_sees_the_state_of_another(page) -> None:
     path = page.upload(PHOTO)
     page.press("on_incoming", [{"incoming": path}], session="first")
-    mask = {"key": "k", "mask": "data:image/png;base64," + as_text(saved(noise(1, "L"), "PNG"))}
+    mask = {"key": "k", "mask": f"data:image/png;base64,{MASK}"}
     own = page.press("on_painted", [mask, None], session="first")
     other = page.press("on_painted", [mask, None], session="second")
     # A session that opened nothing works on the example photo, and never on the first one's.
@@ -307,12 +320,12 @@ def test_a_result_is_served_once_its_visitor_knows_its_name(page) -> None:
 
 
 def test_odd_images_are_answered(page) -> None:
-    mask = as_text(saved(noise(1, "L"), "PNG"))
-    sample = odd_images()[::7]
+    sample = odd_images()[::9]
     assert len({name.split("-")[0] for name, _ in sample}) == 11
     for name, content in sample:
-        event, data = page.call("inpaint", [as_text(content), mask, "sea", 1, 0, 1])
+        event, data = page.inpaint(as_text(content))
         check_answer(event, data)
+        assert event == "complete" or data["error"].startswith(("image: The file ", "mask must be"))
         done = page.press("on_incoming", [{"incoming": page.upload(content, f"{name}.png")}])
         assert done["success"]  # with a notice where there is nothing to show
         assert all(text.startswith("This photo cannot be opened.") for text in done["said"])
@@ -322,23 +335,31 @@ def test_odd_images_are_answered(page) -> None:
 
 
 def test_any_call_of_a_function_is_answered(page) -> None:
-    @settings(max_examples=40)
-    @given(st.sampled_from(sorted(FUNCTIONS)), st.lists(junk, max_size=14))
-    def check(name: str, data: list[Any]) -> None:
+    @settings(max_examples=25)
+    @given(
+        st.sampled_from(["generate", "inpaint"]),
+        st.dictionaries(st.integers(0, 13), junk, min_size=1, max_size=3),
+        st.integers(0, 16),
+    )
+    def check(name: str, odd: dict[int, Any], count: int) -> None:
+        data = [odd.get(index, value) for index, value in enumerate(VALID[name])]
+        if count == 16:
+            data = (data + list(odd.values()))[: len(data) + 1]
+        elif count < 3:
+            data = data[:-1]
         sent = json.loads(json.dumps(data, default=lambda value: value.hex()))
-        if name == "generate":
-            sent[1:2] = [1]  # a valid call may run, but not for long
-            sent[3:4] = [1]
         check_answer(*page.call(name, sent))
 
     check()
+    for name, data in VALID.items():
+        assert page.call(name, data)[0] == "complete"
     assert page.call("models", [])[0] == "complete"
 
 
 def test_any_press_of_a_button_is_answered(page) -> None:
     numbers = [i for i, fn in page.demo.fns.items() if fn.fn is not None]
 
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(st.sampled_from(numbers), st.lists(junk, max_size=4))
     def check(number: int, data: list[Any]) -> None:
         sent = json.loads(json.dumps(data, default=lambda value: value.hex()))
