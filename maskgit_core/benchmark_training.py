@@ -17,8 +17,7 @@ from maskgit_core.benchmark_setup import Bench, Job
 from maskgit_core.benchmark_timing import Row, spread
 from maskgit_core.cli_training import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
 from maskgit_core.config import TrainConfig
-from maskgit_core.data import Photos, batch_indices, step_generator
-from maskgit_core.losses import draw_token_mask
+from maskgit_core.data import WHOLE, Part, Photos
 from maskgit_core.reference_loop import plain_transformer
 from maskgit_core.tokenizer import VQTokenizer
 from maskgit_core.tokenizer_stage import TokenizerStage
@@ -35,19 +34,12 @@ LARGE_BATCH = 4
 class PlainTransformerStage(TransformerStage):
     """The same step in the plain way: logits and cross-entropy over all positions."""
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy at the masked positions."""
-        config, data = self.config, self.data
-        generator = step_generator(config.seed, step)
-        chosen = batch_indices(len(data.labels), config.batch_size, config.seed, step)
-        view = torch.randint(0, data.tokens.shape[1], (len(chosen),), generator=generator)
-        targets, labels = data.tokens[chosen, view], data.labels[chosen]
-        token_mask = draw_token_mask(*targets.shape, generator)
-        dropped = torch.rand(len(labels), generator=generator) < config.class_drop
-        labels = labels.masked_fill(dropped, self.model.null_label)
-        logits = self.model(targets.masked_fill(token_mask, self.model.mask_token_id), labels)
+        tokens, labels, targets, token_mask, _ = self._batch(step, part)
+        logits = self.model(tokens, labels)
         wanted = targets.masked_fill(~token_mask, -100)
-        smoothing = config.label_smoothing
+        smoothing = self.config.label_smoothing
         loss = F.cross_entropy(logits.transpose(1, 2), wanted, label_smoothing=smoothing)
         return loss, {}
 

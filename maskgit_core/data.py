@@ -64,6 +64,26 @@ class Photos:
     skipped: list[str]
 
 
+@dataclass(frozen=True)
+class Part:
+    """One of the nearly equal parts that a batch is cut into.
+
+    Attributes:
+        index: its place, in [0, count).
+        count: how many there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, num_items: int) -> slice:
+        """Return the places of this part among num_items."""
+        return slice(*(num_items * place // self.count for place in (self.index, self.index + 1)))
+
+
+WHOLE = Part()
+
+
 def scan_folder(root: str | os.PathLike[str]) -> PhotoFolder:
     """List the image files of a one-folder-per-class directory, nested folders included.
 
@@ -214,14 +234,24 @@ def to_images(pixels: np.ndarray | Tensor) -> Tensor:
 
 
 def augmented_batch(
-    photos: Photos, indices: Tensor, image_size: int, generator: torch.Generator
+    photos: Photos,
+    indices: Tensor,
+    image_size: int,
+    generator: torch.Generator,
+    part: Part = WHOLE,
 ) -> Tensor:
-    """Return float32 (B, 3, S, S) in [-1, 1]: a random crop of each photo, half of them flipped."""
+    """Return float32 (B, 3, S, S) in [-1, 1]: a random crop of each photo, half of them flipped.
+
+    With a part only its images are made, as they are in the whole batch.
+    """
     slack = photos.pixels.shape[1] - image_size
     shifts = torch.randint(0, slack + 1, (len(indices), 2), generator=generator).tolist()
     flips = (torch.rand(len(indices), generator=generator) < 0.5).tolist()
     crops = []
-    for index, (top, left), flip in zip(indices.tolist(), shifts, flips, strict=True):
+    own = part.of(len(indices))
+    for index, (top, left), flip in zip(
+        indices[own].tolist(), shifts[own], flips[own], strict=True
+    ):
         crop = photos.pixels[index, top : top + image_size, left : left + image_size]
         crops.append(crop[:, ::-1] if flip else crop)
     return to_images(np.stack(crops))

@@ -53,7 +53,8 @@ def lines(folder: Path) -> list[dict[str, float]]:
     found = []
     for text in (folder / METRICS).read_text().splitlines():
         line = json.loads(text)
-        line.pop("images_per_second", None)
+        for timed in ("images_per_second", "data_share"):
+            line.pop(timed, None)
         found.append(line)
     return found
 
