@@ -310,7 +310,8 @@ def train_transformer(args: argparse.Namespace) -> None:
 
     from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.data import scan_folder
-    from maskgit_core.transformer_stage import TransformerStage, extract_tokens
+    from maskgit_core.token_shards import extract_tokens
+    from maskgit_core.transformer_stage import TransformerStage
 
     _check_minutes(args)
     check_range("crops", args.crops, 1, 5, whole=True)

@@ -7,12 +7,15 @@ stopped goes on exactly where it was.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,6 +28,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 # Scenes of 100 pixels give crops of 96: a shift of up to 4 % without an enlargement.
 CROP_MARGIN = 1 / 24
 ZERO_EPOCHS = 2**31
+DECODED_AT_ONCE = 64
+MOST_THREADS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -147,22 +152,49 @@ def pack_photos(
                 logger.warning("skipped %s: it could not be read", name)
             return photos
 
-    # One array from the start: a list of photos and its stack would take the memory twice.
-    pixels = np.empty((len(folder.files), size, size, 3), dtype=np.uint8)
-    labels, skipped = [], []
-    for name, label in zip(progress(folder.files), folder.labels, strict=True):
-        try:
-            pixels[len(labels)] = crop_to_square(load_image(folder.root / name), size)
-            labels.append(label)
-        except (ValueError, OSError) as error:
-            logger.warning("skipped %s: %s", name, error)
-            skipped.append(name)
-    if not labels:
+    skipped: list[str] = []
+    decoded = _decoded(folder, size, progress, skipped)
+    first = next(decoded, None)
+    if first is None:
         raise ValueError(f"none of the {len(folder.files)} images in {root} could be read")
-    pixels = pixels[: len(labels)]
+    decoded = itertools.chain([first], decoded)
+    labels: list[int] = []
     if packed is not None:
-        pixels = _write_packed(packed, pixels, {"labels": labels, "skipped": skipped})
+        pixels = _write_packed(packed, (len(folder.files), size, size, 3), decoded, labels, skipped)
+    else:
+        # One array from the start: a list of photos and its stack would take the memory twice.
+        pixels = np.empty((len(folder.files), size, size, 3), dtype=np.uint8)
+        for square, label in decoded:
+            pixels[len(labels)] = square
+            labels.append(label)
+        pixels = pixels[: len(labels)]
     return Photos(pixels, torch.tensor(labels, dtype=torch.int64), folder.classes, skipped)
+
+
+def _decoded(
+    folder: PhotoFolder,
+    size: int,
+    progress: Callable[[Sequence[str]], Sequence[str]],
+    skipped: list[str],
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the readable photos in order, uint8 (size, size, 3), with their labels."""
+
+    def decode(name: str) -> np.ndarray | Exception:
+        try:
+            return np.asarray(crop_to_square(load_image(folder.root / name), size))
+        except (ValueError, OSError) as error:
+            return error
+
+    names, labels = iter(progress(folder.files)), iter(folder.labels)
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        while some := list(itertools.islice(names, DECODED_AT_ONCE)):
+            # Decoding leaves Python's lock to the other threads.
+            for name, label, found in zip(some, labels, pool.map(decode, some), strict=False):
+                if isinstance(found, Exception):
+                    logger.warning("skipped %s: %s", name, found)
+                    skipped.append(name)
+                else:
+                    yield found, label
 
 
 def _read_packed(packed: Path, size: int, classes: list[str]) -> Photos | None:
@@ -183,20 +215,35 @@ def _read_packed(packed: Path, size: int, classes: list[str]) -> Photos | None:
     return Photos(pixels, labels, classes, skipped)
 
 
-def _write_packed(packed: Path, pixels: np.ndarray, index: dict[str, list]) -> np.ndarray:
-    """Write pixels and index; return the pixels as they are mapped from the file."""
+def _write_packed(
+    packed: Path,
+    shape: tuple[int, ...],
+    decoded: Iterable[tuple[np.ndarray, int]],
+    labels: list[int],
+    skipped: list[str],
+) -> np.ndarray:
+    """Write photos one after another, whatever the memory; return them as mapped from the file."""
+
+    def header(file: BinaryIO, count: int) -> None:
+        facts = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape[1:])}
+        np.lib.format.write_array_header_1_0(file, facts)
 
     def write_pixels(path: str) -> None:
         with open(path, "wb") as file:
-            np.save(file, pixels)
+            header(file, shape[0])
+            for square, label in decoded:
+                file.write(square.tobytes())
+                labels.append(label)
+            # How many could be read is known now; numpy leaves room for the number.
+            file.seek(0)
+            header(file, len(labels))
+
+    def write_index(path: str) -> None:
+        index = {"labels": labels, "skipped": skipped}
+        Path(path).write_text(json.dumps(index), encoding="utf-8")
 
     write_all_atomically(
-        {
-            packed.with_suffix(".npy"): write_pixels,
-            packed.with_suffix(".json"): lambda path: Path(path).write_text(
-                json.dumps(index), encoding="utf-8"
-            ),
-        }
+        {packed.with_suffix(".npy"): write_pixels, packed.with_suffix(".json"): write_index}
     )
     return np.load(packed.with_suffix(".npy"), mmap_mode="r")
 

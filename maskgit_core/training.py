@@ -11,8 +11,8 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -263,7 +263,7 @@ class _Loop:
             last = place == len(self.parts) - 1
             alone = distributed.size() == 1
             with nullcontext() if last or alone else self.network.no_sync():
-                with self.autocast:
+                with self.autocast, _compiler_named():
                     loss, measures = self.network(step, part)
                 # DistributedDataParallel takes the mean over the processes; the loss is a sum.
                 (loss if alone else loss * distributed.size()).backward()
@@ -314,6 +314,18 @@ class _Loop:
         path = self.state.out / f"sheet-{step:07d}.png"
         write_atomically(path, lambda part: picture.save(part, "PNG"))
         return measures
+
+
+@contextmanager
+def _compiler_named() -> Iterator[None]:
+    """Turn what torch.compile raises where there is no compiler into one line."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"compile must be off, the compiler fails here: {first}") from error
 
 
 def _summed(measures: dict[str, Tensor]) -> dict[str, float]:

@@ -6,124 +6,26 @@ them. Images are masked at ratios of their own and some lose their class, for gu
 
 from __future__ import annotations
 
-import hashlib
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgit_core.checkpoint import save_checkpoint, write_atomically
+from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import SamplingConfig, TrainConfig
-from maskgit_core.data import WHOLE, Part, Photos, batch_indices, step_generator, to_images
+from maskgit_core.data import WHOLE, Part, batch_indices, step_generator
 from maskgit_core.losses import draw_token_mask, masked_cross_entropy
 from maskgit_core.sampling import decode_steps
 from maskgit_core.sheets import tile
+from maskgit_core.token_shards import TokenData
 
-ENCODE_BATCH = 64
 METRIC_BATCH = 64
 SHEET_SAMPLES = 4
 SHEET_CLASSES = 12
-HASHED_PHOTOS = 256
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class TokenData:
-    """Token grids of a data set.
-
-    Attributes:
-        tokens: int64 (num, views, N): crops and mirror images of each photo.
-        labels: int64 (num,).
-        classes: names, label by label.
-    """
-
-    tokens: Tensor
-    labels: Tensor
-    classes: list[str]
-
-
-def crop_corners(slack: int) -> list[tuple[int, int]]:
-    """Return the (top, left) corners of the crops that are encoded: the centre, then the rest."""
-    if slack == 0:
-        return [(0, 0)]
-    centre = slack // 2
-    return [(centre, centre), (0, 0), (0, slack), (slack, 0), (slack, slack)]
-
-
-@torch.no_grad()
-def extract_tokens(
-    tokenizer: nn.Module,
-    photos: Photos,
-    *,
-    crops: int = 1,
-    cache: Path | None = None,
-    progress: Callable[[Sequence[Tensor]], Sequence[Tensor]] = lambda batches: batches,
-) -> TokenData:
-    """Encode every photo once, each crop together with its mirror image.
-
-    Args:
-        tokenizer: with `config.image_size` and `encode_to_tokens`.
-        photos: packed photos.
-        crops: how many crops a photo, in 1..5, the centre first; 1 where photos have no margin.
-        cache: a safetensors file that is read where it fits the tokenizer and the photos, and
-            written where not.
-        progress: wraps the list of batches.
-
-    Returns:
-        The token grids; views are ordered crop by crop, the mirror image second.
-    """
-    size = tokenizer.config.image_size
-    corners = crop_corners(photos.pixels.shape[1] - size)[:crops]
-    key = _fingerprint(tokenizer, photos, corners)
-    tokens = _read_cache(cache, key) if cache is not None else None
-    if tokens is not None:
-        return TokenData(tokens, photos.labels, photos.classes)
-    device = next(tokenizer.parameters()).device
-    parts = []
-    for part in progress(torch.arange(len(photos.labels)).split(ENCODE_BATCH)):
-        pixels = photos.pixels[part.numpy()]
-        views = []
-        for top, left in corners:
-            images = to_images(pixels[:, top : top + size, left : left + size])
-            for view in (images, images.flip(-1)):
-                view = view.to(device, memory_format=torch.channels_last)
-                views.append(tokenizer.encode_to_tokens(view).flatten(1).cpu())
-        parts.append(torch.stack(views, dim=1))
-    tokens = torch.cat(parts)
-    if cache is not None:
-        stored = {"tokens": tokens.to(torch.int32)}
-        write_atomically(cache, lambda path: save_file(stored, path, metadata={"key": key}))
-    return TokenData(tokens, photos.labels, photos.classes)
-
-
-def _read_cache(cache: Path, key: str) -> Tensor | None:
-    """Return the stored tokens; None where they are missing, damaged or of something else."""
-    if not cache.is_file():
-        return None
-    try:
-        with safe_open(cache, framework="pt") as file:
-            if (file.metadata() or {}).get("key") != key:
-                return None
-            return file.get_tensor("tokens").long()
-    except (SafetensorError, OSError, ValueError):
-        return None
-
-
-def _fingerprint(tokenizer: nn.Module, photos: Photos, corners: list[tuple[int, int]]) -> str:
-    digest = hashlib.sha256(repr((corners, photos.pixels.shape)).encode())
-    for name, tensor in tokenizer.state_dict().items():
-        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
-    for start in range(0, len(photos.pixels), HASHED_PHOTOS):
-        digest.update(np.ascontiguousarray(photos.pixels[start : start + HASHED_PHOTOS]))
-    return digest.hexdigest()
 
 
 def token_geometry(codebook: Tensor, width: int, generator: torch.Generator) -> Tensor:

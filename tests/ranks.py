@@ -5,6 +5,7 @@ Everything is done by one pair of processes, since their start takes longer than
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ from pathlib import Path
 
 import torch
 
+import tiny
+from maskgit_core import token_shards
 from maskgit_core.distributed import RankLostError, process_group, rank
 from maskgit_core.training import Stage, train
 from runs import BUSY, tokenizer_stage, transformer_stage
@@ -33,7 +36,22 @@ def seeded(build: object, config: object) -> Stage:
     return build(config)
 
 
+def extract(folder: Path) -> None:
+    """Write five shards of two photos each."""
+    token_shards.SHARD_PHOTOS = token_shards.ENCODE_BATCH = 2
+    encoded: list[torch.Tensor] = []
+    data = token_shards.extract_tokens(
+        tiny.tokenizer(),
+        tiny.photos(10),
+        cache=folder / "tokens.safetensors",
+        progress=lambda batches: encoded.extend(batches) or batches,
+    )
+    rows = torch.cat(encoded).tolist()
+    (folder / f"encoded-{rank()}.json").write_text(json.dumps([rows, data.tokens[:, 1].tolist()]))
+
+
 def main(folder: Path) -> None:
+    extract(folder)
     config = TRANSFORMER
     train(transformer_stage(config), config, folder / "transformer")
     train(seeded(tokenizer_stage, TOKENIZER), TOKENIZER, folder / "tokenizer")

@@ -23,9 +23,10 @@ from maskgit_core.config import (
 )
 from maskgit_core.reference_loop import plain_images, plain_steps, plain_transformer
 from maskgit_core.sampling import decode_steps
+from maskgit_core.token_shards import TokenData
 from maskgit_core.tokenizer import VQTokenizer
 from maskgit_core.transformer import build_transformer
-from maskgit_core.transformer_stage import TokenData, TransformerStage
+from maskgit_core.transformer_stage import TransformerStage
 
 K = 37
 SHAPE = {"codebook_size": K, "num_classes": 3, "grid_size": 4, "num_heads": 3, "mlp_width": 40}

@@ -16,8 +16,9 @@ import torch
 
 import ranks
 import tiny
-from commands import ROOT
+from commands import ROOT, SHORT, steps
 from maskgit_core.checkpoint import load_checkpoint
+from maskgit_core.token_shards import extract_tokens
 from maskgit_core.training import train
 from runs import METRICS, STATE, WEIGHTS, lines, tokenizer_stage, transformer_stage
 
@@ -98,6 +99,13 @@ def test_parts_one_after_another_are_the_same_batch(pair, alone):
     assert_same_course(pair[0] / "accumulated", alone / "transformer")
 
 
+def test_both_extract_and_each_reads_all(pair):
+    tokens = extract_tokens(tiny.tokenizer(), tiny.photos(10)).tokens[:, 1].tolist()
+    found = [json.loads((pair[0] / f"encoded-{rank}.json").read_text()) for rank in range(2)]
+    assert [rows for rows, _ in found] == [[0, 1, 4, 5, 8, 9], [2, 3, 6, 7]]
+    assert [read for _, read in found] == [tokens, tokens]
+
+
 def test_a_signal_to_one_process_stops_both_at_one_step(pair):
     steps = [(pair[0] / f"stopped-{rank}").read_text() for rank in range(2)]
     assert steps == [str(ranks.HALF)] * 2
@@ -135,3 +143,24 @@ def test_the_loss_of_a_process_ends_the_other_and_costs_an_interval_at_most(pair
     train(transformer_stage(ranks.TRANSFORMER), ranks.TRANSFORMER, killed)
     assert_same_course(killed, alone / "transformer")
     assert not tiny.leftovers(killed)
+
+
+def test_torchrun_starts_the_same_command_on_two(photo_folder, tiny_checkpoint, tmp_path):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    launcher += ["--local-addr=127.0.0.1", "--nproc-per-node=2", "-m", "maskgit_core"]
+    command = ["train-transformer", "--data", str(photo_folder), "--out", str(tmp_path / "out")]
+    command += ["--tokenizer", str(tiny_checkpoint), *SHORT, *tiny.TRANSFORMER_OPTIONS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(
+        launcher + command,
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished at step 6") == 1
+    assert "Traceback" not in done.stderr
+    assert steps(tmp_path / "out") == list(range(1, 7))
+    load_checkpoint(tmp_path / "out" / "checkpoint")
