@@ -229,7 +229,7 @@ def _together(command: Callable[[argparse.Namespace], None]) -> Callable[..., No
     def run(args: argparse.Namespace) -> None:
         from maskgit_core.distributed import local_device, process_group
 
-        with process_group(local_device(args.device)):
+        with process_group(local_device(getattr(args, "device", "auto"))):
             command(args)
 
     return run
@@ -241,7 +241,7 @@ def _checked_device(args: argparse.Namespace, config: TrainConfig) -> torch.devi
     from maskgit_core.training import autocast_for, own_parts
 
     own_parts(config)
-    device = local_device(args.device)
+    device = local_device(getattr(args, "device", "auto"))
     autocast_for(config.precision, device)
     return device
 

@@ -6,6 +6,7 @@ stopped goes on exactly where it was.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -268,10 +269,14 @@ def batch_indices(num_items: int, batch_size: int, seed: int, step: int) -> Tens
     epochs, places = places // num_items, places % num_items
     chosen = torch.empty(batch_size, dtype=torch.int64)
     for epoch in epochs.unique().tolist():
-        generator = step_generator(seed, ZERO_EPOCHS + epoch)
-        permutation = torch.randperm(num_items, generator=generator)
+        permutation = _epoch_order(num_items, seed, epoch)
         chosen[epochs == epoch] = permutation[places[epochs == epoch]]
     return chosen
+
+
+@functools.lru_cache(maxsize=2)  # a million items are shuffled once an epoch, not once a step
+def _epoch_order(num_items: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(num_items, generator=step_generator(seed, ZERO_EPOCHS + epoch))
 
 
 def to_images(pixels: np.ndarray | Tensor) -> Tensor:

@@ -50,7 +50,9 @@ def _several() -> bool:
 
 @contextmanager
 def process_group(device: torch.device, silence: timedelta = SILENCE) -> Iterator[None]:
-    """Join the processes that torchrun started; does nothing for a process of its own.
+    """Join the processes that torchrun started, and leave them at the end.
+
+    Does nothing for a process of its own, or inside another such context.
 
     Args:
         device: where this process trains; NCCL carries what is on a GPU, gloo all else.
@@ -59,7 +61,7 @@ def process_group(device: torch.device, silence: timedelta = SILENCE) -> Iterato
     Raises:
         RankLostError: another rank did not come, or has ended.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _several() or int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
     with lost_ranks_named():

@@ -107,8 +107,8 @@ def test_both_extract_and_each_reads_all(pair):
 
 
 def test_a_signal_to_one_process_stops_both_at_one_step(pair):
-    steps = [(pair[0] / f"stopped-{rank}").read_text() for rank in range(2)]
-    assert steps == [str(ranks.HALF)] * 2
+    ends = [(pair[0] / f"stopped-{rank}").read_text() for rank in range(2)]
+    assert ends == [str(ranks.HALF)] * 2
 
 
 def test_a_run_of_two_goes_on_with_one(pair, alone):
@@ -126,8 +126,8 @@ def test_a_loss_that_is_nan_on_one_rank_sends_both_back(pair):
     logged = [json.loads(text) for text in (pair[0] / "spoilt" / METRICS).read_text().splitlines()]
     (event,) = [line for line in logged if "rollback" in line]
     assert event == {"step": 5, "rollback": 1, "from_step": ranks.HALF + 1, "rate_scale": 0.5}
-    steps = [line["step"] for line in logged if "loss" in line]
-    assert steps == list(range(1, ranks.TRANSFORMER.max_steps + 1))
+    taken = [line["step"] for line in logged if "loss" in line]
+    assert taken == list(range(1, ranks.TRANSFORMER.max_steps + 1))
     state = torch.load(pair[0] / "spoilt" / STATE, weights_only=True)
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
 
