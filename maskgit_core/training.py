@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskgit_core import distributed
+from maskgit_core.allocation import kept_memory
 from maskgit_core.checkpoint import write_atomically
 from maskgit_core.config import TrainConfig
 from maskgit_core.data import Part
@@ -178,7 +179,7 @@ def train(
     parts = own_parts(config)
     out.mkdir(parents=True, exist_ok=True)
     lock = run_lock(out) if distributed.is_first() else nullcontext()
-    with distributed.lost_ranks_named(), lock:
+    with distributed.lost_ranks_named(), lock, kept_memory():
         return _Loop(stage, config, out, parts).run(report, max_seconds)
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from maskgit_core import allocation
 from maskgit_core.guards import (
     LOCK_FILE,
     MAX_ROLLBACKS,
@@ -198,3 +200,21 @@ def test_parts_one_after_another_add_up(tmp_path):
     config = replace(tiny.TRAIN, accumulate_steps=5)
     with pytest.raises(ValueError, match="batch_size must be at least 5, for 1 processes"):
         train(transformer_stage(config), config, tmp_path / "none")
+
+
+def test_freed_memory_is_kept_during_a_run_only(tmp_path, monkeypatch):
+    settings: dict[int, int] = {}
+    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=keep))
+
+    def keep(name, value):
+        settings[name] = value
+
+    def seen(step, measures):
+        assert settings[allocation.M_TRIM_THRESHOLD] == allocation.LARGEST_TRIM
+
+    config = replace(tiny.TRAIN, max_steps=1)
+    train(transformer_stage(config), config, tmp_path, report=seen)
+    assert settings[allocation.M_TRIM_THRESHOLD] == allocation.USUAL_TRIM
+    # Other C libraries have no such call.
+    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert train(transformer_stage(config), config, tmp_path / "other") == 1
