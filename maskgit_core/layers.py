@@ -91,7 +91,7 @@ def take(x: Tensor, at: Tensor) -> Tensor:
     return x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
 
 
-def run_block(block: nn.Module, *arguments: Tensor, again: bool) -> Tensor:
+def run_block(block: nn.Module, *arguments: Tensor | None, again: bool) -> Tensor:
     """Return block(*arguments); with `again` its inside is computed again for the gradient.
 
     Reference: training with sublinear memory (Chen et al. 2016).

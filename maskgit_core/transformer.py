@@ -43,10 +43,14 @@ class Block(nn.Module):
         self.mlp = GeluMLP(config.width, config.mlp_width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
+    def forward(self, x: Tensor, at: Tensor | None = None, cells: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M).
+
+        With cells, bool (B, N), the MLP runs for these only: the result is float (M, D).
+        """
         hidden = self.attention(self.norm1(x), at)
         x = (x if at is None else take(x, at)) + self.dropout(hidden)
+        x = x if cells is None else x[cells]
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
@@ -113,11 +117,13 @@ class MaskedTransformer(nn.Module):
         """Return float32 (B, N, K) logits, or (M, K) at the M cells of bool (B, N)."""
         codes = self.config.codebook_size
         x = self._embedded(tokens, labels)
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = run_block(block, x, again=self.checkpoint_blocks)
         if cells is not None:
-            return self.logits_of(self.head(x[:, :-1][cells]), cells.nonzero()[:, 1])
-        x = self.head(x[:, :-1])
+            wanted = F.pad(cells, (0, 1))  # not the class
+            x = run_block(self.blocks[-1], x, None, wanted, again=self.checkpoint_blocks)
+            return self.logits_of(self.head(x), cells.nonzero()[:, 1])
+        x = self.head(run_block(self.blocks[-1], x, again=self.checkpoint_blocks)[:, :-1])
         logits = F.linear(x, self.embedding.weight[:codes])
         return logits.float() + self.bias[:-1, :codes]
 
