@@ -137,8 +137,10 @@ def test_the_plain_training_step_takes_the_same_loss():
     config = TrainConfig(batch_size=4, label_smoothing=0.1, class_drop=0.5)
     tokens = torch.randint(K, (8, 1, 16), generator=torch.Generator().manual_seed(0))
     data = TokenData(tokens, torch.arange(8) % 3, ["a", "b", "c"])
-    ours = TransformerStage(network, None, data, None, config)
-    plain = PlainTransformerStage(plain_transformer(network), None, data, None, config)
+    ours = TransformerStage(network, torch.nn.Identity(), data, None, config)
+    plain = PlainTransformerStage(
+        plain_transformer(network), torch.nn.Identity(), data, None, config
+    )
     torch.testing.assert_close(ours.loss(3)[0], plain.loss(3)[0])
 
 
