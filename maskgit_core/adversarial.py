@@ -6,11 +6,14 @@ group norm in place of batch norm, so that a real and a made batch do not share 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from maskgit_core.distributed import sum_
 
 CRITIC_WIDTHS = (48, 96, 192)
 CRITIC_RATE = 4e-4
@@ -42,10 +45,14 @@ class PatchCritic(nn.Module):
 
 
 class AdversarialLoss:
-    """The critic, its optimizer, and the balance with the other losses."""
+    """The critic, its optimizer, and the balance with the other losses.
 
-    def __init__(self) -> None:
-        self.critic = PatchCritic().to(memory_format=torch.channels_last)
+    Args:
+        device: where the images are; None is the CPU.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.critic = PatchCritic().to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=CRITIC_RATE, betas=CRITIC_BETAS
         )
@@ -61,22 +68,34 @@ class AdversarialLoss:
     def balance(reconstruction: Tensor, adversarial: Tensor, last_weight: Tensor) -> Tensor:
         """Return float32 (), the factor that gives both losses equal gradients at the last layer.
 
+        Both are the shares of this process; their gradients are added up over all.
+
         Reference: VQGAN (Esser et al. 2021), Eq. 7.
         """
         wanted, got = (
-            torch.autograd.grad(loss, last_weight, retain_graph=True)[0].norm()
+            sum_(torch.autograd.grad(loss, last_weight, retain_graph=True)[0]).norm()
             for loss in (reconstruction, adversarial)
         )
         return (wanted / (got + 1e-6)).clamp(0, LARGEST_BALANCE).detach()
 
-    def update(self, images: Tensor, output: Tensor) -> Tensor:
-        """Move the critic one step with the hinge loss; returns that loss, float32 ()."""
-        real, made = self.critic(torch.cat([images, output.detach()])).chunk(2)
-        loss = F.relu(1 - real).mean() + F.relu(1 + made).mean()
+    def update(self, pairs: Sequence[tuple[Tensor, Tensor, float]]) -> Tensor:
+        """Move the critic one step with the hinge loss; returns this process's share, float32 ().
+
+        Args:
+            pairs: photos and reconstructions, float32 (B, 3, H, W), with their share of the whole
+                batch; those of all processes together are the batch.
+        """
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        total = torch.zeros(())
+        for images, output, share in pairs:
+            real, made = self.critic(torch.cat([images, output.detach()])).chunk(2)
+            loss = share * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
+            loss.backward()
+            total = total + loss.detach().cpu()
+        for parameter in self.critic.parameters():
+            sum_(parameter.grad)
         self.optimizer.step()
-        return loss.detach()
+        return total
 
     def state(self) -> dict[str, Any]:
         """Return what is needed to resume."""

@@ -17,14 +17,15 @@ from maskgit_core.benchmark_setup import Bench, Job
 from maskgit_core.benchmark_timing import Row, spread
 from maskgit_core.cli_training import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
 from maskgit_core.config import TrainConfig
-from maskgit_core.data import Photos, batch_indices, step_generator
-from maskgit_core.losses import draw_token_mask
+from maskgit_core.data import WHOLE, Part, Photos
 from maskgit_core.reference_loop import plain_transformer
+from maskgit_core.reference_training import plain_training
+from maskgit_core.token_shards import TokenData
 from maskgit_core.tokenizer import VQTokenizer
 from maskgit_core.tokenizer_stage import TokenizerStage
 from maskgit_core.training import Stage, train
 from maskgit_core.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.transformer_stage import TokenData, TransformerStage
+from maskgit_core.transformer_stage import TransformerStage
 
 NUM_IMAGES = 64
 STEPS_A_ROUND = 2
@@ -35,21 +36,31 @@ LARGE_BATCH = 4
 class PlainTransformerStage(TransformerStage):
     """The same step in the plain way: logits and cross-entropy over all positions."""
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the cross-entropy at the masked positions."""
-        config, data = self.config, self.data
-        generator = step_generator(config.seed, step)
-        chosen = batch_indices(len(data.labels), config.batch_size, config.seed, step)
-        view = torch.randint(0, data.tokens.shape[1], (len(chosen),), generator=generator)
-        targets, labels = data.tokens[chosen, view], data.labels[chosen]
-        token_mask = draw_token_mask(*targets.shape, generator)
-        dropped = torch.rand(len(labels), generator=generator) < config.class_drop
-        labels = labels.masked_fill(dropped, self.model.null_label)
-        logits = self.model(targets.masked_fill(token_mask, self.model.mask_token_id), labels)
+        tokens, labels, targets, token_mask, _ = self._batch(step, part)
+        logits = self.model(tokens, labels)
         wanted = targets.masked_fill(~token_mask, -100)
-        smoothing = config.label_smoothing
+        smoothing = self.config.label_smoothing
         loss = F.cross_entropy(logits.transpose(1, 2), wanted, label_smoothing=smoothing)
         return loss, {}
+
+
+class PlainTokenizerStage(TokenizerStage):
+    """The same step in the plain way: images as they come, no measures."""
+
+    def __init__(self, model: VQTokenizer, photos: Photos, config: TrainConfig) -> None:
+        super().__init__(model, photos, None, config)
+        model.to(memory_format=torch.contiguous_format)
+
+    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the losses of pixels and codes."""
+        images, config = self._batch(step, part).contiguous(), self.config
+        output, quantized = self.model(images)
+        loss = config.l1_weight * F.l1_loss(output, images)
+        loss = loss + config.l2_weight * F.mse_loss(output, images)
+        code_loss = quantized.codebook_loss + config.commit_weight * quantized.commit_loss
+        return loss + code_loss, {}
 
 
 class _Enough(Exception):
@@ -75,8 +86,21 @@ def step_seconds(stage: Stage, config: TrainConfig, num_steps: int) -> list[floa
     return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
 
 
-def tokenizer_stage(bench: Bench) -> tuple[Stage, TrainConfig] | None:
-    """Return the stage of `train-tokenizer` on random photos; None for a published tokenizer."""
+def plain_seconds(stage: Stage, config: TrainConfig, num_steps: int) -> list[float]:
+    """Return the seconds of `num_steps` steps of the plain loop, after one to warm up."""
+    ends = []
+    for _ in plain_training(lambda step: stage.loss(step, WHOLE)[0], stage.model, config):
+        ends.append(time.perf_counter())
+        if len(ends) > num_steps:
+            break
+    return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+
+
+def tokenizer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
+    """Return ours and the plain stage of `train-tokenizer` on random photos.
+
+    None for a published tokenizer.
+    """
     tokenizer = bench.model.tokenizer
     if type(tokenizer) is not VQTokenizer:
         return None
@@ -86,7 +110,12 @@ def tokenizer_stage(bench: Bench) -> tuple[Stage, TrainConfig] | None:
     side = bench.model.image_size + 4
     pixels = random.integers(0, 256, (NUM_IMAGES, side, side, 3), dtype=np.uint8)
     photos = Photos(pixels, torch.zeros(NUM_IMAGES, dtype=torch.int64), ["photo"], [])
-    return TokenizerStage(_trainable(tokenizer), photos, None, config), config
+    stages: list[Stage] = [
+        TokenizerStage(_trainable(tokenizer), photos, None, config, fit_codes=False)
+    ]
+    if bench.plain is not None:
+        stages.append(PlainTokenizerStage(_trainable(tokenizer), photos, config))
+    return stages, config
 
 
 def transformer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
@@ -111,22 +140,21 @@ def train_jobs(bench: Bench) -> list[Job]:
     """Images a second of a training step, optimizer and running mean included."""
 
     def job(name: str) -> list[Row]:
-        if name == "tokenizer":
-            found = tokenizer_stage(bench)
-            stages, config = ([found[0]], found[1]) if found else ([], None)
-        else:
-            stages, config = transformer_stages(bench) or ([], None)
-        if config is None:
+        build = tokenizer_stages if name == "tokenizer" else transformer_stages
+        found = build(bench)
+        if found is None:
             return [
                 Row("train", name, "images/s", None, note="published network, not trained here")
             ]
+        stages, config = found
         started = time.perf_counter()
         taken: list[list[float]] = [[] for _ in stages]
         while len(taken[0]) < bench.repeats and (
             not taken[0] or time.perf_counter() - started < bench.limit
         ):
-            for stage, values in zip(stages, taken, strict=True):
-                values += step_seconds(stage, config, STEPS_A_ROUND)
+            ways = (step_seconds, plain_seconds)
+            for stage, seconds, values in zip(stages, ways, taken, strict=False):
+                values += seconds(stage, config, STEPS_A_ROUND)
         rates = [spread(values).per(config.batch_size) for values in taken]
         other = rates[1] if len(rates) > 1 else None
         ratio = rates[0].median / other.median if other is not None else None

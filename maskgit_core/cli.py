@@ -46,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return args.run(args) or 0
     except (ValueError, CheckpointError, OSError) as error:
-        print(f"{PROGRAM} {args.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")
+        of_rank = f" (rank {rank})" if rank != "0" else ""
+        text = " ".join(str(error).split())
+        print(f"{PROGRAM} {args.command}{of_rank}: {text}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return 130

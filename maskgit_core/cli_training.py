@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from maskgit_core.config import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from maskgit_core.data import Photos
@@ -49,7 +51,7 @@ TRANSFORMER_DEFAULTS = TrainConfig(
     save_every=100,
 )
 # Settings of one stage that the other has no use for.
-TRANSFORMER_ONLY = ("label_smoothing", "class_drop", "token_drop")
+TRANSFORMER_ONLY = ("label_smoothing", "class_drop", "token_drop", "checkpoint_blocks")
 TOKENIZER_ONLY = (
     "l1_weight",
     "l2_weight",
@@ -114,6 +116,7 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")
     parser.add_argument("--cache", default=None, help="where packed photos are kept; default: out")
     parser.add_argument("--max-minutes", type=float, default=None, help="stop cleanly after")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
 
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -161,9 +164,13 @@ def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Pho
     from tqdm import tqdm
 
     from maskgit_core.data import pack_photos, packed_size, scan_folder
+    from maskgit_core.distributed import first_alone
 
     def progress(files: Sequence[str]) -> Sequence[str]:
         return tqdm(files, desc="reading photos", unit="photo")
+
+    def pack(folder: Path) -> Photos:
+        return first_alone(lambda: pack_photos(folder, size, cache_dir=cache, progress=progress))
 
     train_dir, val_dir = _folders(args)
     if val_dir is not None:
@@ -176,15 +183,13 @@ def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Pho
             )
     cache = Path(args.cache or args.out)
     size = packed_size(image_size)
-    photos = pack_photos(train_dir, size, cache_dir=cache, progress=progress)
-    if val_dir is None:
-        return photos, None
-    return photos, pack_photos(val_dir, size, cache_dir=cache, progress=progress)
+    return pack(train_dir), pack(val_dir) if val_dir is not None else None
 
 
 def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from maskgit_core.distributed import is_first
     from maskgit_core.training import train
 
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
@@ -194,17 +199,20 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
         if not bars:
             # Not earlier: an error in the settings is one line, without a bar beside it.
             bars.append(tqdm(total=config.max_steps, initial=step - 1, unit="step"))
-        bars[0].update()
+        bars[0].update(step - bars[0].n)
         if measures:
             shown = ("loss", "psnr", "accuracy", "images_per_second")
             bars[0].set_postfix({k: f"{measures[k]:.3g}" for k in shown if k in measures})
 
     out = Path(args.out)
     try:
-        step = train(stage, config, out, report=report, max_seconds=seconds)
+        first = report if is_first() else None
+        step = train(stage, config, out, report=first, max_seconds=seconds)
     finally:
         for bar in bars:
             bar.close()
+    if not is_first():
+        return
     word = "finished" if step >= config.max_steps else "stopped; the same command goes on"
     print(f"{word} at step {step}; weights in {out / 'checkpoint'}")
 
@@ -214,6 +222,31 @@ def _check_minutes(args: argparse.Namespace) -> None:
         check_range("max_minutes", args.max_minutes, 0.0)
 
 
+def _together(command: Callable[[argparse.Namespace], None]) -> Callable[..., None]:
+    """Run a command together with the other processes, where torchrun started some."""
+
+    @functools.wraps(command)
+    def run(args: argparse.Namespace) -> None:
+        from maskgit_core.distributed import local_device, process_group
+
+        with process_group(local_device(getattr(args, "device", "auto"))):
+            command(args)
+
+    return run
+
+
+def _checked_device(args: argparse.Namespace, config: TrainConfig) -> torch.device:
+    """Return where to train; a setting that does not fit it is told before minutes of reading."""
+    from maskgit_core.distributed import local_device
+    from maskgit_core.training import autocast_for, own_parts
+
+    own_parts(config)
+    device = local_device(getattr(args, "device", "auto"))
+    autocast_for(config.precision, device)
+    return device
+
+
+@_together
 def train_tokenizer(args: argparse.Namespace) -> None:
     """Run train-tokenizer."""
     import torch
@@ -224,6 +257,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
 
     _check_minutes(args)
     config = _read_settings(args, TOKENIZER_DEFAULTS)
+    device = _checked_device(args, config)
     network = _read_settings(args, TokenizerConfig())
     torch.manual_seed(config.seed)
     if args.init:
@@ -236,7 +270,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         model = VQTokenizer(network)
     photos, held_out = _load_photos(args, model.config.image_size)
     fit_codes = not args.init or config.continuous_steps > 0
-    stage = TokenizerStage(model, photos, held_out, config, fit_codes=fit_codes)
+    stage = TokenizerStage(model, photos, held_out, config, device, fit_codes=fit_codes)
     _run_stage(stage, config, args)
 
 
@@ -268,6 +302,7 @@ def _new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int
     return model
 
 
+@_together
 def train_transformer(args: argparse.Namespace) -> None:
     """Run train-transformer."""
     import torch
@@ -275,11 +310,13 @@ def train_transformer(args: argparse.Namespace) -> None:
 
     from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.data import scan_folder
-    from maskgit_core.transformer_stage import TransformerStage, extract_tokens
+    from maskgit_core.token_shards import extract_tokens
+    from maskgit_core.transformer_stage import TransformerStage
 
     _check_minutes(args)
     check_range("crops", args.crops, 1, 5, whole=True)
     config = _read_settings(args, TRANSFORMER_DEFAULTS)
+    device = _checked_device(args, config)
     tokenizer = load_checkpoint(args.tokenizer).tokenizer.requires_grad_(False)
     # The network first: a mistake in its settings is told before minutes of reading.
     from_data = {
@@ -294,6 +331,8 @@ def train_transformer(args: argparse.Namespace) -> None:
         network = _read_settings(args, replace(TransformerConfig(), **from_data))
         model = _new_transformer(network, tokenizer, config.seed)
     photos, held_out = _load_photos(args, tokenizer.config.image_size)
+
+    tokenizer.to(device)
 
     def progress(batches: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         return tqdm(batches, desc="extracting tokens", unit="batch")
@@ -310,5 +349,6 @@ def train_transformer(args: argparse.Namespace) -> None:
         )
         for name, photos_set in (("train", photos), ("val", held_out))
     )
-    stage = TransformerStage(model, tokenizer, data, val_data, config, SamplingConfig())
+    sampling = SamplingConfig()
+    stage = TransformerStage(model, tokenizer, data, val_data, config, sampling, device)
     _run_stage(stage, config, args)

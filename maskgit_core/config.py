@@ -16,6 +16,7 @@ SCHEDULES = ("cosine", "arccos", "linear", "square", "root")
 ORDERS = ("confidence", "halton", "random", "raster")
 GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
 TRANSFORMER_KINDS = ("class_token", "adaln")
+PRECISIONS = ("auto", "float32", "bf16")
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
 MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a million
@@ -236,7 +237,10 @@ class TrainConfig:
 
     Args:
         max_steps: optimizer steps.
-        batch_size: images a step.
+        batch_size: images a step, over all processes: what is learned does not depend on how many
+            there are.
+        accumulate_steps: parts of a process's share of the batch that are computed one after
+            another, where the whole does not fit the memory.
         learning_rate: peak rate of AdamW, after a linear warm-up.
         matrix_learning_rate: peak rate of Muon on the weight matrices; 0 leaves them to AdamW.
         min_rate: share of the peak rate at the end of the cosine.
@@ -248,6 +252,13 @@ class TrainConfig:
         log_every: steps between log lines.
         sample_every: steps between sample sheets.
         save_every: steps between saved states and checkpoints.
+        precision: `bf16` computes in bfloat16 and keeps weights in float32 (GPU only); `auto` is
+            bf16 where the GPU has it, else `float32`.
+        compile: compile the blocks with torch.compile; needs a compiler, and minutes at the start.
+        checkpoint_blocks: compute the blocks again in the backward pass in place of keeping what
+            they computed: slower, with less memory (transformer).
+        explode_factor: a step whose loss is above so many times its running mean is not taken; the
+            run goes back to its last state with half the rate. 0 looks for nan and infinity only.
         label_smoothing: share of the target spread over all codes (transformer).
         class_drop: share of images trained without their class (transformer).
         token_drop: share of visible tokens replaced by the mask token though no loss is taken
@@ -267,6 +278,7 @@ class TrainConfig:
 
     max_steps: int = 4000
     batch_size: int = 32
+    accumulate_steps: int = 1
     learning_rate: float = 1e-3
     matrix_learning_rate: float = 0.0
     min_rate: float = 0.02
@@ -278,6 +290,10 @@ class TrainConfig:
     log_every: int = 20
     sample_every: int = 500
     save_every: int = 250
+    precision: str = "auto"
+    compile: bool = False
+    checkpoint_blocks: bool = False
+    explode_factor: float = 5.0
     label_smoothing: float = 0.1
     class_drop: float = 0.1
     token_drop: float = 0.0
@@ -293,7 +309,9 @@ class TrainConfig:
     revive_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "log_every", "sample_every", "save_every"):
+        for name in ("max_steps", "batch_size", "accumulate_steps"):
+            check_range(name, getattr(self, name), 1, whole=True)
+        for name in ("log_every", "sample_every", "save_every"):
             check_range(name, getattr(self, name), 1, whole=True)
         for name in ("warmup_steps", "continuous_steps", "revive_every", "adversarial_start"):
             check_range(name, getattr(self, name), 0, whole=True)
@@ -306,4 +324,7 @@ class TrainConfig:
         for part in ("l1", "l2", "perceptual", "commit", "adversarial"):
             check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)
         check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
-        check_flag("freeze_codes", self.freeze_codes)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_range("explode_factor", self.explode_factor, 0.0)
+        for name in ("compile", "checkpoint_blocks", "freeze_codes"):
+            check_flag(name, getattr(self, name))

@@ -6,13 +6,17 @@ stopped goes on exactly where it was.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -25,6 +29,8 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".ti
 # Scenes of 100 pixels give crops of 96: a shift of up to 4 % without an enlargement.
 CROP_MARGIN = 1 / 24
 ZERO_EPOCHS = 2**31
+DECODED_AT_ONCE = 64
+MOST_THREADS = 16
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +68,26 @@ class Photos:
     labels: Tensor
     classes: list[str]
     skipped: list[str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the nearly equal parts that a batch is cut into.
+
+    Attributes:
+        index: its place, in [0, count).
+        count: how many there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+    def of(self, num_items: int) -> slice:
+        """Return the places of this part among num_items."""
+        return slice(*(num_items * place // self.count for place in (self.index, self.index + 1)))
+
+
+WHOLE = Part()
 
 
 def scan_folder(root: str | os.PathLike[str]) -> PhotoFolder:
@@ -127,22 +153,49 @@ def pack_photos(
                 logger.warning("skipped %s: it could not be read", name)
             return photos
 
-    # One array from the start: a list of photos and its stack would take the memory twice.
-    pixels = np.empty((len(folder.files), size, size, 3), dtype=np.uint8)
-    labels, skipped = [], []
-    for name, label in zip(progress(folder.files), folder.labels, strict=True):
-        try:
-            pixels[len(labels)] = crop_to_square(load_image(folder.root / name), size)
-            labels.append(label)
-        except (ValueError, OSError) as error:
-            logger.warning("skipped %s: %s", name, error)
-            skipped.append(name)
-    if not labels:
+    skipped: list[str] = []
+    decoded = _decoded(folder, size, progress, skipped)
+    first = next(decoded, None)
+    if first is None:
         raise ValueError(f"none of the {len(folder.files)} images in {root} could be read")
-    pixels = pixels[: len(labels)]
+    decoded = itertools.chain([first], decoded)
+    labels: list[int] = []
     if packed is not None:
-        pixels = _write_packed(packed, pixels, {"labels": labels, "skipped": skipped})
+        pixels = _write_packed(packed, (len(folder.files), size, size, 3), decoded, labels, skipped)
+    else:
+        # One array from the start: a list of photos and its stack would take the memory twice.
+        pixels = np.empty((len(folder.files), size, size, 3), dtype=np.uint8)
+        for square, label in decoded:
+            pixels[len(labels)] = square
+            labels.append(label)
+        pixels = pixels[: len(labels)]
     return Photos(pixels, torch.tensor(labels, dtype=torch.int64), folder.classes, skipped)
+
+
+def _decoded(
+    folder: PhotoFolder,
+    size: int,
+    progress: Callable[[Sequence[str]], Sequence[str]],
+    skipped: list[str],
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Yield the readable photos in order, uint8 (size, size, 3), with their labels."""
+
+    def decode(name: str) -> np.ndarray | Exception:
+        try:
+            return np.asarray(crop_to_square(load_image(folder.root / name), size))
+        except (ValueError, OSError) as error:
+            return error
+
+    names, labels = iter(progress(folder.files)), iter(folder.labels)
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        while some := list(itertools.islice(names, DECODED_AT_ONCE)):
+            # Decoding leaves Python's lock to the other threads.
+            for name, label, found in zip(some, labels, pool.map(decode, some), strict=False):
+                if isinstance(found, Exception):
+                    logger.warning("skipped %s: %s", name, found)
+                    skipped.append(name)
+                else:
+                    yield found, label
 
 
 def _read_packed(packed: Path, size: int, classes: list[str]) -> Photos | None:
@@ -163,20 +216,35 @@ def _read_packed(packed: Path, size: int, classes: list[str]) -> Photos | None:
     return Photos(pixels, labels, classes, skipped)
 
 
-def _write_packed(packed: Path, pixels: np.ndarray, index: dict[str, list]) -> np.ndarray:
-    """Write pixels and index; return the pixels as they are mapped from the file."""
+def _write_packed(
+    packed: Path,
+    shape: tuple[int, ...],
+    decoded: Iterable[tuple[np.ndarray, int]],
+    labels: list[int],
+    skipped: list[str],
+) -> np.ndarray:
+    """Write photos one after another, whatever the memory; return them as mapped from the file."""
+
+    def header(file: BinaryIO, count: int) -> None:
+        facts = {"descr": "|u1", "fortran_order": False, "shape": (count, *shape[1:])}
+        np.lib.format.write_array_header_1_0(file, facts)
 
     def write_pixels(path: str) -> None:
         with open(path, "wb") as file:
-            np.save(file, pixels)
+            header(file, shape[0])
+            for square, label in decoded:
+                file.write(square.tobytes())
+                labels.append(label)
+            # How many could be read is known now; numpy leaves room for the number.
+            file.seek(0)
+            header(file, len(labels))
+
+    def write_index(path: str) -> None:
+        index = {"labels": labels, "skipped": skipped}
+        Path(path).write_text(json.dumps(index), encoding="utf-8")
 
     write_all_atomically(
-        {
-            packed.with_suffix(".npy"): write_pixels,
-            packed.with_suffix(".json"): lambda path: Path(path).write_text(
-                json.dumps(index), encoding="utf-8"
-            ),
-        }
+        {packed.with_suffix(".npy"): write_pixels, packed.with_suffix(".json"): write_index}
     )
     return np.load(packed.with_suffix(".npy"), mmap_mode="r")
 
@@ -201,10 +269,14 @@ def batch_indices(num_items: int, batch_size: int, seed: int, step: int) -> Tens
     epochs, places = places // num_items, places % num_items
     chosen = torch.empty(batch_size, dtype=torch.int64)
     for epoch in epochs.unique().tolist():
-        generator = step_generator(seed, ZERO_EPOCHS + epoch)
-        permutation = torch.randperm(num_items, generator=generator)
+        permutation = _epoch_order(num_items, seed, epoch)
         chosen[epochs == epoch] = permutation[places[epochs == epoch]]
     return chosen
+
+
+@functools.lru_cache(maxsize=2)  # a million items are shuffled once an epoch, not once a step
+def _epoch_order(num_items: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(num_items, generator=step_generator(seed, ZERO_EPOCHS + epoch))
 
 
 def to_images(pixels: np.ndarray | Tensor) -> Tensor:
@@ -214,14 +286,24 @@ def to_images(pixels: np.ndarray | Tensor) -> Tensor:
 
 
 def augmented_batch(
-    photos: Photos, indices: Tensor, image_size: int, generator: torch.Generator
+    photos: Photos,
+    indices: Tensor,
+    image_size: int,
+    generator: torch.Generator,
+    part: Part = WHOLE,
 ) -> Tensor:
-    """Return float32 (B, 3, S, S) in [-1, 1]: a random crop of each photo, half of them flipped."""
+    """Return float32 (B, 3, S, S) in [-1, 1]: a random crop of each photo, half of them flipped.
+
+    With a part only its images are made, as they are in the whole batch.
+    """
     slack = photos.pixels.shape[1] - image_size
     shifts = torch.randint(0, slack + 1, (len(indices), 2), generator=generator).tolist()
     flips = (torch.rand(len(indices), generator=generator) < 0.5).tolist()
     crops = []
-    for index, (top, left), flip in zip(indices.tolist(), shifts, flips, strict=True):
+    own = part.of(len(indices))
+    for index, (top, left), flip in zip(
+        indices[own].tolist(), shifts[own], flips[own], strict=True
+    ):
         crop = photos.pixels[index, top : top + image_size, left : left + image_size]
         crops.append(crop[:, ::-1] if flip else crop)
     return to_images(np.stack(crops))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class SelfAttention(nn.Module):
@@ -88,6 +89,14 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def take(x: Tensor, at: Tensor) -> Tensor:
     """Return float (B, M, D), the vectors of float (B, N, D) at positions int64 (B, M)."""
     return x.gather(1, at.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+def run_block(block: nn.Module, *arguments: Tensor | None, again: bool) -> Tensor:
+    """Return block(*arguments); with `again` its inside is computed again for the gradient.
+
+    Reference: training with sublinear memory (Chen et al. 2016).
+    """
+    return checkpoint(block, *arguments, use_reentrant=False) if again else block(*arguments)
 
 
 def places_of(cells: Tensor) -> tuple[Tensor, Tensor]:

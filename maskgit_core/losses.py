@@ -36,21 +36,22 @@ def psnr(images: Tensor, targets: Tensor) -> Tensor:
 
 
 def masked_cross_entropy(
-    logits: Tensor, targets: Tensor, token_mask: Tensor, label_smoothing: float = 0.0
+    logits: Tensor, targets: Tensor, num_masked: int, label_smoothing: float = 0.0
 ) -> Tensor:
-    """Return float32 (), the mean cross-entropy in nats at the masked positions.
+    """Return float32 (), a part of a batch's share in its mean cross-entropy in nats.
 
     Args:
-        logits: float (B, N, K).
-        targets: int64 (B, N), in [0, K).
-        token_mask: bool (B, N), True where the loss is taken; at least one.
+        logits: float (M, K), at the masked positions of the part.
+        targets: int64 (M,), in [0, K).
+        num_masked: masked positions of the whole batch; M where the part is all of it.
         label_smoothing: share of the target spread over all codes.
 
     Reference: MaskGIT (Chang et al. 2022), Sec. 3.1.
     """
-    return F.cross_entropy(
-        logits[token_mask].float(), targets[token_mask], label_smoothing=label_smoothing
+    total = F.cross_entropy(
+        logits.float(), targets, label_smoothing=label_smoothing, reduction="sum"
     )
+    return total / num_masked
 
 
 def draw_token_mask(batch: int, num_tokens: int, generator: torch.Generator) -> Tensor:

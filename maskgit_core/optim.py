@@ -20,15 +20,27 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         matrix: float32 (rows, columns).
 
     Reference: Muon (Jordan et al. 2024); differs: float32 throughout, since bfloat16 is emulated
-    on many CPUs.
+    on many CPUs, and long matrices are multiplied once: all polynomials of the same gram matrix
+    commute, so they are gathered in a product of the short side.
     """
     a, b, c = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(NEWTON_SCHULZ_STEPS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * gram @ gram) @ x
+    rows, columns = x.shape
+    if columns < 2 * rows:
+        for _ in range(NEWTON_SCHULZ_STEPS):
+            gram = x @ x.T
+            x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        return x.T if tall else x
+    product, gram = None, x @ x.T
+    for step in range(NEWTON_SCHULZ_STEPS):
+        polynomial = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal().add_(a)
+        product = polynomial if product is None else polynomial @ product
+        if step < NEWTON_SCHULZ_STEPS - 1:
+            gram = polynomial @ gram @ polynomial
+    x = product @ x
     return x.T if tall else x
 
 
@@ -41,6 +53,8 @@ class MuonAdamW(torch.optim.Optimizer):
         momentum: of Muon (Nesterov).
         betas: of AdamW.
     """
+
+    orthogonalize = staticmethod(orthogonalize)
 
     def __init__(
         self,
@@ -74,7 +88,7 @@ class MuonAdamW(torch.optim.Optimizer):
         direction = grad.lerp(momentum, group["momentum"]).flatten(1)
         rows, columns = direction.shape
         scale = math.sqrt(max(1.0, rows / columns))
-        update = orthogonalize(direction).view(parameter.shape)
+        update = self.orthogonalize(direction).view(parameter.shape)
         parameter.add_(update, alpha=-group["lr"] * scale)
 
     def _adamw(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
@@ -100,6 +114,7 @@ def build_optimizer(
     learning_rate: float,
     matrix_learning_rate: float,
     weight_decay: float,
+    kind: type[MuonAdamW] = MuonAdamW,
 ) -> MuonAdamW:
     """Sort the parameters: hidden weight matrices to Muon, all the rest to AdamW.
 
@@ -125,4 +140,4 @@ def build_optimizer(
             "orthogonal": True,
         },
     ]
-    return MuonAdamW([g for g in groups if g["params"]], weight_decay=weight_decay)
+    return kind([g for g in groups if g["params"]], weight_decay=weight_decay)

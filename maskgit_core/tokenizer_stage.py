@@ -7,6 +7,7 @@ latents; later, codes that almost no latent chose are moved onto latents of the 
 from __future__ import annotations
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,15 @@ from maskgit_core.adversarial import AdversarialLoss
 from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import TrainConfig
 from maskgit_core.data import (
+    WHOLE,
+    Part,
     Photos,
     augmented_batch,
     batch_indices,
     centre_batch,
     step_generator,
 )
+from maskgit_core.distributed import broadcast_, rank, size, sum_
 from maskgit_core.losses import (
     DEEP_FEATURE_BLOCKS,
     FEATURE_BLOCKS,
@@ -42,6 +46,7 @@ DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
 WINDOW_SHARE = 0.75  # of an image's side, enlarged for the feature network
+CPU = torch.device("cpu")
 
 
 @torch.no_grad()
@@ -97,8 +102,11 @@ class TokenizerStage:
         photos: training photos, packed with a margin for crops.
         held_out: photos for measures and sheets; None takes the training photos.
         config: batch size, weights of the losses, seed.
+        device: where to train.
         fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
     """
+
+    watched = "l1"  # the critic's loss may be anything, and the codes' begins late
 
     def __init__(
         self,
@@ -106,33 +114,47 @@ class TokenizerStage:
         photos: Photos,
         held_out: Photos | None,
         config: TrainConfig,
+        device: torch.device = CPU,
         *,
         fit_codes: bool = True,
     ) -> None:
-        self.model = model.to(memory_format=torch.channels_last)
+        self.model = model.to(device, memory_format=torch.channels_last)
+        self.device = device
+        self.data_seconds = 0.0
         self.photos = photos
         self.held_out = held_out or photos
         self.config = config
         self.fit_codes = fit_codes and not config.freeze_codes
         self.size = model.config.image_size
-        self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64)
+        self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64, device=device)
         self.quantising = config.continuous_steps == 0 or config.freeze_codes
         self.perceptual: PerceptualLoss | None = None
         if config.perceptual_weight:
             enlarged = config.perceptual_scale > 1
             self.perceptual = PerceptualLoss(DEEP_FEATURE_BLOCKS if enlarged else FEATURE_BLOCKS)
-        self.adversarial = AdversarialLoss() if config.adversarial_weight else None
+            self.perceptual.to(device)
+        self.adversarial = AdversarialLoss(device) if config.adversarial_weight else None
+        if self.adversarial is not None:
+            broadcast_(self.adversarial.critic.parameters())
+        # The codebook has no gradient before quantisation starts.
+        self.may_leave_unused = not self.quantising
+        if config.compile:
+            for half in (model.encoder, model.decoder):
+                half.compile()
         if config.freeze_codes:
             model.encoder.requires_grad_(False)
             model.quantizer.requires_grad_(False)
 
-    def _batch(self, step: int) -> Tensor:
+    def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
+        began = time.perf_counter()
         indices = batch_indices(
             len(self.photos.labels), self.config.batch_size, self.config.seed, step
         )
         generator = step_generator(self.config.seed, step)
-        images = augmented_batch(self.photos, indices, self.size, generator)
-        return images.to(memory_format=torch.channels_last)
+        images = augmented_batch(self.photos, indices, self.size, generator, part)
+        images = images.to(self.device, memory_format=torch.channels_last)
+        self.data_seconds += time.perf_counter() - began
+        return images
 
     @torch.no_grad()
     def before_step(self, step: int, ema: nn.Module) -> None:
@@ -140,6 +162,8 @@ class TokenizerStage:
         if step != self.config.continuous_steps or not self.fit_codes:
             return
         centres = self._centres(self.model, range(max(0, step - KMEANS_BATCHES), max(1, step)))
+        # Sums may come out differently on each rank of a GPU.
+        broadcast_([centres])
         for module in (self.model, ema):
             module.quantizer.codebook.copy_(centres)
         self.counts.zero_()
@@ -162,12 +186,18 @@ class TokenizerStage:
     def _latents(self, encoded: Tensor) -> Tensor:
         return self.model.quantizer.normalized(encoded.movedim(1, -1)).flatten(0, 2)
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum of pixel, feature, codebook and critic losses, and its parts."""
-        config, images = self.config, self._batch(step)
+    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a part's share of the sum of pixel, feature, codebook and critic losses.
+
+        The measures are the parts of that sum, and how the codes of the last steps are used.
+        """
+        config, images = self.config, self._batch(step, part)
+        share = len(images) / config.batch_size
+        if part.index % config.accumulate_steps == 0:
+            self.batch_latents, self.critic_pairs = [], []
         parts: dict[str, Any] = {}
         latents, code_loss = self._quantize(step, images, parts)
-        output = self.model.decoder(latents)
+        output = self.model.decoder(latents).float()
         parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
         total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
         if self.perceptual is not None:
@@ -176,13 +206,15 @@ class TokenizerStage:
         if self.adversarial is not None and step >= config.adversarial_start:
             parts["adversarial"] = self.adversarial.generator_loss(output)
             last_weight = self.model.decoder.head.weight
-            balance = self.adversarial.balance(total, parts["adversarial"], last_weight)
+            balance = self.adversarial.balance(
+                share * total, share * parts["adversarial"], last_weight
+            )
             total = total + config.adversarial_weight * balance * parts["adversarial"]
             parts["balance"] = balance
-            self.critic_pair = (images, output.detach())
+            self.critic_pairs.append((images, output.detach(), share))
         parts["psnr"] = psnr(output.detach(), images).mean()
-        measures = {k: v.detach() if isinstance(v, Tensor) else v for k, v in parts.items()}
-        return total + code_loss, measures
+        measures = {name: share * torch.as_tensor(value).detach() for name, value in parts.items()}
+        return share * (total + code_loss), measures
 
     def _seen(self, step: int, *pair: Tensor) -> list[Tensor]:
         """Return images as the feature network sees them: whole, or one window enlarged."""
@@ -203,13 +235,13 @@ class TokenizerStage:
     ) -> tuple[Tensor, Tensor | float]:
         """Return the latents for the decoder and the loss of the codes; measures go to parts."""
         config, quantizer = self.config, self.model.quantizer
-        encoded = self.model.encoder(images)
-        self.batch_latents = self._latents(encoded.detach())
+        encoded = self.model.encoder(images).float()
+        self.batch_latents.append(self._latents(encoded.detach()))
         self.quantising = step >= config.continuous_steps or config.freeze_codes
         if not self.quantising:
             return quantizer.normalized(encoded, dim=1), 0.0
         quantized = quantizer(encoded)
-        self.counts += torch.bincount(quantized.tokens.flatten(), minlength=len(self.counts))
+        self.counts += sum_(torch.bincount(quantized.tokens.flatten(), minlength=len(self.counts)))
         use = codebook_use(self.counts)
         parts |= {"code_share": use.share, "perplexity": use.perplexity}
         if config.freeze_codes:
@@ -218,19 +250,28 @@ class TokenizerStage:
         code_loss = quantized.codebook_loss + config.commit_weight * quantized.commit_loss
         return quantized.latents, code_loss
 
+    def _latents_of_all(self) -> Tensor:
+        """Return the latents of the whole batch, those of all processes in order."""
+        own = torch.cat(self.batch_latents)
+        cells = self.model.config.grid_size**2
+        whole = own.new_zeros(self.config.batch_size * cells, own.shape[1])
+        rows = Part(rank(), size()).of(self.config.batch_size)
+        whole[rows.start * cells : rows.stop * cells] = own
+        return sum_(whole)
+
     def after_step(self, step: int, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Train the critic; revive dead codes at intervals, but not in the last tenth."""
         config = self.config
         if self.adversarial is not None and step >= config.adversarial_start:
             # Not in `loss`: the generator's backward pass needs the critic's weights as they were.
-            self.adversarial.update(*self.critic_pair)
+            self.adversarial.update(self.critic_pairs)
         quantising = step - config.continuous_steps
         if quantising <= 0 or not config.revive_every or quantising % config.revive_every:
             return
         if step < 0.9 * config.max_steps and not config.freeze_codes:
             generator = step_generator(config.seed, step, stream=2)
             quantizers = (self.model.quantizer, ema.quantizer)
-            dead = revive_dead_codes_(quantizers, self.batch_latents, self.counts, generator)
+            dead = revive_dead_codes_(quantizers, self._latents_of_all(), self.counts, generator)
             for moment in optimizer.state.get(self.model.quantizer.codebook, {}).values():
                 if moment.ndim:
                     moment[dead] = 0
@@ -244,7 +285,7 @@ class TokenizerStage:
         counts, values = torch.zeros_like(self.counts), []
         chosen = torch.linspace(0, len(self.held_out.labels) - 1, METRIC_IMAGES).long().unique()
         for part in chosen.split(32):
-            images = centre_batch(self.held_out, part, self.size)
+            images = centre_batch(self.held_out, part, self.size).to(self.device)
             output, quantized = ema(images.to(memory_format=torch.channels_last))
             values.append(psnr(output, images))
             counts += torch.bincount(quantized.tokens.flatten(), minlength=len(counts))
@@ -261,10 +302,10 @@ class TokenizerStage:
         last = len(self.held_out.labels) - 1
         images = centre_batch(
             self.held_out, torch.linspace(0, last, SHEET_IMAGES).long(), self.size
-        )
+        ).to(self.device)
         output, _ = self._with_codes(ema)(images)
         rows = torch.stack([images.unflatten(0, (2, -1)), output.unflatten(0, (2, -1))], dim=1)
-        return tile(rows.flatten(0, 2), SHEET_IMAGES // 2)
+        return tile(rows.flatten(0, 2).cpu(), SHEET_IMAGES // 2)
 
     @torch.no_grad()
     def export(self, ema: nn.Module, folder: Path) -> None:
@@ -280,6 +321,6 @@ class TokenizerStage:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
-        self.counts = state["counts"]
+        self.counts = state["counts"].to(self.device)
         if self.adversarial is not None:
             self.adversarial.load_state(state["adversarial"])

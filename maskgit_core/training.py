@@ -1,79 +1,95 @@
 """The training loop of both stages: rates, running mean of the weights, logs, exact resume.
 
 A stage knows its network, its loss and its pictures; the loop knows time. All randomness of a step
-comes from (seed, step), so a run that was stopped and resumed repeats the same numbers.
+comes from (seed, step), so a run that was stopped and resumed repeats the same numbers, and several
+processes that share a batch compute what one would: the loss is a sum over the parts of a batch.
 """
 
 from __future__ import annotations
 
 import copy
-import json
+import logging
 import math
-import pickle
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from maskgit_core.checkpoint import CheckpointError, write_atomically
-from maskgit_core.config import TrainConfig, from_dict, to_dict
+from maskgit_core import distributed
+from maskgit_core.allocation import kept_memory
+from maskgit_core.checkpoint import write_atomically
+from maskgit_core.config import TrainConfig
+from maskgit_core.data import Part
+from maskgit_core.guards import LossGuard, run_lock, stop_on_signal
 from maskgit_core.optim import build_optimizer
+from maskgit_core.run_state import METRICS_FILE, STATE_FILE, Run
 
-STATE_FILE = "state.pt"
-METRICS_FILE = "metrics.jsonl"
-# These may change when a run is resumed: they change when something happens, not what is learned.
-FREE_SETTINGS = ("max_steps", "log_every", "sample_every", "save_every")
-
-_UNREADABLE = (
-    OSError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    pickle.UnpicklingError,
-)
+__all__ = ["METRICS_FILE", "STATE_FILE", "Stage", "rate_factor", "stop_on_signal", "train"]
 
 Report = Callable[[int, dict[str, float]], None]
 
+logger = logging.getLogger(__name__)
+
 
 class Stage(Protocol):
-    """What the loop asks of a training stage."""
+    """What the loop asks of a training stage.
+
+    Attributes:
+        model: the network.
+        watched: the measure that must not explode, `loss` or one that `loss` returns.
+        may_leave_unused: whether a step may leave parameters without a gradient.
+        data_seconds: time spent on making batches; the loop sets it back to 0.
+    """
 
     model: nn.Module
+    watched: str
+    may_leave_unused: bool
+    data_seconds: float
 
     def before_step(self, step: int, ema: nn.Module) -> None:
         """Prepare step `step` (0-based), for example change the phase of the training."""
 
-    def loss(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss of a step's batch and the measures to log."""
+    def loss(self, step: int, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of a part of a step's batch and the measures to log.
+
+        Both are shares: those of all parts add up to the loss and measures of the batch.
+        """
 
     def after_step(self, step: int, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """React to an update."""
 
     def metrics(self, ema: nn.Module) -> dict[str, float]:
-        """Return the measures on held-out data."""
+        """Return the measures on held-out data; called on the first rank only."""
 
     def sheet(self, ema: nn.Module) -> Image.Image:
-        """Return a picture that shows where training stands."""
+        """Return a picture that shows where training stands; called on the first rank only."""
 
     def export(self, ema: nn.Module, folder: Path) -> None:
-        """Write the weights for use."""
+        """Write the weights for use; called on the first rank only."""
 
     def state(self) -> dict[str, Any]:
-        """Return what else is needed to resume exactly."""
+        """Return what else is needed to resume exactly, the same on every rank."""
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
+
+
+class _Step(nn.Module):
+    """A stage's loss as the forward pass that DistributedDataParallel looks at."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.model = stage.model
+        self.of_part = stage.loss
+
+    def forward(self, step: int, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.of_part(step, part)
 
 
 def rate_factor(step: int, config: TrainConfig) -> float:
@@ -95,26 +111,39 @@ def update_ema_(ema: nn.Module, model: nn.Module, decay: float, step: int) -> No
         mean.copy_(value)
 
 
-@contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGTERM or Ctrl-C sets; a second one interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+def own_parts(config: TrainConfig) -> list[Part]:
+    """Return the parts of every batch that this process computes, one after another.
 
-    def handle(number: int, frame: object) -> None:
-        event.set()
-        signal.signal(number, previous[number])
+    Raises:
+        ValueError: batches too small for so many parts.
+    """
+    size, times = distributed.size(), config.accumulate_steps
+    if config.batch_size < size * times:
+        raise ValueError(
+            f"batch_size must be at least {size * times}, for {size} processes with "
+            f"accumulate_steps {times}; got {config.batch_size}"
+        )
+    first = distributed.rank() * times
+    return [Part(first + place, size * times) for place in range(times)]
 
-    try:
-        for number in previous:
-            signal.signal(number, handle)
-        yield event
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+
+def autocast_for(precision: str, device: torch.device) -> torch.autocast:
+    """Return the context that a loss is computed in.
+
+    Args:
+        precision: `auto` is bfloat16 where the GPU has it, else float32.
+        device: where the network is.
+
+    Raises:
+        ValueError: bfloat16 without a GPU that has it; many CPUs would take hundreds of times
+            longer.
+    """
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    if precision == "bf16" and not able:
+        raise ValueError(
+            f"precision must be auto or float32 where a {device.type} has no bfloat16; got bf16"
+        )
+    return torch.autocast(device.type, torch.bfloat16, enabled=able and precision != "float32")
 
 
 def train(
@@ -127,155 +156,180 @@ def train(
 ) -> int:
     """Train until `max_steps`, a signal or the time limit; resume where `out` holds a state.
 
+    With a process group all its processes call this together: each computes its parts of every
+    batch, the first writes. A signal to any of them stops all of them at the same step.
+
     Args:
         stage: the network, its loss and its pictures.
         config: rates, lengths and intervals.
         out: folder of the run: state, metrics as JSON lines, sheets, exported weights.
-        report: called after every step with the number of finished steps and the last measures.
+        report: called after every step with the number of finished steps and the last measures;
+            after a return to an older state, with its step and `rollback`, how many there were.
         max_seconds: stop cleanly after this long; the rates do not depend on it.
 
     Returns:
         The number of finished steps, those of earlier parts of the run included.
 
     Raises:
-        ValueError: a setting differs from the run's that is being resumed.
+        ValueError: a setting differs from the run's that is being resumed, another run writes to
+            `out`, or the loss exploded too often.
         CheckpointError: a state that cannot be read, or a full disk (the old state survives).
+        RankLostError: another process has ended; the last saved state is whole.
     """
+    parts = own_parts(config)
     out.mkdir(parents=True, exist_ok=True)
-    model = stage.model
-    ema = copy.deepcopy(model).requires_grad_(False)
-    optimizer = build_optimizer(
-        model,
-        learning_rate=config.learning_rate,
-        matrix_learning_rate=config.matrix_learning_rate,
-        weight_decay=config.weight_decay,
-    )
-    step = _resume(stage, ema, optimizer, config, out)
-    started = time.monotonic()
-    seconds = images = 0.0
-    with stop_on_signal() as stopping, (out / METRICS_FILE).open("a", encoding="utf-8") as log:
-        while step < config.max_steps:
-            begin = time.monotonic()
-            stage.before_step(step, ema)
-            loss, measures = stage.loss(step)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip or math.inf)
-            factor = rate_factor(step, config)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * factor
-            optimizer.step()
-            update_ema_(ema, model, config.ema_decay, step)
-            stage.after_step(step, ema, optimizer)
-            step += 1
-            seconds += time.monotonic() - begin
-            images += config.batch_size
-            done = step == config.max_steps
-            late = stopping.is_set() or time.monotonic() - started > max_seconds
-            line: dict[str, float] = {}
-            if step % config.log_every == 0 or done:
-                line = {"loss": loss.item(), "grad_norm": norm.item(), "rate": factor}
-                line |= {name: float(value) for name, value in measures.items()}
-                line["images_per_second"] = images / seconds
-                seconds = images = 0.0
-            if step % config.sample_every == 0 or done:
-                line |= stage.metrics(ema)
-                picture = stage.sheet(ema)
-                write_atomically(
-                    out / f"sheet-{step:07d}.png", lambda path, p=picture: p.save(path, "PNG")
-                )
-            if line:
-                log.write(json.dumps({"step": step, **line}) + "\n")
-                log.flush()
-            if step % config.save_every == 0 or done or late:
-                _save(stage, ema, optimizer, config, out, step)
-            if report is not None:
-                report(step, line)
-            if late:
-                break
-    return step
+    lock = run_lock(out) if distributed.is_first() else nullcontext()
+    with distributed.lost_ranks_named(), lock, kept_memory():
+        return _Loop(stage, config, out, parts).run(report, max_seconds)
 
 
-def _save(
-    stage: Stage,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    out: Path,
-    step: int,
-) -> None:
-    state = {
-        "step": step,
-        "config": to_dict(config),
-        "network": _network_settings(stage.model),
-        "model": stage.model.state_dict(),
-        "ema": ema.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "stage": stage.state(),
-    }
-    write_atomically(out / STATE_FILE, lambda path: torch.save(state, path))
-    stage.export(ema, out)
+class _Loop:
+    """The parts of one call of `train`."""
 
-
-def _resume(
-    stage: Stage,
-    ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-    out: Path,
-) -> int:
-    path = out / STATE_FILE
-    if not path.is_file():
-        _keep_metrics(out / METRICS_FILE, 0)
-        return 0
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        step = int(state["step"])
-        saved = to_dict(from_dict(TrainConfig, state["config"])) | state.get("network", {})
-        _check_settings(saved, to_dict(config) | _network_settings(stage.model), out)
-        stage.model.load_state_dict(state["model"])
-        ema.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        stage.load_state(state["stage"])
-    except _ChangedError as error:
-        raise ValueError(str(error)) from None
-    except _UNREADABLE as error:
-        raise CheckpointError(f"{path} cannot be resumed: {error}") from error
-    _keep_metrics(out / METRICS_FILE, step)
-    return step
-
-
-def _network_settings(model: nn.Module) -> dict[str, Any]:
-    config = getattr(model, "config", None)
-    return to_dict(config) if is_dataclass(config) else {}
-
-
-class _ChangedError(Exception):
-    """A run is resumed with other settings."""
-
-
-def _check_settings(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    changed = [
-        f"{name} was {before[name]}, is {now[name]}"
-        for name in now
-        if name not in FREE_SETTINGS and name in before and now[name] != before[name]
-    ]
-    if changed:
-        raise _ChangedError(
-            f"the run in {out} was started with other settings: {'; '.join(changed)}; "
-            "give it those, or another folder"
+    def __init__(self, stage: Stage, config: TrainConfig, out: Path, parts: list[Part]) -> None:
+        self.stage, self.config, self.parts = stage, config, parts
+        model = stage.model
+        self.device = next(model.parameters()).device
+        self.autocast = autocast_for(config.precision, self.device)
+        distributed.broadcast_([*model.parameters(), *model.buffers()])
+        optimizer = build_optimizer(
+            model,
+            learning_rate=config.learning_rate,
+            matrix_learning_rate=config.matrix_learning_rate,
+            weight_decay=config.weight_decay,
         )
+        ema = copy.deepcopy(model).requires_grad_(False)
+        guard = LossGuard(config.explode_factor)
+        self.state = Run(stage, config, out, ema, optimizer, guard)
+        self.network: nn.Module = _Step(stage)
+        if distributed.size() > 1:
+            self.network = DistributedDataParallel(
+                self.network,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=stage.may_leave_unused,
+            )
+
+    def run(self, report: Report | None, max_seconds: float) -> int:
+        state, config, stage = self.state, self.config, self.stage
+        step = state.resume()
+        started = time.monotonic()
+        seconds = images = stage.data_seconds = 0.0
+        with stop_on_signal(again=distributed.size() == 1) as stopping:
+            while step < config.max_steps:
+                begin = time.monotonic()
+                stage.before_step(step, state.ema)
+                loss, measures = self._gradients(step)
+                norm = nn.utils.clip_grad_norm_(
+                    stage.model.parameters(), config.grad_clip or math.inf
+                )
+                late = distributed.is_first() and time.monotonic() - started > max_seconds
+                loss, watched, norm, stop = self._agree(
+                    loss, measures, norm, stopping.is_set() or late
+                )
+                complaint = state.guard.complaint(loss, watched, norm)
+                if complaint is not None:
+                    step = self._roll_back(complaint, step, report)
+                    continue
+                factor = self._update(step)
+                step += 1
+                seconds += time.monotonic() - begin
+                images += config.batch_size
+                done = step == config.max_steps
+                line: dict[str, float] = {}
+                if step % config.log_every == 0 or done:
+                    line = {"loss": loss, "grad_norm": norm, "rate": factor}
+                    line |= _summed(measures)
+                    line["images_per_second"] = images / seconds
+                    line["data_share"] = stage.data_seconds / seconds
+                    seconds = images = stage.data_seconds = 0.0
+                if distributed.is_first() and (step % config.sample_every == 0 or done):
+                    line |= self._picture(step)
+                if line:
+                    state.log(step, line)
+                if step % config.save_every == 0 or done or stop:
+                    state.save(step)
+                if report is not None:
+                    report(step, line)
+                if stop:
+                    break
+        return step
+
+    def _gradients(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Add up the gradients of a step; returns this process's share in loss and measures."""
+        self.state.optimizer.zero_grad(set_to_none=True)
+        total: Tensor | float = 0.0
+        shares: dict[str, Tensor] = {}
+        for place, part in enumerate(self.parts):
+            last = place == len(self.parts) - 1
+            alone = distributed.size() == 1
+            with nullcontext() if last or alone else self.network.no_sync():
+                with self.autocast, _compiler_named():
+                    loss, measures = self.network(step, part)
+                # DistributedDataParallel takes the mean over the processes; the loss is a sum.
+                (loss if alone else loss * distributed.size()).backward()
+            total = total + loss.detach()
+            for name, value in measures.items():
+                shares[name] = shares[name] + value if name in shares else value
+        return total, shares
+
+    def _agree(
+        self, loss: Tensor, measures: dict[str, Tensor], norm: Tensor, stop: bool
+    ) -> tuple[float, float, float, bool]:
+        """Return loss, watched measure and gradient norm of the batch, and whether to stop."""
+        watched = loss if self.stage.watched == "loss" else measures[self.stage.watched]
+        values = torch.tensor(
+            [float(loss), float(watched), float(stop), float(norm)], dtype=torch.float64
+        )
+        loss_sum, watched_sum, stops, norms = distributed.sum_(values).tolist()
+        return loss_sum, watched_sum, norms / distributed.size(), stops > 0
+
+    def _update(self, step: int) -> float:
+        """Take a step; returns the share of the peak rate."""
+        config, state = self.config, self.state
+        factor = rate_factor(step, config) * state.guard.rate_scale
+        for group in state.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        state.optimizer.step()
+        update_ema_(state.ema, self.stage.model, config.ema_decay, step)
+        self.stage.after_step(step, state.ema, state.optimizer)
+        return factor
+
+    def _roll_back(self, complaint: str, step: int, report: Report | None) -> int:
+        state, guard = self.state, self.state.guard
+        back = state.roll_back(complaint, step)
+        line = {"rollback": guard.rollbacks, "from_step": step + 1, "rate_scale": guard.rate_scale}
+        state.log(back, line)
+        if distributed.is_first():
+            logger.warning(
+                "step %d was not taken: %s; back to step %d with %g times the rate",
+                *(step + 1, complaint, back, guard.rate_scale),
+            )
+        if report is not None:
+            report(back, line)
+        return back
+
+    def _picture(self, step: int) -> dict[str, float]:
+        measures = self.stage.metrics(self.state.ema)
+        picture = self.stage.sheet(self.state.ema)
+        path = self.state.out / f"sheet-{step:07d}.png"
+        write_atomically(path, lambda part: picture.save(part, "PNG"))
+        return measures
 
 
-def _keep_metrics(path: Path, step: int) -> None:
-    """Leave the lines up to a step: later ones are written again, a torn one is dropped."""
-    kept = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                keep = json.loads(line)["step"] <= step
-            except (ValueError, KeyError, TypeError):
-                continue
-            if keep:
-                kept.append(line + "\n")
-    write_atomically(path, lambda part: Path(part).write_text("".join(kept), encoding="utf-8"))
+@contextmanager
+def _compiler_named() -> Iterator[None]:
+    """Turn what torch.compile raises where there is no compiler into one line."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        first = str(error).strip().partition("\n")[0]
+        raise ValueError(f"compile must be off, the compiler fails here: {first}") from error
+
+
+def _summed(measures: dict[str, Tensor]) -> dict[str, float]:
+    names: Sequence[str] = sorted(measures)
+    values = torch.tensor([float(measures[name]) for name in names], dtype=torch.float64)
+    return dict(zip(names, distributed.sum_(values).tolist(), strict=True))

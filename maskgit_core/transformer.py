@@ -9,7 +9,8 @@ num_classes for "no class", and return float32 logits (B, N, K) over the real co
 For decoding they offer the same in three parts (`sampling.CellNetwork`), so that nothing is
 computed twice or at cells that nobody asks for: `condition` of the classes, once a decoding;
 `hidden_at` the wanted cells, where the last block looks at all tokens but answers for these only;
-`logits_of` those vectors.
+`logits_of` those vectors. For training, `forward` takes cells too: all blocks look at everything,
+and the output layer, the widest of all, runs where a loss is taken.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from maskgit_core.layers import (
     modulate,
     places_of,
     rms_norm,
+    run_block,
     take,
 )
 
@@ -41,10 +43,14 @@ class Block(nn.Module):
         self.mlp = GeluMLP(config.width, config.mlp_width)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
+    def forward(self, x: Tensor, at: Tensor | None = None, cells: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M).
+
+        With cells, bool (B, N), the MLP runs for these only: the result is float (M, D).
+        """
         hidden = self.attention(self.norm1(x), at)
         x = (x if at is None else take(x, at)) + self.dropout(hidden)
+        x = x if cells is None else x[cells]
         return x + self.dropout(self.mlp(self.norm2(x)))
 
 
@@ -62,6 +68,7 @@ class MaskedTransformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_blocks = False
         width, length = config.width, config.num_tokens + 1
         rows = config.codebook_size + 1 + config.num_classes + 1
         self.embedding = nn.Embedding(rows, width)
@@ -106,13 +113,17 @@ class MaskedTransformer(nn.Module):
         """K, the id of a hidden token."""
         return self.config.codebook_size
 
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Return float32 (B, N, K) logits; see the module's docstring."""
+    def forward(self, tokens: Tensor, labels: Tensor, cells: Tensor | None = None) -> Tensor:
+        """Return float32 (B, N, K) logits, or (M, K) at the M cells of bool (B, N)."""
         codes = self.config.codebook_size
         x = self._embedded(tokens, labels)
-        for block in self.blocks:
-            x = block(x)
-        x = self.head(x[:, :-1])
+        for block in self.blocks[:-1]:
+            x = run_block(block, x, again=self.checkpoint_blocks)
+        if cells is not None:
+            wanted = F.pad(cells, (0, 1))  # not the class
+            x = run_block(self.blocks[-1], x, None, wanted, again=self.checkpoint_blocks)
+            return self.logits_of(self.head(x), cells.nonzero()[:, 1])
+        x = self.head(run_block(self.blocks[-1], x, again=self.checkpoint_blocks)[:, :-1])
         logits = F.linear(x, self.embedding.weight[:codes])
         return logits.float() + self.bias[:-1, :codes]
 
@@ -137,7 +148,7 @@ class MaskedTransformer(nn.Module):
         """Return float32 (M, K) logits of vectors float (M, D) at positions int64 (M,)."""
         codes = self.config.codebook_size
         logits = F.linear(hidden, self.embedding.weight[:codes]).float()
-        return logits.add_(self.bias[cell, :codes])
+        return logits.add_(F.embedding(cell, self.bias[:, :codes]))
 
 
 class AdaLNBlock(nn.Module):
@@ -206,6 +217,7 @@ class AdaLNMaskedTransformer(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpoint_blocks = False
         width = config.width
         self.embedding = nn.Embedding(config.codebook_size + 1, width)
         self.class_embedding = nn.Embedding(config.num_classes + 1, width)
@@ -242,14 +254,14 @@ class AdaLNMaskedTransformer(nn.Module):
         """K, the id of a hidden token."""
         return self.config.codebook_size
 
-    def forward(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Return float32 (B, N, K) logits; see the module's docstring."""
+    def forward(self, tokens: Tensor, labels: Tensor, cells: Tensor | None = None) -> Tensor:
+        """Return float32 (B, N, K) logits, or (M, K) at the M cells of bool (B, N)."""
         condition = F.silu(self.class_embedding(labels))
         x, length = self._embedded(tokens)
         for block in self.blocks:
-            x = block(x, block.modulation(condition))
+            x = run_block(block, x, block.modulation(condition), again=self.checkpoint_blocks)
         x = self._modulated(x[:, :length], self.modulation(condition))
-        return self._logits(x)
+        return self._logits(x if cells is None else x[cells])
 
     def _embedded(self, tokens: Tensor) -> tuple[Tensor, int]:
         x = self.embedding(tokens.flatten(1)) + self.position

@@ -11,12 +11,9 @@ import torch
 
 import tiny
 from maskgit_core import SamplingConfig, TrainConfig
+from maskgit_core.token_shards import TokenData, extract_tokens
 from maskgit_core.tokenizer_stage import TokenizerStage
-from maskgit_core.transformer_stage import (
-    TokenData,
-    TransformerStage,
-    extract_tokens,
-)
+from maskgit_core.transformer_stage import TransformerStage
 
 STATE, METRICS, WEIGHTS = "state.pt", "metrics.jsonl", "checkpoint"
 
@@ -53,7 +50,8 @@ def lines(folder: Path) -> list[dict[str, float]]:
     found = []
     for text in (folder / METRICS).read_text().splitlines():
         line = json.loads(text)
-        line.pop("images_per_second", None)
+        for timed in ("images_per_second", "data_share"):
+            line.pop(timed, None)
         found.append(line)
     return found
 

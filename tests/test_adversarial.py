@@ -18,7 +18,7 @@ def test_update_separates_light_from_dark() -> None:
     torch.manual_seed(0)
     adversarial = AdversarialLoss()
     light, dark = torch.full((4, 3, 16, 16), 0.8), torch.full((4, 3, 16, 16), -0.8)
-    losses = [adversarial.update(light, dark).item() for _ in range(30)]
+    losses = [adversarial.update([(light, dark, 1.0)]).item() for _ in range(30)]
     assert losses[-1] < 0.5 * losses[0]
     assert adversarial.generator_loss(light) < adversarial.generator_loss(dark)
 
@@ -44,7 +44,8 @@ def test_state_round_trip() -> None:
     torch.manual_seed(0)
     first, second = AdversarialLoss(), AdversarialLoss()
     photos, made = torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16)
-    first.update(photos, made)
+    pairs = [(photos, made, 1.0)]
+    first.update(pairs)
     second.load_state(copy.deepcopy(first.state()))
-    assert torch.equal(first.update(photos, made), second.update(photos, made))
+    assert torch.equal(first.update(pairs), second.update(pairs))
     torch.testing.assert_close(first.critic(photos), second.critic(photos), rtol=0, atol=0)

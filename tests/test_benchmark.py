@@ -23,9 +23,10 @@ from maskgit_core.config import (
 )
 from maskgit_core.reference_loop import plain_images, plain_steps, plain_transformer
 from maskgit_core.sampling import decode_steps
+from maskgit_core.token_shards import TokenData
 from maskgit_core.tokenizer import VQTokenizer
 from maskgit_core.transformer import build_transformer
-from maskgit_core.transformer_stage import TokenData, TransformerStage
+from maskgit_core.transformer_stage import TransformerStage
 
 K = 37
 SHAPE = {"codebook_size": K, "num_classes": 3, "grid_size": 4, "num_heads": 3, "mlp_width": 40}
@@ -136,8 +137,10 @@ def test_the_plain_training_step_takes_the_same_loss():
     config = TrainConfig(batch_size=4, label_smoothing=0.1, class_drop=0.5)
     tokens = torch.randint(K, (8, 1, 16), generator=torch.Generator().manual_seed(0))
     data = TokenData(tokens, torch.arange(8) % 3, ["a", "b", "c"])
-    ours = TransformerStage(network, None, data, None, config)
-    plain = PlainTransformerStage(plain_transformer(network), None, data, None, config)
+    ours = TransformerStage(network, torch.nn.Identity(), data, None, config)
+    plain = PlainTransformerStage(
+        plain_transformer(network), torch.nn.Identity(), data, None, config
+    )
     torch.testing.assert_close(ours.loss(3)[0], plain.loss(3)[0])
 
 

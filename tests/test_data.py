@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_no_half_cache(photo_folder, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(np, "save", fail)
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", fail)
     with pytest.raises(CheckpointError, match="No space left on device"):
         pack_photos(photo_folder, 16, cache_dir=tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir())

@@ -13,16 +13,11 @@ from PIL import Image
 import tiny
 from maskgit_core import TrainConfig
 from maskgit_core.checkpoint import load_checkpoint
-from maskgit_core.data import Photos, step_generator
+from maskgit_core.data import step_generator
+from maskgit_core.token_shards import TokenData, extract_tokens
 from maskgit_core.tokenizer_stage import TokenizerStage, kmeans, revive_dead_codes_
 from maskgit_core.training import rate_factor, train, update_ema_
-from maskgit_core.transformer_stage import (
-    TokenData,
-    TransformerStage,
-    crop_corners,
-    extract_tokens,
-    token_geometry,
-)
+from maskgit_core.transformer_stage import TransformerStage, token_geometry
 from runs import (
     METRICS,
     STATE,
@@ -196,64 +191,6 @@ def test_held_out_photos_are_measured(tmp_path):
     with_own = TokenizerStage(model, held_out, None, config).metrics(model)
     assert stage.metrics(model) == with_own
     assert stage.metrics(model) != TokenizerStage(model, train_photos, None, config).metrics(model)
-
-
-@pytest.mark.parametrize("slack", [0, 1, 4])
-def test_crops_stay_inside(slack):
-    corners = crop_corners(slack)
-    assert corners[0] == (slack // 2, slack // 2)
-    assert all(0 <= top <= slack and 0 <= left <= slack for top, left in corners)
-    assert len(corners) == (1 if slack == 0 else 5)
-
-
-def test_tokens_are_those_of_crops_and_mirror_images():
-    tokenizer, photos = tiny.tokenizer(), tiny.photos(5)
-    data = extract_tokens(tokenizer, photos, crops=2)
-    assert data.tokens.shape == (5, 4, 16) and data.tokens.dtype == torch.int64
-    assert torch.equal(data.labels, photos.labels) and data.classes == photos.classes
-    pixels = torch.from_numpy(photos.pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
-    for view, (top, left) in enumerate(crop_corners(1)[:2]):
-        crop = pixels[:, :, top : top + 16, left : left + 16]
-        for flip, images in enumerate((crop, crop.flip(-1))):
-            wanted = tokenizer.encode_to_tokens(images).flatten(1)
-            assert (data.tokens[:, 2 * view + flip] == wanted).float().mean() > 0.99
-
-
-def test_tokens_are_extracted_once(tmp_path):
-    tokenizer, photos, batches = tiny.tokenizer(), tiny.photos(5), []
-
-    def extract(tokenizer, photos, crops=1) -> TokenData:
-        def progress(parts):
-            batches.extend(parts)
-            return parts
-
-        cache = tmp_path / "tokens.safetensors"
-        return extract_tokens(tokenizer, photos, crops=crops, cache=cache, progress=progress)
-
-    first = extract(tokenizer, photos)
-    assert len(batches) == 1
-    assert torch.equal(extract(tokenizer, photos).tokens, first.tokens)
-    assert len(batches) == 1
-    # Another tokenizer, other crops, and one pixel of one photo: each is noticed.
-    extract(tiny.tokenizer(1), photos)
-    assert len(batches) == 2
-    extract(tokenizer, photos, crops=2)
-    assert len(batches) == 3
-    pixels = photos.pixels.copy()
-    pixels[3, 0, 0, 0] ^= 1
-    extract(tokenizer, Photos(pixels, photos.labels, photos.classes, []), crops=2)
-    assert len(batches) == 4
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_damaged_token_cache_is_made_again(tmp_path, share):
-    cache = tmp_path / "tokens.safetensors"
-    first = extract_tokens(tiny.tokenizer(), tiny.photos(5), cache=cache)
-    whole = cache.read_bytes()
-    cache.write_bytes(whole[: int(share * len(whole))])
-    again = extract_tokens(tiny.tokenizer(), tiny.photos(5), cache=cache)
-    assert torch.equal(again.tokens, first.tokens)
-    assert cache.read_bytes() == whole
 
 
 def seen_by_the_network(config: TrainConfig, step: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -138,3 +138,13 @@ def test_merged_tokens_come_back_to_their_places():
     back = merge.inverse(merged)
     assert back.shape == (1, 16, 4)
     assert back[0].abs().sum(-1).nonzero().flatten().tolist() == [2, 3, 6, 7]
+
+
+@pytest.mark.parametrize("changes", [{}, {"kind": "adaln"}, {"kind": "adaln", "merge": 2}])
+def test_logits_at_some_cells_are_those_of_all(changes):
+    network = tiny.transformer(**changes)
+    tokens, labels = torch.randint(0, 33, (3, 16)), torch.tensor([0, 3, 1])
+    cells = torch.rand(3, 16) < 0.6
+    cells[1] = True
+    wanted = network(tokens, labels)[cells]
+    torch.testing.assert_close(network(tokens, labels, cells=cells), wanted)

@@ -1,0 +1,60 @@
+"""The plain loop of the benchmark learns what the real one does."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tiny
+from maskgit_core.benchmark_training import PlainTokenizerStage, PlainTransformerStage
+from maskgit_core.data import WHOLE
+from maskgit_core.optim import orthogonalize
+from maskgit_core.reference_loop import plain_transformer
+from maskgit_core.reference_training import plain_orthogonalize, plain_training
+from maskgit_core.tokenizer_stage import TokenizerStage
+from maskgit_core.training import train
+from runs import BUSY, lines, token_data, transformer_stage
+
+CONFIG = replace(BUSY, max_steps=5, continuous_steps=0, revive_every=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 24), st.integers(1, 6), st.booleans(), st.integers(0, 999))
+def test_the_quick_orthogonalisation_is_the_textbook_one(side, times, tall, seed):
+    generator = torch.Generator().manual_seed(seed)
+    # Of half the rank, and singular values over four orders: the worst that gradients do.
+    scales = torch.logspace(-4, 0, side).unsqueeze(1)
+    left = torch.randn(side, -(-side // 2), generator=generator)
+    matrix = left @ torch.randn(left.shape[1], side * times, generator=generator) * scales
+    matrix = matrix.T if tall else matrix
+    wanted = plain_orthogonalize(matrix.double()).float()
+    torch.testing.assert_close(orthogonalize(matrix), wanted, atol=2e-3, rtol=0)
+
+
+def assert_same_losses(plain, config, folder):
+    losses = list(plain_training(lambda step: plain.loss(step, WHOLE)[0], plain.model, config))
+    wanted = [line["loss"] for line in lines(folder)]
+    assert losses == pytest.approx(wanted, rel=1e-3)
+    assert abs(losses[0] - losses[-1]) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["class_token", "adaln"])
+def test_the_transformer_s(tmp_path, kind):
+    stage = transformer_stage(CONFIG, kind=kind)
+    network = plain_transformer(copy.deepcopy(stage.model))
+    plain = PlainTransformerStage(network, tiny.tokenizer(), token_data(), None, CONFIG)
+    train(stage, CONFIG, tmp_path)
+    assert_same_losses(plain, CONFIG, tmp_path)
+
+
+def test_the_tokenizer_s(tmp_path):
+    models = [tiny.tokenizer().train() for _ in range(2)]
+    plain = PlainTokenizerStage(models[0], tiny.photos(), CONFIG)
+    stage = TokenizerStage(models[1], tiny.photos(), None, CONFIG, fit_codes=False)
+    train(stage, CONFIG, tmp_path)
+    assert_same_losses(plain, CONFIG, tmp_path)
