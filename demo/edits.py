@@ -16,6 +16,7 @@ from maskgit_core.editing import EditPlan
 from maskgit_core.images import flatten_alpha, resize, to_tensor
 
 from . import frames, handlers
+from .edit_plans import plan_extend, plan_repaint
 from .settings import (
     NO_CLASS,
     RequestError,
@@ -28,7 +29,6 @@ from .settings import (
 
 MAX_VARIATIONS = 4
 PREVIEW_SIDE = 384
-DIRECTIONS = ("left", "right", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def parse_edit(
     seed: Any,
     values: Mapping[str, Any],
     start_percent: Any = 0,
+    frame: Any = None,
 ) -> EditRequest:
     """Check a request to repaint a marked part of a photo.
 
@@ -86,6 +87,7 @@ def parse_edit(
         count, seed: variations and first seed, as typed.
         values: sampling settings as shown.
         start_percent: per cent of the masked cells that start from the photo, 0 to 90.
+        frame: the square that the visitor chose, as in `parse_frame`; None leaves it to the model.
 
     Raises:
         RequestError: one sentence that says what to change.
@@ -94,7 +96,7 @@ def parse_edit(
         raise RequestError("Open a photo first, or pick one of the examples.")
     if pixel_mask is None or not pixel_mask.any():
         raise RequestError("Paint over the part that should change first.")
-    plan = model.plan_inpaint(photo, pixel_mask)
+    plan = plan_repaint(model, photo, pixel_mask, frame)
     request = _request(model, plan, class_name, count, seed, values)
     share = parse_number("Start from the photo", start_percent, 0, 90, whole=False) / 100
     return replace(request, start_share=share)
@@ -115,7 +117,7 @@ def parse_extend(
     Args:
         model: a `MaskGIT`.
         photo: RGB or RGBA, any size.
-        directions: some of `DIRECTIONS`.
+        directions: some of `edit_plans.DIRECTIONS`.
         amount: per cent of the photo's width or height added on each chosen side, 10 to 100.
         class_name, count, seed, values: as in `parse_edit`.
 
@@ -124,14 +126,7 @@ def parse_extend(
     """
     if photo is None:
         raise RequestError("Open a photo first, or pick one of the examples.")
-    chosen = [str(word).lower() for word in directions or []]
-    if not chosen or any(word not in DIRECTIONS for word in chosen):
-        raise RequestError("Choose at least one side to extend: left, right, up or down.")
-    share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
-    try:
-        plan = model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
-    except ValueError as error:
-        raise RequestError(f"This photo cannot be extended so far: {error}.") from None
+    plan = plan_extend(model, photo, directions, amount)
     return _request(model, plan, class_name, count, seed, values)
 
 
@@ -193,12 +188,6 @@ def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) ->
         base=frames.preview_url(square_preview(plan.image, plan), PREVIEW_SIDE),
         known=known,
     )
-
-
-def preview_edit(model: Any, photo: Image.Image, pixel_mask: np.ndarray) -> dict[str, Any]:
-    """`mask_preview` of a mask that is still being painted."""
-    plan = model.plan_inpaint(photo, pixel_mask)
-    return mask_preview(model, plan)
 
 
 def edit_run(

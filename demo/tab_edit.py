@@ -18,6 +18,7 @@ from .controls import (
     preset_radio,
     seed_row,
 )
+from .edit_plans import DIRECTIONS
 from .edit_session import EXTEND, REPAINT, EditSession, example_photos
 from .frames import preview_url
 from .messages import explain
@@ -38,7 +39,7 @@ def _painter(value: dict[str, Any] | None) -> gr.HTML:
         value=value,
         html_template=asset("painter.html"),
         css_template=asset("painter.css"),
-        js_on_load=asset("painter.js"),
+        js_on_load=asset("painter_frame.js") + asset("painter.js"),
         apply_default_css=False,
         elem_id="painter",
     )
@@ -76,7 +77,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
             )
             with gr.Row(visible=False) as extend_row:
                 directions = gr.CheckboxGroup(
-                    [(word.capitalize(), word) for word in edits.DIRECTIONS],
+                    [(word.capitalize(), word) for word in DIRECTIONS],
                     value=["right"],
                     label="Sides",
                     elem_id="edit-sides",
@@ -166,13 +167,32 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
     painter.upload(on_incoming, painter, [painter, kept], **private)
     examples.click(on_example, examples, [painter, kept], **private)
 
-    def on_painted(value: Any, path: str | None) -> Any:
+    def on_plan(
+        value: Any, path: str | None, task: str, sides: list[str], percent: float
+    ) -> tuple[Any, Any]:
         with explain():
-            return session.preview(value, path) or gr.skip()
-        return gr.skip()
+            if task == EXTEND:
+                shown = session.preview_extend(path, sides, percent)
+                return shown or gr.skip(), gr.update(frame=None)
+            found = session.preview(value, path)
+            if found is not None:
+                return found[0], gr.update(frame=found[1])
+            return {"forget": "preview"}, gr.update(frame=None)
+        return gr.skip(), gr.skip()
 
-    painter.change(on_painted, [painter, kept], view, trigger_mode="always_last", **private)
+    def on_switched(*arguments: Any) -> tuple[Any, Any]:
+        # What another model would decide; a result that is shown may stay.
+        shown, moved = on_plan(*arguments)
+        return ({**shown, "gentle": True} if "kind" in shown else shown), moved
 
+    planned: dict[str, Any] = {
+        "inputs": [painter, kept, mode, directions, amount],
+        "outputs": [view, painter],
+        "trigger_mode": "always_last",
+        **private,
+    }
+    gr.on([painter.change, directions.input, amount.release], on_plan, **planned)
+    menu.shown.change(on_switched, **planned)
     mode.change(
         lambda name: (
             gr.update(visible=name == EXTEND),
@@ -182,7 +202,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
         [extend_row, go],
         queue=False,
         **private,
-    )
+    ).then(on_plan, **planned)
 
     def on_run(
         shown: str,

@@ -68,6 +68,10 @@ function reset(next) {
 }
 
 function takeIn(next) {
+  if (next && next.forget) {
+    if (run && run.kind !== next.forget) return;
+    next = null;
+  }
   if (!next || !Array.isArray(next.frames)) {
     run = null;
     empty();
@@ -75,6 +79,7 @@ function takeIn(next) {
   }
   // Painting while a run goes on must not take its pictures away.
   if (next.kind === "preview" && run && run.frames.length && !run.result && live()) return;
+  if (next.gentle && run && run.kind !== next.kind) return;
   const fresh = !run || run.run !== next.run || next.frames.length < built;
   if (fresh) reset(next);
   run = next;
