@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,26 @@ from .controls import (
 from .edit_plans import DIRECTIONS
 from .edit_session import EXTEND, REPAINT, EditSession, example_photos
 from .frames import preview_url
+from .memory import Widgets, named
 from .messages import explain
 from .model_menu import ModelMenu, ModelParts, edit_classes, model_presets
 from .models import ModelHolder
 from .photos import PhotoStore, open_photo, uploaded_path
 
 MAX_HISTORY = 20
+
+
+@dataclass(frozen=True)
+class EditTab:
+    """What the page needs of the tab.
+
+    Args:
+        parts: what depends on the model.
+        remembered: settings that outlive a reload, by name.
+    """
+
+    parts: ModelParts
+    remembered: Widgets
 
 
 def _painter(value: dict[str, Any] | None) -> gr.HTML:
@@ -54,8 +69,8 @@ def _example_tiles(photos: list[Path]) -> dict[str, Any]:
     }
 
 
-def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> ModelParts:
-    """Lay the tab out and wire it; returns what depends on the model. Call inside a `gr.Tab`."""
+def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> EditTab:
+    """Lay the tab out and wire it. Call inside a `gr.Tab`."""
     model = models.current
     presets, guided = model_presets(model), model.null_label is not None
     fill = edit_classes(model)
@@ -302,4 +317,6 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
     trail = [painter, kept, history, back]
     reuse.click(on_reuse, [choice, results, kept, history], trail, **private)
     back.click(on_back, history, trail, **private)
-    return ModelParts(class_name, preset, fields)
+    parts = ModelParts(class_name, preset, fields)
+    more = {"mode": mode, "sides": directions, "amount": amount, "count": count, "seed": seed}
+    return EditTab(parts, named("edit", parts, {**more, "strength": strength}))

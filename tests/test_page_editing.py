@@ -94,13 +94,15 @@ def test_a_frame_is_resized_by_corner_and_by_keys_and_given_up(page):  # noqa: F
     for _ in range(9):
         page.keyboard.press("-")
     page.wait_for_function(
-        f"(few) => document.querySelector('{EDIT} .mg-stage figcaption').textContent !== few", arg=few
+        f"(few) => document.querySelector('{EDIT} .mg-stage figcaption').textContent !== few",
+        arg=few,
     )
     # A smaller frame makes the same paint more of what the model sees.
     assert int(masked_caption(page).split()[0]) > int(few.split()[0])
     page.get_by_role("button", name="Automatic frame").click()
     page.wait_for_function(
-        f"(few) => document.querySelector('{EDIT} .mg-stage figcaption').textContent === few", arg=few
+        f"(few) => document.querySelector('{EDIT} .mg-stage figcaption').textContent === few",
+        arg=few,
     )
     assert page.get_by_role("button", name="Automatic frame").is_hidden()
 
@@ -120,5 +122,6 @@ def test_an_extension_is_shown_before_it_runs(page):  # noqa: F811
     right = masked_caption(page)
     page.locator("#edit-sides").get_by_label("Left").check()
     page.wait_for_function(
-        f"(old) => document.querySelector('{EDIT} .mg-stage figcaption').textContent !== old", arg=right
+        f"(old) => document.querySelector('{EDIT} .mg-stage figcaption').textContent !== old",
+        arg=right,
     )

@@ -2,8 +2,9 @@
 // says where it is, in props.frame) until the visitor moves it. Part of painter.js.
 
 const HINT =
-  "The frame is the part that the model sees, at its own small size. A small frame gives finer " +
-  "detail, a large one shows it more of the scene. What is painted outside stays as it is.";
+  "The frame is the part that the model sees. It follows what you paint until you move it. " +
+  "A small frame gives finer detail, a large one shows the model more of the scene. What is " +
+  "painted outside stays as it is.";
 const GRIP = 14;        // how near a corner counts as the corner, in pixels of the screen
 
 let framed = false;     // whether the photo is more than the model sees at once
