@@ -29,7 +29,7 @@ from demo.settings import (
     preset_of,
     shown_values,
 )
-from demo.tour import tour_pictures
+from demo.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_run
 
 CLASSES = ["forest", "sea", "été"]
 
@@ -345,6 +345,15 @@ def test_tour_measures_what_the_tokenizer_loses(tiny_model) -> None:
     assert all(
         shown[key].startswith("data:image/") for key in ("photo", "tokens", "back", "hidden")
     )
+
+
+def test_tour_fills_only_the_hidden_cells_of_its_example(tiny_model) -> None:
+    *_, (run, images) = tour_run(tiny_model, photo((50, 20)))
+    assert len(run["frames"]) == TOUR_STEPS and len(images) == 1
+    known = np.array(run["known"]).reshape(4, 4)
+    assert ((known == run["mask_id"]) == hidden_cells((4, 4))[0]).all()
+    kept = known != run["mask_id"]
+    assert (frames.tokens_after(run)[0][kept] == known[kept]).all()
 
 
 # ---- editing -------------------------------------------------------------------------------------

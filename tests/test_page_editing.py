@@ -48,8 +48,8 @@ def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:  #
 
 def wait_caption(page, words: str) -> None:  # noqa: F811
     page.wait_for_function(
-        f"(words) => document.querySelector('{EDIT} .mg-stage figcaption')?.textContent.includes(words)",
-        arg=words,
+        "([where, words]) => document.querySelector(where)?.textContent.includes(words)",
+        arg=[f"{EDIT} .mg-stage figcaption", words],
     )
 
 

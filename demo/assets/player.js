@@ -85,7 +85,7 @@ function takeIn(next) {
   if (fresh) reset(next);
   const first = !run;
   run = next;
-  if (fresh && next.kind !== "preview" && !next.result) comeIntoView();
+  if (fresh && next.kind !== "preview" && next.kind !== "tour" && !next.result) comeIntoView();
   if (next.kind !== "preview") lastNews = performance.now();
   for (; built < next.frames.length; built++) {
     const frame = next.frames[built];
