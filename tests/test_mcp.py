@@ -10,14 +10,13 @@ import pytest
 
 import tiny
 
-pytest.importorskip("mcp")
-
 TOOLS = {"generate", "inpaint", "classes", "models"}
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Where MCP clients connect."""
+    pytest.importorskip("mcp")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from demo.ui import build_demo, launch_options
 
@@ -49,3 +48,11 @@ def test_mcp_clients_see_the_documented_functions_and_nothing_else(address: str)
     assert all(len(words) > 20 for words in tools.values())
     assert all(name in classes for name in tiny.model().classes)
     assert "There is no class 'moon'" in wrong
+
+
+def test_without_the_package_the_command_says_what_to_install(monkeypatch, capsys) -> None:
+    import app
+
+    monkeypatch.setattr(app.importlib.util, "find_spec", lambda name: None)
+    assert app.main(["--mcp"]) == 2
+    assert 'pip install "gradio[mcp]"' in capsys.readouterr().err
