@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -29,7 +30,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port (default 7860 or the next)")
-    parser.add_argument("--mcp", action="store_true", help="serve the API to MCP clients too")
+    parser.add_argument(
+        "--mcp", action="store_true", help="serve the API to MCP clients too (needs gradio[mcp])"
+    )
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link")
     return parser.parse_args(argv)
 
@@ -37,6 +40,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page; returns the exit status."""
     arguments = parse_arguments(argv)
+    if arguments.mcp and importlib.util.find_spec("mcp") is None:
+        print('app.py: --mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
+        return 2
     prepare_environment()
 
     import torch

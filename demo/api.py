@@ -76,10 +76,10 @@ def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Itera
     return run
 
 
-def add_api(models: ModelHolder) -> None:
+def add_api(holder: ModelHolder) -> None:
     """Add /generate, /inpaint, /classes and /models. Call inside the `gr.Blocks`."""
-    _generate = _plain_errors(lambda *args: _generate_steps(models.current, *args))
-    _inpaint = _plain_errors(lambda *args: _inpaint_steps(models.current, *args))
+    _generate = _plain_errors(lambda *args: _generate_steps(holder.current, *args))
+    _inpaint = _plain_errors(lambda *args: _inpaint_steps(holder.current, *args))
 
     def generate(
         classes: list[str],
@@ -160,11 +160,11 @@ def add_api(models: ModelHolder) -> None:
 
     def classes() -> list[str]:
         """Names of the classes, in the order of their numbers."""
-        return list(models.current.classes)
+        return list(holder.current.classes)
 
-    def loaded() -> list[dict]:
+    def models() -> list[dict]:
         """The loaded model: its name, classes, pixels and tokens a side, and number of codes."""
-        model = models.current
+        model = holder.current
         return [
             {
                 "name": handlers.model_name(model),
@@ -179,7 +179,7 @@ def add_api(models: ModelHolder) -> None:
     gr.api(generate, api_name="generate", **shared)
     gr.api(inpaint, api_name="inpaint", **shared)
     gr.api(classes, api_name="classes", queue=False)
-    gr.api(loaded, api_name="models", queue=False)
+    gr.api(models, api_name="models", queue=False)
 
 
 def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:

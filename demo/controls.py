@@ -20,23 +20,30 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-def player(elem_id: str, empty_text: str, *, selectable: bool = False) -> gr.HTML:
+PLAYER_SCRIPTS = ("player_draw.js", "player_words.js", "player_moves.js", "player.js")
+
+
+def player(
+    elem_id: str, empty_text: str, *, selectable: bool = False, shows_itself: bool = False
+) -> gr.HTML:
     """The player: draws a run (see `frames`) and plays it without asking the server.
 
     Args:
         elem_id: its id on the page.
         empty_text: what it says before the first run.
         selectable: whether cells can be marked by hand; see `selection_of`.
+        shows_itself: whether a finished run that is there from the start plays once.
     """
     return gr.HTML(
         value=None,
         html_template=asset("player.html"),
         css_template=asset("player.css"),
-        js_on_load=asset("player.js"),
+        js_on_load="\n".join(asset(name) for name in PLAYER_SCRIPTS),
         apply_default_css=False,
         elem_id=elem_id,
         empty_text=empty_text,
         selectable=selectable,
+        shows_itself=shows_itself,
         player_id=elem_id,
     )
 

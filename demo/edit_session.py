@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import edits
+from . import edit_plans, edits
 from .models import as_holder
 from .photos import PhotoStore, open_photo, painted_mask, painter_value
 
@@ -43,15 +43,43 @@ class EditSession:
             RequestError: it cannot be opened.
         """
         photo = open_photo(source)
-        return painter_value(photo), self.store.save(photo)
+        # A small square photo is always seen whole: there is nothing to frame.
+        whole = photo.width == photo.height <= 2 * int(self.model.image_size)
+        return painter_value(photo) | {"framed": not whole}, self.store.save(photo)
 
-    def preview(self, value: Any, kept: str | None) -> dict[str, Any] | None:
-        """A run without steps that shows which cells would be decided; None without a mask."""
+    def preview(self, value: Any, kept: str | None) -> tuple[dict[str, Any], list[float]] | None:
+        """What a repaint would do, while the mask is still being painted.
+
+        Returns:
+            A run without steps that shows which cells would be decided, and the frame as
+            `edit_plans.frame_shares`; None where nothing is painted (inside it).
+        """
         if kept is None:
             return None
         photo = self.store.load(kept)
         mask = painted_mask(value, photo.size)
-        return None if mask is None else edits.preview_edit(self.model, photo, mask)
+        if mask is None:
+            return None
+        frame = value.get("frame")
+        if not edit_plans.framed_mask(mask, edit_plans.parse_frame(frame, photo.size)).any():
+            return None
+        plan = edit_plans.plan_repaint(self.model, photo, mask, frame)
+        return edits.mask_preview(self.model, plan), edit_plans.frame_shares(plan)
+
+    def preview_extend(
+        self, kept: str | None, directions: list[str], amount: Any
+    ) -> dict[str, Any] | None:
+        """A run without steps that shows which cells an extension would decide; None if none can.
+
+        Args:
+            kept, directions, amount: as in `request`.
+        """
+        if kept is None or not directions:
+            return None
+        photo = self.store.load(kept)
+        return edits.mask_preview(
+            self.model, edit_plans.plan_extend(self.model, photo, directions, amount)
+        )
 
     def request(
         self,
@@ -77,6 +105,7 @@ class EditSession:
                 self.model, photo, directions, amount, class_name, count, seed, values
             )
         mask = None if photo is None else painted_mask(value, photo.size)
+        frame = value.get("frame") if isinstance(value, dict) else None
         return edits.parse_edit(
-            self.model, photo, mask, class_name, count, seed, values, start_percent
+            self.model, photo, mask, class_name, count, seed, values, start_percent, frame
         )

@@ -16,6 +16,7 @@ from maskgit_core.editing import EditPlan
 from maskgit_core.images import flatten_alpha, resize, to_tensor
 
 from . import frames, handlers
+from .edit_plans import check_size, parse_variations, plan_extend, plan_repaint
 from .settings import (
     NO_CLASS,
     RequestError,
@@ -26,11 +27,7 @@ from .settings import (
     shown_values,
 )
 
-MAX_VARIATIONS = 4
 PREVIEW_SIDE = 384
-# All variations together: every pixel takes three bytes, and takes its time to be packed.
-MAX_RESULT_PIXELS = 100_000_000
-DIRECTIONS = ("left", "right", "up", "down")
 
 
 @dataclass(frozen=True)
@@ -77,6 +74,7 @@ def parse_edit(
     seed: Any,
     values: Mapping[str, Any],
     start_percent: Any = 0,
+    frame: Any = None,
 ) -> EditRequest:
     """Check a request to repaint a marked part of a photo.
 
@@ -88,6 +86,7 @@ def parse_edit(
         count, seed: variations and first seed, as typed.
         values: sampling settings as shown.
         start_percent: per cent of the masked cells that start from the photo, 0 to 90.
+        frame: the square that the visitor chose, as in `parse_frame`; None leaves it to the model.
 
     Raises:
         RequestError: one sentence that says what to change.
@@ -96,8 +95,8 @@ def parse_edit(
         raise RequestError("Open a photo first, or pick one of the examples.")
     if pixel_mask is None or not pixel_mask.any():
         raise RequestError("Paint over the part that should change first.")
-    _check_size(photo.width * photo.height, count)
-    plan = model.plan_inpaint(photo, pixel_mask)
+    check_size(photo.width * photo.height, parse_variations(count))
+    plan = plan_repaint(model, photo, pixel_mask, frame)
     request = _request(model, plan, class_name, count, seed, values)
     share = parse_number("Start from the photo", start_percent, 0, 90, whole=False) / 100
     return replace(request, start_share=share)
@@ -118,7 +117,7 @@ def parse_extend(
     Args:
         model: a `MaskGIT`.
         photo: RGB or RGBA, any size.
-        directions: some of `DIRECTIONS`.
+        directions: some of `edit_plans.DIRECTIONS`.
         amount: per cent of the photo's width or height added on each chosen side, 10 to 100.
         class_name, count, seed, values: as in `parse_edit`.
 
@@ -127,31 +126,8 @@ def parse_extend(
     """
     if photo is None:
         raise RequestError("Open a photo first, or pick one of the examples.")
-    given = directions if isinstance(directions, list | tuple) else []
-    chosen = [str(word).lower() for word in given]
-    if not chosen or any(word not in DIRECTIONS for word in chosen):
-        raise RequestError("Choose at least one side to extend: left, right, up or down.")
-    share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
-    wide = 1 + share * len({"left", "right"} & set(chosen))
-    high = 1 + share * len({"up", "down"} & set(chosen))
-    _check_size(photo.width * wide * photo.height * high, count)
-    try:
-        plan = model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
-    except ValueError as error:
-        raise RequestError(f"This photo cannot be extended so far: {error}.") from None
+    plan = plan_extend(model, photo, directions, amount, parse_variations(count))
     return _request(model, plan, class_name, count, seed, values)
-
-
-def _parse_variations(count: Any) -> int:
-    return int(parse_number("Variations", count, 1, MAX_VARIATIONS, whole=True))
-
-
-def _check_size(pixels: float, count: Any) -> None:
-    if pixels * _parse_variations(count) > MAX_RESULT_PIXELS:
-        raise RequestError(
-            f"The results would have more than {MAX_RESULT_PIXELS / 1e6:.0f} megapixels together. "
-            "Ask for fewer variations, extend less, or open a smaller photo."
-        )
 
 
 def _request(
@@ -160,7 +136,7 @@ def _request(
     return EditRequest(
         plan,
         parse_label(model, class_name),
-        _parse_variations(count),
+        parse_variations(count),
         parse_seed(seed),
         build_config(values),
     )
@@ -212,12 +188,6 @@ def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) ->
         base=frames.preview_url(square_preview(plan.image, plan), PREVIEW_SIDE),
         known=known,
     )
-
-
-def preview_edit(model: Any, photo: Image.Image, pixel_mask: np.ndarray) -> dict[str, Any]:
-    """`mask_preview` of a mask that is still being painted."""
-    plan = model.plan_inpaint(photo, pixel_mask)
-    return mask_preview(model, plan)
 
 
 def edit_run(

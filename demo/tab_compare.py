@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -10,13 +11,29 @@ import gradio as gr
 from . import compare
 from .controls import advanced_fold, field_values, player, preset_radio, seed_row
 from .example import EXAMPLE_SEED
+from .memory import Widgets, named
 from .messages import explain
 from .model_menu import ModelMenu, ModelParts, model_presets
 from .models import ModelHolder
 
 
-def build_compare_tab(models: ModelHolder, menu: ModelMenu) -> tuple[ModelParts, gr.Radio]:
-    """Lay the tab out and wire it; returns what depends on the model. Call inside a `gr.Tab`."""
+@dataclass(frozen=True)
+class CompareTab:
+    """What the page needs of the tab.
+
+    Args:
+        parts: what depends on the model.
+        what: the kinds of comparison.
+        remembered: settings that outlive a reload, by name.
+    """
+
+    parts: ModelParts
+    what: gr.Radio
+    remembered: Widgets
+
+
+def build_compare_tab(models: ModelHolder, menu: ModelMenu) -> CompareTab:
+    """Lay the tab out and wire it. Call inside a `gr.Tab`."""
     model = models.current
     classes, guided = list(model.classes), model.null_label is not None
     presets = model_presets(model)
@@ -69,4 +86,5 @@ def build_compare_tab(models: ModelHolder, menu: ModelMenu) -> tuple[ModelParts,
         queue=False,
         api_visibility="private",
     )
-    return ModelParts(name, preset, fields), what
+    parts = ModelParts(name, preset, fields)
+    return CompareTab(parts, what, named("compare", parts, {"what": what, "seed": seed}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,29 @@ from .controls import (
     preset_radio,
     seed_row,
 )
+from .edit_plans import DIRECTIONS, MAX_VARIATIONS
 from .edit_session import EXTEND, REPAINT, EditSession, example_photos
 from .frames import preview_url
+from .memory import Widgets, named
 from .messages import explain
 from .model_menu import ModelMenu, ModelParts, edit_classes, model_presets
 from .models import ModelHolder
 from .photos import PhotoStore, open_photo, take_upload
 
 MAX_HISTORY = 20
+
+
+@dataclass(frozen=True)
+class EditTab:
+    """What the page needs of the tab.
+
+    Args:
+        parts: what depends on the model.
+        remembered: settings that outlive a reload, by name.
+    """
+
+    parts: ModelParts
+    remembered: Widgets
 
 
 def _painter(value: dict[str, Any] | None) -> gr.HTML:
@@ -38,7 +54,7 @@ def _painter(value: dict[str, Any] | None) -> gr.HTML:
         value=value,
         html_template=asset("painter.html"),
         css_template=asset("painter.css"),
-        js_on_load=asset("painter.js"),
+        js_on_load=asset("painter_frame.js") + asset("painter.js"),
         apply_default_css=False,
         elem_id="painter",
     )
@@ -53,8 +69,8 @@ def _example_tiles(photos: list[Path]) -> dict[str, Any]:
     }
 
 
-def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> ModelParts:
-    """Lay the tab out and wire it; returns what depends on the model. Call inside a `gr.Tab`."""
+def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> EditTab:
+    """Lay the tab out and wire it. Call inside a `gr.Tab`."""
     model = models.current
     presets, guided = model_presets(model), model.null_label is not None
     fill = edit_classes(model)
@@ -76,7 +92,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
             )
             with gr.Row(visible=False) as extend_row:
                 directions = gr.CheckboxGroup(
-                    [(word.capitalize(), word) for word in edits.DIRECTIONS],
+                    [(word.capitalize(), word) for word in DIRECTIONS],
                     value=["right"],
                     label="Sides",
                     elem_id="edit-sides",
@@ -101,7 +117,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
                 )
                 count = gr.Slider(
                     1,
-                    edits.MAX_VARIATIONS,
+                    MAX_VARIATIONS,
                     value=1,
                     step=1,
                     label="Variations",
@@ -169,13 +185,32 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
     painter.upload(on_incoming, painter, [painter, kept], **private)
     examples.click(on_example, examples, [painter, kept], **private)
 
-    def on_painted(value: Any, path: str | None) -> Any:
+    def on_plan(
+        value: Any, path: str | None, task: str, sides: list[str], percent: float
+    ) -> tuple[Any, Any]:
         with explain():
-            return session.preview(value, path) or gr.skip()
-        return gr.skip()
+            if task == EXTEND:
+                shown = session.preview_extend(path, sides, percent)
+                return shown or gr.skip(), gr.update(frame=None)
+            found = session.preview(value, path)
+            if found is not None:
+                return found[0], gr.update(frame=found[1])
+            return {"forget": "preview"}, gr.update(frame=None)
+        return gr.skip(), gr.skip()
 
-    painter.change(on_painted, [painter, kept], view, trigger_mode="always_last", **private)
+    def on_switched(*arguments: Any) -> tuple[Any, Any]:
+        # What another model would decide; a result that is shown may stay.
+        shown, moved = on_plan(*arguments)
+        return ({**shown, "gentle": True} if "kind" in shown else shown), moved
 
+    planned: dict[str, Any] = {
+        "inputs": [painter, kept, mode, directions, amount],
+        "outputs": [view, painter],
+        "trigger_mode": "always_last",
+        **private,
+    }
+    gr.on([painter.change, directions.input, amount.release], on_plan, **planned)
+    menu.shown.change(on_switched, **planned)
     mode.change(
         lambda name: (
             gr.update(visible=name == EXTEND),
@@ -185,7 +220,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
         [extend_row, go],
         queue=False,
         **private,
-    )
+    ).then(on_plan, **planned)
 
     def on_run(
         shown: str,
@@ -286,4 +321,6 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
     trail = [painter, kept, history, back]
     reuse.click(on_reuse, [choice, results, kept, history], trail, **private)
     back.click(on_back, history, trail, **private)
-    return ModelParts(class_name, preset, fields)
+    parts = ModelParts(class_name, preset, fields)
+    more = {"mode": mode, "sides": directions, "amount": amount, "count": count, "seed": seed}
+    return EditTab(parts, named("edit", parts, {**more, "strength": strength}))

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from . import exports, handlers, redo
+from . import handlers, redo
 from .controls import (
     advanced_fold,
     asset,
@@ -30,8 +30,7 @@ from .model_menu import (
 from .models import ModelHolder
 from .photos import PhotoStore
 from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS
-
-SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
+from .tab_keep import KeepFold, build_keep_fold, wire_keep_fold
 
 TOGGLE_JS = """(tiles, names) => {
     const name = tiles.clicked, now = names || [];
@@ -56,7 +55,7 @@ class GenerateTab:
     player: gr.HTML
     run: gr.State
     tiles: gr.HTML
-    load: gr.UploadButton
+    keep: KeepFold
 
     @property
     def parts(self) -> ModelParts:
@@ -68,7 +67,7 @@ def link_js(*, copy: bool, menu: bool) -> str:
     """The script that turns the settings into a link.
 
     Args:
-        copy: whether it also copies it.
+        copy: whether it also copies it; otherwise it waits until the visitor has done something.
         menu: whether the link names the model.
     """
     last = "navigator.clipboard?.writeText(url.href).catch(() => {}); return url.href;"
@@ -78,6 +77,7 @@ def link_js(*, copy: bool, menu: bool) -> str:
         .replace("NAMES", json.dumps([field.name for field in FIELDS]))
         .replace("USUAL", json.dumps([PRESETS[DEFAULT_PRESET][field.name] for field in FIELDS]))
         .replace("MENU", json.dumps(menu))
+        .replace("ONLY_TOUCHED", json.dumps(not copy))
         .replace("COPY", last if copy else "return [];")
     )
 
@@ -114,7 +114,12 @@ def build_generate_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) 
                 stop = gr.Button("Stop", interactive=False, elem_id="gen-stop", scale=1)
             fields = advanced_fold("gen", preset, presets, guided=guided)
         with gr.Column(scale=3, min_width=320, elem_classes="results"):
-            view = player("gen-player", "Choose a class and press Generate.", selectable=True)
+            view = player(
+                "gen-player",
+                "Choose a class and press Generate.",
+                selectable=True,
+                shows_itself=True,
+            )
             # Outside the fold: what a closed fold holds is not on the page and hears nothing.
             selection = selection_of("gen-player")
             with gr.Accordion("Touch the tokens", open=False, elem_id="gen-touch"):
@@ -125,56 +130,20 @@ def build_generate_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) 
                 with gr.Row(elem_classes="actions tools"):
                     again = gr.Button("Decide marked cells again", elem_id="gen-redo")
                     keep = gr.Button("Keep marked, redo the rest", elem_id="gen-redo-rest")
-            with gr.Accordion("Keep it", open=False, elem_id="gen-keep"):
-                with gr.Row(elem_classes="actions tools"):
-                    image = gr.Button("Images (PNG)", elem_id="gen-save-image")
-                    strip = gr.Button("Film strip (PNG)", elem_id="gen-save-strip")
-                    recipe = gr.Button("Recipe (JSON)", elem_id="gen-save-recipe")
-                with gr.Row(elem_classes="seed-row"):
-                    kind = gr.Dropdown(
-                        [("WebP", "webp"), ("GIF", "gif")],
-                        value="webp",
-                        label="Animation",
-                        min_width=90,
-                        elem_id="gen-kind",
-                    )
-                    speed = gr.Dropdown(
-                        SPEEDS, value=0.4, label="Speed", min_width=90, elem_id="gen-speed"
-                    )
-                    lines = gr.Checkbox(
-                        True, label="Outline new cells", min_width=140, elem_id="gen-lines"
-                    )
-                    animation = gr.Button("Animation", min_width=110, elem_id="gen-save-animation")
-                with gr.Row(elem_classes="seed-row"):
-                    link = gr.Textbox(
-                        label="Link to these settings",
-                        interactive=False,
-                        placeholder="Press Copy link",
-                        elem_id="gen-link",
-                        scale=3,
-                        min_width=160,
-                    )
-                    copy = gr.Button("Copy link", min_width=100, scale=1, elem_id="gen-copy")
-                load = gr.UploadButton(
-                    "Open a recipe", file_types=[".json"], elem_id="gen-open-recipe"
-                )
-            file = gr.DownloadButton("File", visible="hidden", elem_id="gen-file")
-    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles, load)
+            keep_fold = build_keep_fold()
+    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles, keep_fold)
     tiles.click(None, [tiles, chosen], chosen, js=TOGGLE_JS, api_visibility="private")
     chosen.change(None, chosen, None, js=CHOSEN_JS, api_visibility="private")
     _wire_run(models, menu, tab, go, stop, final_state, [(again, False), (keep, True)], selection)
-    settings = [chosen, count, seed, *fields]
-    copy.click(
+    settings = [chosen, count, seed, preset, *fields]
+    keep_fold.copy.click(
         None,
         settings,
-        link,
+        keep_fold.link,
         js=link_js(copy=True, menu=len(models.entries) > 1),
         api_visibility="private",
     )
-    _wire_files(
-        store, tab, final_state, file, image, strip, recipe, animation, [kind, speed, lines]
-    )
-
+    wire_keep_fold(store, keep_fold, run_state, final_state)
     return tab
 
 
@@ -216,6 +185,7 @@ def _wire_run(
         return handler
 
     settings = [tab.classes, tab.count, tab.seed, *tab.fields]
+    linked = [tab.classes, tab.count, tab.seed, tab.preset, *tab.fields]
     outputs = [tab.player, tab.run, final_state, stop]
     model_event: dict[str, Any] = {
         "show_progress": "hidden",
@@ -227,10 +197,11 @@ def _wire_run(
     marked = [menu.shown, tab.run, selection, *tab.fields]
     for button, keep in redo_buttons:
         events.append(button.click(on_redo(keep), marked, outputs, **model_event))
-    # The address bar follows what was run, so that a reload brings the settings back.
-    go.click(
+    # The address bar follows the settings, so that a reload brings them back.
+    gr.on(
+        [go.click, *[widget.change for widget in linked]],
         None,
-        settings,
+        linked,
         None,
         js=link_js(copy=False, menu=len(models.entries) > 1),
         api_visibility="private",
@@ -243,80 +214,3 @@ def _wire_run(
         queue=False,
         api_visibility="private",
     )
-
-
-def _wire_files(
-    store: PhotoStore,
-    tab: GenerateTab,
-    final_state: gr.State,
-    file: gr.DownloadButton,
-    image: gr.Button,
-    strip: gr.Button,
-    recipe: gr.Button,
-    animation: gr.Button,
-    options: list[gr.components.Component],
-) -> None:
-    def save_image(run: dict[str, Any] | None, images: list[Any] | None) -> str:
-        run = exports.require_run(run)
-        if not images:
-            last = exports.step_images(run, len(run["frames"]))
-            images = [exports.Image.fromarray(picture) for picture in last]
-        return store.save(exports.result_sheet(images, run["sheet_columns"]), _stem(run))
-
-    def save_strip(run: dict[str, Any] | None, images: Any) -> str:
-        return store.save(exports.film_strip(run), _stem(run) + "-steps")
-
-    def save_recipe(run: dict[str, Any] | None, images: Any) -> str:
-        text = exports.recipe_text(run)
-        return store.write(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
-
-    def save_animation(
-        run: dict[str, Any] | None, images: list[Any] | None, kind: str, speed: float, lines: bool
-    ) -> str:
-        final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
-        pictures = exports.animation_frames(run, grid_lines=lines, final=final)
-        return store.write(
-            lambda path: exports.write_animation(path, pictures, kind=kind, seconds_per_step=speed),
-            _stem(run),
-            kind,
-        )
-
-    def saver(make: Any) -> Any:
-        def handler(*arguments: Any) -> Any:
-            with explain():
-                return make(*arguments)
-            return None
-
-        return handler
-
-    jobs = [
-        (image, save_image, []),
-        (strip, save_strip, []),
-        (recipe, save_recipe, []),
-        (animation, save_animation, options),
-    ]
-    for button, make, more in jobs:
-        button.click(
-            saver(make),
-            [tab.run, final_state, *more],
-            file,
-            show_progress="hidden",
-            api_visibility="private",
-        ).then(
-            None,
-            file,
-            None,
-            js="(file) => { if (file) setTimeout(() => document.querySelector("
-            "'#gen-file a, a#gen-file, #gen-file')?.click(), 150); }",
-            api_visibility="private",
-        )
-
-
-def _stem(run: dict[str, Any]) -> str:
-    """A name for files: classes and seed, in letters that every system allows."""
-    recipe = run["recipe"]
-    if recipe is None:
-        return "redone"
-    text = "-".join(str(name) for name in recipe["classes"])[:40]
-    safe = "".join(letter if letter.isalnum() else "-" for letter in text).strip("-").lower()
-    return f"{safe or 'images'}-seed-{recipe['seed']}"

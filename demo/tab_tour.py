@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from PIL import Image
 
-from .controls import asset
+from .controls import asset, player
 from .edit_session import example_photos
 from .messages import explain
 from .models import ModelHolder
 from .photos import open_photo, take_upload
-from .tour import tour_pictures
+from .tour import tour_pictures, tour_run
 
 
 def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
@@ -29,18 +31,25 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
         elem_id="tour",
     )
 
-    def on_open(path: str) -> tuple[Any, Any]:
-        with explain("This photo cannot be opened."):
-            return tour_pictures(models.current, open_photo(take_upload(path))), True
-        return gr.skip(), gr.skip()
+    steps = player("tour-player", "Here the model will fill in the hidden cells.")
 
-    def on_first_visit(done: bool) -> tuple[Any, Any]:
+    def on_open(path: str) -> Iterator[tuple[Any, Any, Any]]:
+        yield from show(lambda: open_photo(take_upload(path)))
+
+    def show(opened: Callable[[], Image.Image]) -> Iterator[tuple[Any, Any, Any]]:
+        with explain("This photo cannot be opened."):
+            model, photo = models.current, opened()
+            yield tour_pictures(model, photo), True, gr.skip()
+            for run, _ in tour_run(model, photo):
+                yield gr.skip(), gr.skip(), run
+        yield gr.skip(), gr.skip(), gr.skip()
+
+    def on_first_visit(done: bool) -> Iterator[tuple[Any, Any, Any]]:
         photos = example_photos()
         if done or not photos:
-            return gr.skip(), gr.skip()
-        with explain():
-            return tour_pictures(models.current, open_photo(photos[-1])), True
-        return gr.skip(), gr.skip()
+            yield gr.skip(), gr.skip(), gr.skip()
+        else:
+            yield from show(lambda: open_photo(photos[-1]))
 
     event: dict[str, Any] = {
         "show_progress": "hidden",
@@ -48,6 +57,6 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
         "concurrency_limit": 1,
         "api_visibility": "private",
     }
-    upload.upload(on_open, upload, [view, filled], **event)
-    tab.select(on_first_visit, filled, [view, filled], **event)
+    upload.upload(on_open, upload, [view, filled, steps], **event)
+    tab.select(on_first_visit, filled, [view, filled, steps], **event)
     return filled

@@ -2,22 +2,69 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from maskgit_core.config import SamplingConfig
 from maskgit_core.images import crop_to_square, flatten_alpha, to_tensor
 
-from . import handlers, render
+from . import frames, handlers, render
 
 SHOWN_SIDE = 288
+HIDDEN_SHARE = 0.6
+TOUR_STEPS = 8
 
 
 def _shown(pixels: np.ndarray) -> str:
     image = Image.fromarray(pixels).resize((SHOWN_SIDE, SHOWN_SIDE), Image.Resampling.BICUBIC)
     return render.data_url(image, quality=88)
+
+
+def hidden_cells(grid: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """The cells of a grid (h, w) that the training example hides: bool (1, h, w)."""
+    chance = torch.rand(grid, generator=torch.Generator().manual_seed(seed)).numpy()
+    return (chance < HIDDEN_SHARE)[None]
+
+
+def tour_run(
+    model: Any, photo: Image.Image, *, seed: int = 0
+) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
+    """The hidden cells of the training example, filled in by the model without a class.
+
+    Args:
+        model, photo, seed: as in `tour_pictures`.
+
+    Yields:
+        As `handlers.generate_run`.
+    """
+    started = time.monotonic()
+    square = crop_to_square(flatten_alpha(photo), int(model.image_size))
+    tokens = model.encode(to_tensor(square))
+    masked = hidden_cells(tuple(tokens.shape[1:]), seed)
+    known = tokens.masked_fill(torch.from_numpy(masked), int(model.mask_token_id))
+    label = None if model.null_label is not None else 0
+    config = SamplingConfig(num_steps=TOUR_STEPS, guidance_scale=1.0)
+    unknown = int(masked.sum())
+    run = frames.run_head(
+        run=handlers.new_run_name(),
+        kind="tour",
+        model_name=handlers.model_name(model),
+        grid=masked.shape[1:],
+        captions=["The hidden cells, filled in"],
+        plan=handlers.plan_shares(config.schedule, unknown, masked.size, TOUR_STEPS),
+        mask_token_id=model.mask_token_id,
+        base=frames.preview_url(square),
+        known=handlers.as_array(known),
+        labels=[label],
+    )
+    yield run, []
+    steps = model.decode_tokens_steps(known, [label], config, seed)
+    yield from handlers.follow_steps(model, run, steps, started)
 
 
 def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str, Any]:
@@ -42,8 +89,7 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
     psnr = 99.0 if error == 0 else 10 * float(np.log10(255.0**2 / error))
     colours = render.token_colours(handlers.as_array(model.codebook_patches()))
     grid = handlers.as_array(tokens)[0]
-    chance = torch.rand(grid.shape, generator=torch.Generator().manual_seed(seed)).numpy()
-    masked = (chance < 0.6)[None]
+    masked = hidden_cells(grid.shape, seed)
     return {
         "photo": _shown(pixels),
         "tokens": render.data_url(

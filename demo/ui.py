@@ -11,6 +11,7 @@ from maskgit_core import MaskGIT
 from .api import add_api
 from .launch import DELETE_CACHE
 from .launch import launch_options as launch_options  # taken from here by who shows the page
+from .memory import remember
 from .messages import explain, notice
 from .model_menu import (
     ModelMenu,
@@ -20,6 +21,7 @@ from .model_menu import (
     link_settings,
     menu_outputs,
     merged,
+    model_presets,
     model_updates,
     setting_updates,
     wire_menu,
@@ -40,11 +42,11 @@ INTRO = (
 
 
 def wire_recipe(
-    models: ModelHolder, menu: ModelMenu, page: PageParts, load: gr.UploadButton
+    models: ModelHolder, menu: ModelMenu, page: PageParts, load: gr.UploadButton, dropped: gr.HTML
 ) -> None:
     """Let a recipe file fill the settings, or offer the model that it was made with."""
 
-    def on_recipe(path: str) -> Updates:
+    def on_recipe(path: Any) -> Updates:
         nothing: Updates = {menu.pending: None}
         with explain("This recipe cannot be used."):
             text = take_upload(path, most=MAX_RECIPE_BYTES)
@@ -61,13 +63,17 @@ def wire_recipe(
             return {**nothing, **setting_updates(models, page, found)}
         return nothing
 
-    load.upload(
-        on_recipe,
-        load,
-        menu_outputs(menu, page),
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    def on_drop(value: Any) -> Updates:
+        return on_recipe(value.get("path") if isinstance(value, dict) else None)
+
+    for widget, handler in ((load, on_recipe), (dropped, on_drop)):
+        widget.upload(
+            handler,
+            widget,
+            menu_outputs(menu, page),
+            show_progress="hidden",
+            api_visibility="private",
+        )
 
 
 def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None) -> gr.Blocks:
@@ -84,29 +90,33 @@ def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None)
     with gr.Blocks(
         title=TITLE, analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as demo:
-        gr.HTML(f"<h1>{TITLE}</h1><p>{INTRO}</p>", elem_id="page-head", apply_default_css=False)
-        menu = build_menu(models)
+        with gr.Row(elem_id="page-top"):
+            head = f"<h1>{TITLE}</h1><p>{INTRO}</p>"
+            gr.HTML(head, elem_id="page-head", apply_default_css=False, min_width=320)
+            with gr.Column(min_width=300):
+                menu = build_menu(models)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate", elem_id="tab-generate"):
                 generate = build_generate_tab(models, kept, menu)
             with gr.Tab("Edit", id="edit", elem_id="tab-edit"):
                 edit = build_edit_tab(models, kept, menu)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
-                comparison, what = build_compare_tab(models, menu)
+                comparison = build_compare_tab(models, menu)
             with gr.Tab("How it works", id="tour", elem_id="tab-tour") as tour_tab:
                 toured = build_tour_tab(tour_tab, models)
         page = PageParts(
             generate.parts,
-            edit,
-            comparison,
+            edit.parts,
+            comparison.parts,
             generate.count,
             generate.seed,
-            what,
+            comparison.what,
             generate.tiles,
             toured,
         )
         wire_menu(models, menu, page)
-        wire_recipe(models, menu, page, generate.load)
+        wire_recipe(models, menu, page, generate.keep.load, generate.keep.dropped)
+        remember(demo, models, {**edit.remembered, **comparison.remembered}, model_presets)
         add_api(models)
 
         def on_open(request: gr.Request) -> Updates:

@@ -17,6 +17,7 @@ from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
+from maskgit_core.images import Box
 from maskgit_core.packing import PackedCopy
 from maskgit_core.patches import codebook_patches
 from maskgit_core.sampling import StepState, decode_steps
@@ -316,9 +317,16 @@ class MaskGIT:
         tokens = known.masked_fill(plan.token_mask.cpu(), self.mask_token_id)
         return self.decode_tokens_steps(tokens.repeat(count, 1, 1), [label] * count, config, seed)
 
-    def plan_inpaint(self, image: Image.Image, pixel_mask: PixelMask) -> EditPlan:
-        """Return what `edit_steps` and `finish` need to repaint a part of a photo."""
-        return plan_edit(image, pixel_mask, self.image_size, self.grid_size)
+    def plan_inpaint(
+        self, image: Image.Image, pixel_mask: PixelMask, box: Box | None = None
+    ) -> EditPlan:
+        """Return what `edit_steps` and `finish` need to repaint a part of a photo.
+
+        Args:
+            image, pixel_mask: as in `inpaint_steps`.
+            box: the part of the photo that the network sees, as in `plan_edit`.
+        """
+        return plan_edit(image, pixel_mask, self.image_size, self.grid_size, box=box)
 
     def plan_outpaint(self, image: Image.Image, **sides: float) -> EditPlan:
         """Return what `edit_steps` and `finish` need to extend a photo; see `plan_outpaint`."""

@@ -78,7 +78,9 @@ def browser():
 @pytest.fixture
 def page(browser, page_url):
     """A page with the example result on it; fails the test if it caused trouble."""
-    context = browser.new_context(viewport={"width": 1280, "height": 950}, accept_downloads=True)
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 950}, accept_downloads=True, reduced_motion="reduce"
+    )
     tab = context.new_page()
     tab.set_default_timeout(60_000)
     trouble = Trouble()

@@ -29,7 +29,7 @@ from demo.settings import (
     preset_of,
     shown_values,
 )
-from demo.tour import tour_pictures
+from demo.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_run
 
 CLASSES = ["forest", "sea", "été"]
 
@@ -347,6 +347,15 @@ def test_tour_measures_what_the_tokenizer_loses(tiny_model) -> None:
     )
 
 
+def test_tour_fills_only_the_hidden_cells_of_its_example(tiny_model) -> None:
+    *_, (run, images) = tour_run(tiny_model, photo((50, 20)))
+    assert len(run["frames"]) == TOUR_STEPS and len(images) == 1
+    known = np.array(run["known"]).reshape(4, 4)
+    assert ((known == run["mask_id"]) == hidden_cells((4, 4))[0]).all()
+    kept = known != run["mask_id"]
+    assert (frames.tokens_after(run)[0][kept] == known[kept]).all()
+
+
 # ---- editing -------------------------------------------------------------------------------------
 
 
@@ -486,9 +495,10 @@ def test_no_photo_no_mask_and_broken_masks(session) -> None:
 
 def test_preview_marks_the_cells_that_will_be_decided(session) -> None:
     _, kept = session.open(photo((64, 64)))
-    run = session.preview(painted((512, 512), (0, 0, 60, 60)), kept)
+    run, frame = session.preview(painted((512, 512), (0, 0, 60, 60)), kept)
     unknown = np.array(run["known"]).reshape(4, 4) == run["mask_id"]
     assert unknown[:2, :2].all() and not unknown[3].any()
+    assert frame == [0, 0, 1, 1]
     assert session.preview({"mask": None}, kept) is None
 
 

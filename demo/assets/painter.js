@@ -1,6 +1,6 @@
 // Shows a photo and lets the visitor paint a mask over it. The server sends
-// {photo: data URL, key}; this sends back {key, mask: data URL of white on black} or
-// {key, mask, incoming: path of a pasted or dropped file}.
+// {photo: data URL, key, framed}; this sends back {key, mask: data URL of white on black, frame} or
+// the same with {incoming: path of a pasted or dropped file}. The frame is in painter_frame.js.
 
 const q = (selector) => element.querySelector(selector);
 const MOST_UNDO = 30;
@@ -11,7 +11,7 @@ let key = null;        // names the photo; the mask belongs to it
 let mask = null;       // offscreen canvas of the photo's shown size: white where painted
 let past = [];
 let future = [];
-let erasing = false;
+let tool = "brush";    // brush, erase or frame
 let last = null;       // last point of the stroke, in mask pixels
 let at = null;         // where the brush is, in mask pixels
 let reporting = null;
@@ -22,6 +22,7 @@ function takeIn(value) {
   if (!value || !value.photo) return;
   const image = new Image();
   image.onload = () => {
+    const before = photo;
     photo = image;
     key = value.key;
     mask = document.createElement("canvas");
@@ -30,8 +31,10 @@ function takeIn(value) {
     past = [];
     future = [];
     at = null;
+    forgetFrame(value.framed);
     layOut();
-    send();
+    if (before) changed();
+    else send();
   };
   image.src = value.photo;
 }
@@ -71,7 +74,8 @@ function draw() {
   context.fillStyle = `rgb(${TINT.join(",")})`;
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.globalCompositeOperation = "source-over";
-  if (at) {
+  drawFrame(context, canvas.width / mask.width);
+  if (at && tool !== "frame") {
     const scale = canvas.width / mask.width;
     context.beginPath();
     context.arc(at[0] * scale, at[1] * scale, radius() * scale, 0, 7);
@@ -105,7 +109,7 @@ function travel(from, to) {
 
 function stroke(from, to) {
   const context = mask.getContext("2d");
-  context.globalCompositeOperation = erasing ? "destination-out" : "source-over";
+  context.globalCompositeOperation = tool === "erase" ? "destination-out" : "source-over";
   context.strokeStyle = context.fillStyle = "#fff";
   context.lineCap = "round";
   context.lineWidth = 2 * radius();
@@ -147,10 +151,21 @@ function send(more) {
   context.drawImage(mask, 0, 0);
   const pixels = copyOf().data;
   let painted = 0;
-  for (let i = 3; i < pixels.length; i += 4) painted += pixels[i] > 127;
-  const share = (100 * painted) / (mask.width * mask.height);
-  q(".pt-share").textContent = painted ? `${share < 1 ? "under 1" : Math.round(share)} % marked` : "";
-  props.value = { key, mask: flat.toDataURL("image/png"), ...more };
+  let outside = 0;
+  for (let i = 3; i < pixels.length; i += 4) {
+    if (pixels[i] <= 127) continue;
+    painted += 1;
+    const cell = (i - 3) / 4;
+    if (!inFrame(cell % mask.width, Math.floor(cell / mask.width))) outside += 1;
+  }
+  const percent = (count) => {
+    const share = (100 * count) / (mask.width * mask.height);
+    return `${share < 1 ? "under 1" : Math.round(share)} %`;
+  };
+  q(".pt-share").textContent = painted
+    ? `${percent(painted)} marked${outside ? `, ${percent(outside)} outside the frame` : ""}`
+    : "";
+  props.value = { key, mask: flat.toDataURL("image/png"), frame: frameShares(), ...more };
 }
 
 // ---- pointer and keys ----------------------------------------------------------------------------
@@ -168,6 +183,7 @@ const onMask = (event) => event.target.classList && event.target.classList.conta
 element.addEventListener("pointerdown", (event) => {
   if (!mask || !onMask(event) || event.button > 0) return;
   event.target.setPointerCapture(event.pointerId);
+  if (tool === "frame") return grabFrame(point(event));
   remember();
   last = at = point(event);
   stroke(last, last);
@@ -175,6 +191,7 @@ element.addEventListener("pointerdown", (event) => {
 });
 element.addEventListener("pointermove", (event) => {
   if (!mask || !onMask(event)) return;
+  if (tool === "frame") return dragFrame(point(event));
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   for (const each of events.length ? events : [event]) {
     at = point(each);
@@ -186,6 +203,7 @@ element.addEventListener("pointermove", (event) => {
   draw();
 });
 const finish = () => {
+  if (grip) return dropFrame();
   if (!last) return;
   last = null;
   changed();
@@ -203,14 +221,16 @@ element.addEventListener("keydown", (event) => {
   const step = Math.max(2, radius() / 2);
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   const size = q(".pt-size");
-  if (event.key in moves) {
+  if (tool === "frame" && (event.key in moves || event.key === "+" || event.key === "-")) {
+    nudgeFrame(moves[event.key], event.key === "+" ? 1 : -1);
+  } else if (event.key in moves) {
     at = at || [mask.width / 2, mask.height / 2];
     at = [
       Math.max(0, Math.min(mask.width, at[0] + moves[event.key][0])),
       Math.max(0, Math.min(mask.height, at[1] + moves[event.key][1])),
     ];
     draw();
-  } else if (event.key === " ") {
+  } else if (event.key === " " && tool !== "frame") {
     at = at || [mask.width / 2, mask.height / 2];
     remember();
     stroke(at, at);
@@ -232,11 +252,11 @@ element.addEventListener("click", (event) => {
   const button = event.target.closest && event.target.closest("button");
   if (!button) return;
   const is = (name) => button.classList.contains(name);
-  if (is("pt-brush") || is("pt-erase")) {
-    erasing = is("pt-erase");
-    q(".pt-brush").setAttribute("aria-pressed", String(!erasing));
-    q(".pt-erase").setAttribute("aria-pressed", String(erasing));
-  } else if (is("pt-undo")) travel(past, future);
+  if (is("pt-brush")) take("brush");
+  else if (is("pt-erase")) take("erase");
+  else if (is("pt-move")) take("frame");
+  else if (is("pt-auto")) freeFrame();
+  else if (is("pt-undo")) travel(past, future);
   else if (is("pt-redo")) travel(future, past);
   else if (is("pt-clear")) fill("clear");
   else if (is("pt-invert")) fill("invert");
@@ -249,7 +269,14 @@ element.addEventListener("input", (event) => {
 // ---- photos that are pasted or dropped -----------------------------------------------------------
 
 async function bring(file) {
-  const { path } = await upload(file);
+  let path;
+  try {
+    ({ path } = await upload(file));
+  } catch {
+    hint("This file could not be sent. It may be too large: at most 40 MB.");
+    return;
+  }
+  hint();
   if (mask) send({ incoming: path });
   else props.value = { key, mask: null, incoming: path };
   trigger("upload");
@@ -283,5 +310,9 @@ new ResizeObserver(() => {
   layOut();
 }).observe(q(".pt-stage"));
 watch("value", () => takeIn(props.value));
+watch("frame", () => {
+  shownFrame = props.frame;
+  draw();
+});
 layOut();
 takeIn(props.value);

@@ -1,0 +1,111 @@
+"""Where an edit takes place: the frame over the photo, and the plan that the model follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from maskgit_core.editing import EditPlan
+from maskgit_core.images import Box
+
+from .settings import RequestError, parse_number
+
+DIRECTIONS = ("left", "right", "up", "down")
+MAX_VARIATIONS = 4
+# All variations together: every pixel takes three bytes, and takes its time to be packed.
+MAX_RESULT_PIXELS = 100_000_000
+
+
+def parse_variations(count: Any) -> int:
+    """Number of variations, 1 to `MAX_VARIATIONS`; RequestError for anything else."""
+    return int(parse_number("Variations", count, 1, MAX_VARIATIONS, whole=True))
+
+
+def check_size(pixels: float, count: int) -> None:
+    """Raise RequestError where `count` results of `pixels` pixels are more than can be handled."""
+    if pixels * count > MAX_RESULT_PIXELS:
+        raise RequestError(
+            f"The results would have more than {MAX_RESULT_PIXELS / 1e6:.0f} megapixels together. "
+            "Ask for fewer variations, extend less, or open a smaller photo."
+        )
+
+
+def parse_frame(frame: Any, size: tuple[int, int]) -> Box | None:
+    """Read the square that the visitor put over the photo.
+
+    Args:
+        frame: [left, top, side]: left as a share of the width, top of the height, side of the
+            shorter of both; None where the visitor chose none.
+        size: (width, height) of the photo in pixels.
+
+    Returns:
+        (left, top, right, bottom) in pixels, inside the photo; None where there is no frame.
+
+    Raises:
+        RequestError: no such numbers.
+    """
+    if frame is None:
+        return None
+    if not isinstance(frame, list | tuple) or len(frame) != 3:
+        raise RequestError("The frame over the photo cannot be read. Press Automatic frame.")
+    left, top, side = (parse_number("The frame", v, -1e-3, 1 + 1e-3, whole=False) for v in frame)
+    pixels = min(max(1, round(side * min(size))), *size)
+    x = min(max(round(left * size[0]), 0), size[0] - pixels)
+    y = min(max(round(top * size[1]), 0), size[1] - pixels)
+    return x, y, x + pixels, y + pixels
+
+
+def framed_mask(pixel_mask: np.ndarray, box: Box | None) -> np.ndarray:
+    """What is painted inside a box of the photo: bool (H, W); all of it where there is none."""
+    if box is None:
+        return pixel_mask
+    inside = np.zeros_like(pixel_mask)
+    part = np.s_[box[1] : box[3], box[0] : box[2]]
+    inside[part] = pixel_mask[part]
+    return inside
+
+
+def plan_repaint(
+    model: Any, photo: Image.Image, pixel_mask: np.ndarray, frame: Any = None
+) -> EditPlan:
+    """Plan a repaint; what is painted outside a frame that the visitor chose stays as it is.
+
+    Raises:
+        RequestError: nothing is painted inside the frame, or it cannot be read.
+    """
+    box = parse_frame(frame, photo.size)
+    inside = framed_mask(pixel_mask, box)
+    if not inside.any():
+        raise RequestError(
+            "Nothing is painted inside the frame. Move the frame, or press Automatic frame."
+        )
+    return model.plan_inpaint(photo, inside, box)
+
+
+def plan_extend(
+    model: Any, photo: Image.Image, directions: list[str], amount: Any, count: int = 1
+) -> EditPlan:
+    """Plan an extension; arguments and errors as `parse_extend`."""
+    given = directions if isinstance(directions, list | tuple) else []
+    chosen = [str(word).lower() for word in given]
+    if not chosen or any(word not in DIRECTIONS for word in chosen):
+        raise RequestError("Choose at least one side to extend: left, right, up or down.")
+    share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
+    wide = 1 + share * len({"left", "right"} & set(chosen))
+    high = 1 + share * len({"up", "down"} & set(chosen))
+    check_size(photo.width * wide * photo.height * high, count)
+    try:
+        return model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
+    except ValueError as error:
+        raise RequestError(f"This photo cannot be extended so far: {error}.") from None
+
+
+def frame_shares(plan: EditPlan) -> list[float]:
+    """The part of the photo that the model sees: left, top, right, bottom as shares of its sides.
+
+    Below 0 or above 1 where it reaches beyond the photo.
+    """
+    width, height = plan.image.size
+    return [round(v / side, 5) for v, side in zip(plan.box, (width, height) * 2, strict=True)]

@@ -1,0 +1,156 @@
+"""The Keep it fold: what a visitor takes home from the images on the page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+
+from . import exports
+from .controls import asset
+from .messages import explain
+from .photos import PhotoStore
+
+SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
+
+
+@dataclass(frozen=True)
+class KeepFold:
+    """Widgets of the fold.
+
+    Args:
+        image, strip, recipe, animation: buttons that make a file.
+        options: kind, speed and outlines of the animation.
+        file: hands the file to the browser.
+        link, copy: the link to the settings, and the button that makes it.
+        load: opens a recipe.
+        dropped: unseen; its value is {path} of a recipe that was dropped on the page.
+    """
+
+    image: gr.Button
+    strip: gr.Button
+    recipe: gr.Button
+    animation: gr.Button
+    options: list[gr.components.Component]
+    file: gr.DownloadButton
+    link: gr.Textbox
+    copy: gr.Button
+    load: gr.UploadButton
+    dropped: gr.HTML
+
+
+def build_keep_fold() -> KeepFold:
+    """Lay the fold out; `wire_keep_fold` brings it to life. Call inside the tab."""
+    with gr.Accordion("Keep it", open=False, elem_id="gen-keep"):
+        with gr.Row(elem_classes="actions tools"):
+            image = gr.Button("Images (PNG)", elem_id="gen-save-image")
+            strip = gr.Button("Film strip (PNG)", elem_id="gen-save-strip")
+            recipe = gr.Button("Recipe (JSON)", elem_id="gen-save-recipe")
+        with gr.Row(elem_classes="seed-row"):
+            kind = gr.Dropdown(
+                [("WebP", "webp"), ("GIF", "gif")],
+                value="webp",
+                label="Animation",
+                min_width=90,
+                elem_id="gen-kind",
+            )
+            speed = gr.Dropdown(SPEEDS, value=0.4, label="Speed", min_width=90, elem_id="gen-speed")
+            lines = gr.Checkbox(True, label="Outline new cells", min_width=140, elem_id="gen-lines")
+            animation = gr.Button("Animation", min_width=110, elem_id="gen-save-animation")
+        with gr.Row(elem_classes="seed-row"):
+            link = gr.Textbox(
+                label="Link to these settings",
+                interactive=False,
+                placeholder="Press Copy link",
+                elem_id="gen-link",
+                scale=3,
+                min_width=160,
+            )
+            copy = gr.Button("Copy link", min_width=100, scale=1, elem_id="gen-copy")
+        load = gr.UploadButton(
+            "Open a recipe, or drop one here",
+            file_types=[".json"],
+            elem_id="gen-open-recipe",
+        )
+    file = gr.DownloadButton("File", visible="hidden", elem_id="gen-file")
+    dropped = gr.HTML(
+        value=None,
+        html_template="<span></span>",
+        js_on_load=asset("recipe_drop.js"),
+        visible="hidden",
+        elem_id="gen-dropped-recipe",
+    )
+    options: list[gr.components.Component] = [kind, speed, lines]
+    return KeepFold(image, strip, recipe, animation, options, file, link, copy, load, dropped)
+
+
+def wire_keep_fold(
+    store: PhotoStore, fold: KeepFold, run_state: gr.State, final_state: gr.State
+) -> None:
+    """Let the buttons make their files of the run and the finished images on the page."""
+
+    def save_image(run: dict[str, Any] | None, images: list[Any] | None) -> str:
+        run = exports.require_run(run)
+        if not images:
+            last = exports.step_images(run, len(run["frames"]))
+            images = [exports.Image.fromarray(picture) for picture in last]
+        return store.save(exports.result_sheet(images, run["sheet_columns"]), _stem(run))
+
+    def save_strip(run: dict[str, Any] | None, images: Any) -> str:
+        return store.save(exports.film_strip(run), _stem(run) + "-steps")
+
+    def save_recipe(run: dict[str, Any] | None, images: Any) -> str:
+        text = exports.recipe_text(run)
+        return store.write(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
+
+    def save_animation(
+        run: dict[str, Any] | None, images: list[Any] | None, kind: str, speed: float, lines: bool
+    ) -> str:
+        final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
+        pictures = exports.animation_frames(run, grid_lines=lines, final=final)
+        return store.write(
+            lambda path: exports.write_animation(path, pictures, kind=kind, seconds_per_step=speed),
+            _stem(run),
+            kind,
+        )
+
+    def saver(make: Any) -> Any:
+        def handler(*arguments: Any) -> Any:
+            with explain():
+                return make(*arguments)
+            return None
+
+        return handler
+
+    jobs = [
+        (fold.image, save_image, []),
+        (fold.strip, save_strip, []),
+        (fold.recipe, save_recipe, []),
+        (fold.animation, save_animation, fold.options),
+    ]
+    for button, make, more in jobs:
+        button.click(
+            saver(make),
+            [run_state, final_state, *more],
+            fold.file,
+            show_progress="hidden",
+            api_visibility="private",
+        ).then(
+            None,
+            fold.file,
+            None,
+            js="(file) => { if (file) setTimeout(() => document.querySelector("
+            "'#gen-file a, a#gen-file, #gen-file')?.click(), 150); }",
+            api_visibility="private",
+        )
+
+
+def _stem(run: dict[str, Any]) -> str:
+    """A name for files: classes and seed, in letters that every system allows."""
+    recipe = run["recipe"]
+    if recipe is None:
+        return "redone"
+    text = "-".join(str(name) for name in recipe["classes"])[:40]
+    safe = "".join(letter if letter.isalnum() else "-" for letter in text).strip("-").lower()
+    return f"{safe or 'images'}-seed-{recipe['seed']}"
