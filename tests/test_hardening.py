@@ -86,7 +86,8 @@ def check_answer(event: str, data: Any) -> None:
     if event == "error":
         assert isinstance(data, dict) and isinstance(data["error"], str), data
         check_words(data["error"])
-        assert len(data["error"]) < 600
+        # Gradio repeats a value that is not among the choices, however long it was sent.
+        assert len(data["error"]) < 600 or "is not in the list of choices" in data["error"]
     else:
         assert event in ("complete", "refused"), event
 
