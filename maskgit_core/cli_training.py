@@ -19,6 +19,15 @@ from maskgit_core.config import (
     check_range,
     to_dict,
 )
+from maskgit_core.presets import (
+    FROM_DATA,
+    TOKENIZER_ONLY,
+    TRANSFORMER_ONLY,
+    Preset,
+    load_preset,
+    preset_names,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -48,27 +57,12 @@ TRANSFORMER_DEFAULTS = TrainConfig(
     sample_every=250,
     save_every=100,
 )
-# Settings of one stage that the other has no use for.
-TRANSFORMER_ONLY = ("label_smoothing", "class_drop", "token_drop")
-TOKENIZER_ONLY = (
-    "l1_weight",
-    "l2_weight",
-    "perceptual_weight",
-    "perceptual_scale",
-    "commit_weight",
-    "adversarial_weight",
-    "adversarial_start",
-    "freeze_codes",
-    "continuous_steps",
-    "revive_every",
-)
-FROM_DATA = ("codebook_size", "num_classes", "grid_size")
 
 
 def _add_settings(
     parser: argparse.ArgumentParser, title: str, default: Any, leave_out: Sequence[str] = ()
 ) -> None:
-    """Add one option for every field of a configuration, with its default."""
+    """Add one option for every field of a configuration; only what is given is in the result."""
     group = parser.add_argument_group(title)
     described = _descriptions(type(default))
     for field in fields(default):
@@ -82,7 +76,12 @@ def _add_settings(
             kind = {"nargs": "+", "type": type(value[0]), "metavar": "N"}
         else:
             kind = {"type": type(value), "metavar": "N" if isinstance(value, int) else "X"}
-        group.add_argument(option, default=value, help=described.get(field.name), **kind)
+        text = f"{described.get(field.name, '')} (default: {_shown(value)})".strip()
+        group.add_argument(option, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _descriptions(config_class: type) -> dict[str, str]:
@@ -114,6 +113,37 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")
     parser.add_argument("--cache", default=None, help="where packed photos are kept; default: out")
     parser.add_argument("--max-minutes", type=float, default=None, help="stop cleanly after")
+    add_preset_arguments(parser)
+
+
+def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --preset and --set."""
+    parser.add_argument(
+        "--preset",
+        default=None,
+        metavar="NAME",
+        help=f"settings to begin with: {', '.join(preset_names())}; other options win",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, for example width=512; may be given several times",
+    )
+
+
+def _preset(args: argparse.Namespace) -> Preset | None:
+    return load_preset(args.preset) if args.preset else None
+
+
+def _settings(
+    args: argparse.Namespace, stage: str, training: TrainConfig, network: Any
+) -> tuple[TrainConfig, Any]:
+    """Return training and network settings with --set, then with the options that were given."""
+    names = (f"{stage}_training", stage)
+    changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
+    return tuple(_read_settings(args, changed[name]) for name in names)  # type: ignore[return-value]
 
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -132,8 +162,15 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
 def transformer_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of train-transformer."""
     _common_arguments(parser)
-    parser.add_argument("--tokenizer", required=True, help="checkpoint folder with the tokenizer")
-    parser.add_argument("--crops", type=int, default=1, help="crops a photo that are encoded, 1-5")
+    parser.add_argument(
+        "--tokenizer",
+        default=None,
+        help="checkpoint folder or known name whose tokenizer is used; needed unless the preset "
+        "names one",
+    )
+    parser.add_argument(
+        "--crops", type=int, default=None, help="crops a photo that are encoded, 1-5 (1 if unset)"
+    )
     parser.add_argument("--init", default=None, help="checkpoint whose transformer to start from")
     _add_settings(parser, "training", TRANSFORMER_DEFAULTS, TOKENIZER_ONLY)
     _add_settings(parser, "network", TransformerConfig(), FROM_DATA)
@@ -223,8 +260,18 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     from maskgit_core.tokenizer_stage import TokenizerStage
 
     _check_minutes(args)
-    config = _read_settings(args, TOKENIZER_DEFAULTS)
-    network = _read_settings(args, TokenizerConfig())
+    preset = _preset(args)
+    if preset is not None and preset.published_tokenizer:
+        raise ValueError(
+            f"preset {preset.name} trains no tokenizer, it keeps a published one: go on with "
+            f"train-transformer --preset {preset.name}"
+        )
+    config, network = _settings(
+        args,
+        "tokenizer",
+        preset.tokenizer_training if preset else TOKENIZER_DEFAULTS,
+        preset.tokenizer if preset else TokenizerConfig(),
+    )
     torch.manual_seed(config.seed)
     if args.init:
         model = load_checkpoint(args.init).tokenizer.train().requires_grad_(True)
@@ -275,23 +322,34 @@ def train_transformer(args: argparse.Namespace) -> None:
 
     from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.data import scan_folder
+    from maskgit_core.hub import resolve_checkpoint
     from maskgit_core.transformer_stage import TransformerStage, extract_tokens
 
     _check_minutes(args)
-    check_range("crops", args.crops, 1, 5, whole=True)
-    config = _read_settings(args, TRANSFORMER_DEFAULTS)
-    tokenizer = load_checkpoint(args.tokenizer).tokenizer.requires_grad_(False)
+    preset = _preset(args)
+    crops = args.crops if args.crops is not None else preset.data.crops if preset else 1
+    check_range("crops", crops, 1, 5, whole=True)
+    source = args.tokenizer or (preset.published_tokenizer if preset else "")
+    if not source:
+        raise ValueError("tokenizer is needed: the checkpoint folder that train-tokenizer wrote")
+    tokenizer = load_checkpoint(resolve_checkpoint(source)).tokenizer.requires_grad_(False)
     # The network first: a mistake in its settings is told before minutes of reading.
     from_data = {
         "codebook_size": tokenizer.config.codebook_size,
         "num_classes": len(scan_folder(_folders(args)[0]).classes),
         "grid_size": tokenizer.config.grid_size,
     }
+    shape = preset.transformer if preset else TransformerConfig()
+    config, network = _settings(
+        args,
+        "transformer",
+        preset.transformer_training if preset else TRANSFORMER_DEFAULTS,
+        replace(shape, **from_data),
+    )
     torch.manual_seed(config.seed)
     if args.init:
         model = _initial_transformer(args.init, from_data)
     else:
-        network = _read_settings(args, replace(TransformerConfig(), **from_data))
         model = _new_transformer(network, tokenizer, config.seed)
     photos, held_out = _load_photos(args, tokenizer.config.image_size)
 
@@ -304,11 +362,12 @@ def train_transformer(args: argparse.Namespace) -> None:
         and extract_tokens(
             tokenizer,
             photos_set,
-            crops=args.crops,
+            crops=crops,
             cache=cache / f"tokens-{name}.safetensors",
             progress=progress,
         )
         for name, photos_set in (("train", photos), ("val", held_out))
     )
-    stage = TransformerStage(model, tokenizer, data, val_data, config, SamplingConfig())
+    sampling = preset.sampling if preset else SamplingConfig()
+    stage = TransformerStage(model, tokenizer, data, val_data, config, sampling)
     _run_stage(stage, config, args)

@@ -171,7 +171,7 @@ class TransformerStage:
         chosen = batch_indices(len(data.labels), config.batch_size, config.seed, step)
         view = torch.randint(0, data.tokens.shape[1], (len(chosen),), generator=generator)
         targets, labels = data.tokens[chosen, view], data.labels[chosen]
-        token_mask = draw_token_mask(*targets.shape, generator)
+        token_mask = draw_token_mask(*targets.shape, generator, config.mask_schedule)
         dropped = torch.rand(len(labels), generator=generator) < config.class_drop
         labels = labels.masked_fill(dropped, self.model.null_label)
         hidden = token_mask
@@ -217,8 +217,8 @@ class TransformerStage:
         """Return samples of the running mean, one row a class (at most twelve classes)."""
         ema.eval()
         config = ema.config
-        labels = torch.arange(min(config.num_classes, SHEET_CLASSES))
-        labels = labels.repeat_interleave(SHEET_SAMPLES)
+        # A model that was extended knows classes that this data does not show.
+        labels = self.data.labels.unique()[:SHEET_CLASSES].repeat_interleave(SHEET_SAMPLES)
         grid = (len(labels), config.grid_size, config.grid_size)
         steps = decode_steps(
             ema,
