@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core import cli_training
+from maskgit_core.cli_plan import add_plan_arguments, run_plan
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,
     MAX_SEED,
@@ -71,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
             cli_training.train_transformer,
             "train the masked transformer on a tokenizer's tokens",
         ),
+        ("plan", add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
         ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
         ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
