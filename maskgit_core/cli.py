@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from maskgit_core import cli_training
 from maskgit_core.cli_plan import add_plan_arguments, run_plan
+from maskgit_core.cli_train import add_train_arguments, run_train
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,
     MAX_SEED,
@@ -60,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, add_arguments, run, text in (
         ("sample", _sample_arguments, _sample, "generate images of classes"),
         ("inpaint", _inpaint_arguments, _inpaint, "repaint a part of a photo"),
+        ("train", add_train_arguments, run_train, "a folder of photos in, a model of them out"),
         (
             "train-tokenizer",
             cli_training.tokenizer_arguments,

@@ -6,7 +6,8 @@ import argparse
 import inspect
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from maskgit_core.data import Photos
-    from maskgit_core.training import Stage
+    from maskgit_core.training import Report, Stage
 
 TOKENIZER_DEFAULTS = TrainConfig(
     max_steps=2000,
@@ -176,7 +177,8 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
     _add_settings(parser, "network", TransformerConfig(), FROM_DATA)
 
 
-def _folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
+def data_folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Return the folders of training photos and of held-out ones."""
     data = Path(args.data)
     held_out = Path(args.val) if args.val else None
     if not _is_split(data):
@@ -194,7 +196,8 @@ def _is_split(data: Path) -> bool:
     return names <= {"train", "val", "test"} or any(p.is_dir() for p in (data / "train").iterdir())
 
 
-def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:
+def load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:
+    """Read training photos and held-out ones, with a bar."""
     from tqdm import tqdm
 
     from maskgit_core.data import pack_photos, packed_size, scan_folder
@@ -202,7 +205,7 @@ def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Pho
     def progress(files: Sequence[str]) -> Sequence[str]:
         return tqdm(files, desc="reading photos", unit="photo")
 
-    train_dir, val_dir = _folders(args)
+    train_dir, val_dir = data_folders(args)
     if val_dir is not None:
         # Names first: reading a large folder takes minutes.
         wanted, got = scan_folder(train_dir).classes, scan_folder(val_dir).classes
@@ -219,13 +222,15 @@ def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Pho
     return photos, pack_photos(val_dir, size, cache_dir=cache, progress=progress)
 
 
-def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
+@contextmanager
+def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
+    """Yield a report for `train`: a progress bar, and TensorBoard's files where it is installed."""
     from tqdm import tqdm
 
-    from maskgit_core.training import train
+    from maskgit_core.tensorboard import open_writer
 
-    seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     bars: list[tqdm] = []
+    writer = open_writer(out)
 
     def report(step: int, measures: dict[str, float]) -> None:
         if not bars:
@@ -233,15 +238,30 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
             bars.append(tqdm(total=config.max_steps, initial=step - 1, unit="step"))
         bars[0].update()
         if measures:
-            shown = ("loss", "psnr", "accuracy", "images_per_second")
-            bars[0].set_postfix({k: f"{measures[k]:.3g}" for k in shown if k in measures})
+            shown = {"loss": "loss", "psnr": "psnr", "images_per_second": "images/s"}
+            shown["accuracy"] = "accuracy"
+            bars[0].set_postfix(
+                {t: f"{measures[k]:.3g}" for k, t in shown.items() if k in measures}
+            )
+            if writer is not None:
+                writer.add(step, measures)
 
-    out = Path(args.out)
     try:
-        step = train(stage, config, out, report=report, max_seconds=seconds)
+        yield report
     finally:
         for bar in bars:
             bar.close()
+        if writer is not None:
+            writer.close()
+
+
+def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
+    from maskgit_core.training import train
+
+    seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
+    out = Path(args.out)
+    with step_report(config, out) as report:
+        step = train(stage, config, out, report=report, max_seconds=seconds)
     word = "finished" if step >= config.max_steps else "stopped; the same command goes on"
     print(f"{word} at step {step}; weights in {out / 'checkpoint'}")
 
@@ -281,7 +301,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         raise ValueError("freeze_codes needs init, a checkpoint whose codes are kept")
     else:
         model = VQTokenizer(network)
-    photos, held_out = _load_photos(args, model.config.image_size)
+    photos, held_out = load_photos(args, model.config.image_size)
     fit_codes = not args.init or config.continuous_steps > 0
     stage = TokenizerStage(model, photos, held_out, config, fit_codes=fit_codes)
     _run_stage(stage, config, args)
@@ -300,7 +320,7 @@ def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:
     return model.train().requires_grad_(True)
 
 
-def _new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
+def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
     """Return a network with random weights, its codes placed as in the codebook."""
     import torch
 
@@ -336,7 +356,7 @@ def train_transformer(args: argparse.Namespace) -> None:
     # The network first: a mistake in its settings is told before minutes of reading.
     from_data = {
         "codebook_size": tokenizer.config.codebook_size,
-        "num_classes": len(scan_folder(_folders(args)[0]).classes),
+        "num_classes": len(scan_folder(data_folders(args)[0]).classes),
         "grid_size": tokenizer.config.grid_size,
     }
     shape = preset.transformer if preset else TransformerConfig()
@@ -350,8 +370,8 @@ def train_transformer(args: argparse.Namespace) -> None:
     if args.init:
         model = _initial_transformer(args.init, from_data)
     else:
-        model = _new_transformer(network, tokenizer, config.seed)
-    photos, held_out = _load_photos(args, tokenizer.config.image_size)
+        model = new_transformer(network, tokenizer, config.seed)
+    photos, held_out = load_photos(args, tokenizer.config.image_size)
 
     def progress(batches: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
         return tqdm(batches, desc="extracting tokens", unit="batch")
