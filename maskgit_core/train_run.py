@@ -110,9 +110,10 @@ def train_stage(
     if "max_steps" not in kept:
         kept["max_steps"] = config.max_steps
         if not math.isinf(seconds):
-            trial = TRIAL_SHARE * seconds
-            done, speed = _trial(stage, config, out, trial, reporting)
-            taken += trial
+            begin = time.monotonic()
+            done, speed = _trial(stage, config, out, TRIAL_SHARE * seconds, reporting)
+            # A step may take far longer than the trial was meant to.
+            taken += time.monotonic() - begin
             ahead = MARGIN * (seconds - taken) * speed
             kept["max_steps"] = max(done, min(_most_steps(num_images, config), done + int(ahead)))
         kept["seconds"] = taken
