@@ -494,7 +494,7 @@ def test_no_photo_no_mask_and_broken_masks(session) -> None:
 
 
 def test_preview_marks_the_cells_that_will_be_decided(session) -> None:
-    _, kept = session.open(photo((64, 64)))
+    _, kept = session.open(photo((32, 32)))
     run, frame = session.preview(painted((512, 512), (0, 0, 60, 60)), kept)
     unknown = np.array(run["known"]).reshape(4, 4) == run["mask_id"]
     assert unknown[:2, :2].all() and not unknown[3].any()

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
+from demo.edit_session import REPAINT
 from odd_images import SIDE, noise, odd_images, saved
 from test_odd_files import junk
 
@@ -296,10 +297,10 @@ def test_no_session_sees_the_state_of_another(page) -> None:
     path = page.upload(PHOTO)
     page.press("on_incoming", [{"incoming": path}], session="first")
     mask = {"key": "k", "mask": f"data:image/png;base64,{MASK}"}
-    own = page.press("on_painted", [mask, None], session="first")
-    other = page.press("on_painted", [mask, None], session="second")
+    own = page.press("on_plan", [mask, None, REPAINT, [], 50], session="first")
+    other = page.press("on_plan", [mask, None, REPAINT, [], 50], session="second")
     # A session that opened nothing works on the example photo, and never on the first one's.
-    fresh = page.press("on_painted", [mask, None], session="third")
+    fresh = page.press("on_plan", [mask, None, REPAINT, [], 50], session="third")
     grids = [json.dumps(run["output"]["data"][0].get("known")) for run in (own, other, fresh)]
     assert grids[0] != grids[1] == grids[2]
     assert (
