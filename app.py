@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from demo.environment import prepare_environment
 
@@ -31,6 +32,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port (default 7860 or the next)")
     parser.add_argument(
+        "--training-dir",
+        default=None,
+        metavar="DIR",
+        help="show curves and sheets of the training runs in this folder, live, in a tab",
+    )
+    parser.add_argument(
         "--mcp", action="store_true", help="serve the API to MCP clients too (needs gradio[mcp])"
     )
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link")
@@ -50,6 +57,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskgit_core import CheckpointError, MaskGIT
     from maskgit_core.hub import resolve_checkpoint
 
+    runs = Path(arguments.training_dir) if arguments.training_dir else None
+    if runs is not None and not runs.is_dir():
+        print(f"app.py: training-dir must be a folder; {runs} is not one", file=sys.stderr)
+        return 2
     torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
     try:
         folder = resolve_checkpoint(arguments.checkpoint)
@@ -65,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, arguments.checkpoint))
     models = ModelHolder(model, entries, source=folder, fixed=arguments.fixed_model)
     del model  # the holder alone keeps it, so that a switch frees its memory
-    demo = build_demo(models)
+    demo = build_demo(models, training_dir=runs)
     demo.queue(**queue_options())
     options = launch_options(share=arguments.share, mcp=arguments.mcp)
     demo.launch(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -33,6 +34,7 @@ from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
 from .tab_generate import build_generate_tab
 from .tab_tour import build_tour_tab
+from .tab_training import build_training_tab
 
 TITLE = "MaskGIT, step by step"
 INTRO = (
@@ -76,12 +78,18 @@ def wire_recipe(
         )
 
 
-def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None) -> gr.Blocks:
+def build_demo(
+    model: MaskGIT | ModelHolder,
+    *,
+    store: PhotoStore | None = None,
+    training_dir: Path | None = None,
+) -> gr.Blocks:
     """Build the page.
 
     Args:
         model: a `MaskGIT`, or the holder of one with a menu of others.
         store: where photos are kept while the page is used.
+        training_dir: folder of training runs; there is a Training tab only where it is given.
     """
     models = as_holder(model)
     laid_out_for = models.name
@@ -104,6 +112,9 @@ def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None)
                 comparison = build_compare_tab(models, menu)
             with gr.Tab("How it works", id="tour", elem_id="tab-tour") as tour_tab:
                 toured = build_tour_tab(tour_tab, models)
+            if training_dir is not None:
+                with gr.Tab("Training", id="training", elem_id="tab-training"):
+                    build_training_tab(training_dir)
         page = PageParts(
             generate.parts,
             edit.parts,

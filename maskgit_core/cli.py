@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core import cli_space, cli_training
+from maskgit_core.cli_plan import add_plan_arguments, run_plan
+from maskgit_core.cli_train import add_train_arguments, run_train
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,
     MAX_SEED,
@@ -62,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, add_arguments, run, text in (
         ("sample", _sample_arguments, _sample, "generate images of classes"),
         ("inpaint", _inpaint_arguments, _inpaint, "repaint a part of a photo"),
+        ("train", add_train_arguments, run_train, "a folder of photos in, a model of them out"),
         (
             "train-tokenizer",
             cli_training.tokenizer_arguments,
@@ -74,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
             cli_training.train_transformer,
             "train the masked transformer on a tokenizer's tokens",
         ),
+        ("plan", add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
         ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
         ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),

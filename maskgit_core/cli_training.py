@@ -7,7 +7,8 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,22 @@ from maskgit_core.config import (
     check_range,
     to_dict,
 )
+from maskgit_core.presets import (
+    FROM_DATA,
+    TOKENIZER_ONLY,
+    TRANSFORMER_ONLY,
+    Preset,
+    load_preset,
+    preset_names,
+    with_settings,
+)
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from maskgit_core.data import Photos
-    from maskgit_core.training import Stage
+    from maskgit_core.training import Report, Stage
 
 TOKENIZER_DEFAULTS = TrainConfig(
     max_steps=2000,
@@ -50,27 +60,12 @@ TRANSFORMER_DEFAULTS = TrainConfig(
     sample_every=250,
     save_every=100,
 )
-# Settings of one stage that the other has no use for.
-TRANSFORMER_ONLY = ("label_smoothing", "class_drop", "token_drop", "checkpoint_blocks")
-TOKENIZER_ONLY = (
-    "l1_weight",
-    "l2_weight",
-    "perceptual_weight",
-    "perceptual_scale",
-    "commit_weight",
-    "adversarial_weight",
-    "adversarial_start",
-    "freeze_codes",
-    "continuous_steps",
-    "revive_every",
-)
-FROM_DATA = ("codebook_size", "num_classes", "grid_size")
 
 
 def _add_settings(
     parser: argparse.ArgumentParser, title: str, default: Any, leave_out: Sequence[str] = ()
 ) -> None:
-    """Add one option for every field of a configuration, with its default."""
+    """Add one option for every field of a configuration; only what is given is in the result."""
     group = parser.add_argument_group(title)
     described = _descriptions(type(default))
     for field in fields(default):
@@ -84,7 +79,12 @@ def _add_settings(
             kind = {"nargs": "+", "type": type(value[0]), "metavar": "N"}
         else:
             kind = {"type": type(value), "metavar": "N" if isinstance(value, int) else "X"}
-        group.add_argument(option, default=value, help=described.get(field.name), **kind)
+        text = f"{described.get(field.name, '')} (default: {_shown(value)})".strip()
+        group.add_argument(option, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _descriptions(config_class: type) -> dict[str, str]:
@@ -117,6 +117,37 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache", default=None, help="where packed photos are kept; default: out")
     parser.add_argument("--max-minutes", type=float, default=None, help="stop cleanly after")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_preset_arguments(parser)
+
+
+def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --preset and --set."""
+    parser.add_argument(
+        "--preset",
+        default=None,
+        metavar="NAME",
+        help=f"settings to begin with: {', '.join(preset_names())}; other options win",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, for example width=512; may be given several times",
+    )
+
+
+def _preset(args: argparse.Namespace) -> Preset | None:
+    return load_preset(args.preset) if args.preset else None
+
+
+def _settings(
+    args: argparse.Namespace, stage: str, training: TrainConfig, network: Any
+) -> tuple[TrainConfig, Any]:
+    """Return training and network settings with --set, then with the options that were given."""
+    names = (f"{stage}_training", stage)
+    changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
+    return tuple(_read_settings(args, changed[name]) for name in names)  # type: ignore[return-value]
 
 
 def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,14 +166,22 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
 def transformer_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of train-transformer."""
     _common_arguments(parser)
-    parser.add_argument("--tokenizer", required=True, help="checkpoint folder with the tokenizer")
-    parser.add_argument("--crops", type=int, default=1, help="crops a photo that are encoded, 1-5")
+    parser.add_argument(
+        "--tokenizer",
+        default=None,
+        help="checkpoint folder or known name whose tokenizer is used; needed unless the preset "
+        "names one",
+    )
+    parser.add_argument(
+        "--crops", type=int, default=None, help="crops a photo that are encoded, 1-5 (1 if unset)"
+    )
     parser.add_argument("--init", default=None, help="checkpoint whose transformer to start from")
     _add_settings(parser, "training", TRANSFORMER_DEFAULTS, TOKENIZER_ONLY)
     _add_settings(parser, "network", TransformerConfig(), FROM_DATA)
 
 
-def _folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
+def data_folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Return the folders of training photos and of held-out ones."""
     data = Path(args.data)
     held_out = Path(args.val) if args.val else None
     if not _is_split(data):
@@ -160,7 +199,8 @@ def _is_split(data: Path) -> bool:
     return names <= {"train", "val", "test"} or any(p.is_dir() for p in (data / "train").iterdir())
 
 
-def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:
+def load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:
+    """Read training photos and held-out ones, with a bar."""
     from tqdm import tqdm
 
     from maskgit_core.data import pack_photos, packed_size, scan_folder
@@ -172,7 +212,7 @@ def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Pho
     def pack(folder: Path) -> Photos:
         return first_alone(lambda: pack_photos(folder, size, cache_dir=cache, progress=progress))
 
-    train_dir, val_dir = _folders(args)
+    train_dir, val_dir = data_folders(args)
     if val_dir is not None:
         # Names first: reading a large folder takes minutes.
         wanted, got = scan_folder(train_dir).classes, scan_folder(val_dir).classes
@@ -186,14 +226,15 @@ def _load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Pho
     return pack(train_dir), pack(val_dir) if val_dir is not None else None
 
 
-def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
+@contextmanager
+def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
+    """Yield a report for `train`: a progress bar, and TensorBoard's files where it is installed."""
     from tqdm import tqdm
 
-    from maskgit_core.distributed import is_first
-    from maskgit_core.training import train
+    from maskgit_core.tensorboard import open_writer
 
-    seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     bars: list[tqdm] = []
+    writer = open_writer(out)
 
     def report(step: int, measures: dict[str, float]) -> None:
         if not bars:
@@ -201,18 +242,34 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
             bars.append(tqdm(total=config.max_steps, initial=step - 1, unit="step"))
         bars[0].update(step - bars[0].n)
         if measures:
-            shown = ("loss", "psnr", "accuracy", "images_per_second")
-            bars[0].set_postfix({k: f"{measures[k]:.3g}" for k in shown if k in measures})
+            shown = {"loss": "loss", "psnr": "psnr", "images_per_second": "images/s"}
+            shown["accuracy"] = "accuracy"
+            bars[0].set_postfix(
+                {t: f"{measures[k]:.3g}" for k, t in shown.items() if k in measures}
+            )
+            if writer is not None:
+                writer.add(step, measures)
 
-    out = Path(args.out)
     try:
-        first = report if is_first() else None
-        step = train(stage, config, out, report=first, max_seconds=seconds)
+        yield report
     finally:
         for bar in bars:
             bar.close()
+        if writer is not None:
+            writer.close()
+
+
+def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
+    from maskgit_core.distributed import is_first
+    from maskgit_core.training import train
+
+    seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
+    out = Path(args.out)
     if not is_first():
+        train(stage, config, out, report=None, max_seconds=seconds)
         return
+    with step_report(config, out) as report:
+        step = train(stage, config, out, report=report, max_seconds=seconds)
     word = "finished" if step >= config.max_steps else "stopped; the same command goes on"
     print(f"{word} at step {step}; weights in {out / 'checkpoint'}")
 
@@ -256,9 +313,19 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     from maskgit_core.tokenizer_stage import TokenizerStage
 
     _check_minutes(args)
-    config = _read_settings(args, TOKENIZER_DEFAULTS)
+    preset = _preset(args)
+    if preset is not None and preset.published_tokenizer:
+        raise ValueError(
+            f"preset {preset.name} trains no tokenizer, it keeps a published one: go on with "
+            f"train-transformer --preset {preset.name}"
+        )
+    config, network = _settings(
+        args,
+        "tokenizer",
+        preset.tokenizer_training if preset else TOKENIZER_DEFAULTS,
+        preset.tokenizer if preset else TokenizerConfig(),
+    )
     device = _checked_device(args, config)
-    network = _read_settings(args, TokenizerConfig())
     torch.manual_seed(config.seed)
     if args.init:
         model = load_checkpoint(args.init).tokenizer.train().requires_grad_(True)
@@ -268,7 +335,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         raise ValueError("freeze_codes needs init, a checkpoint whose codes are kept")
     else:
         model = VQTokenizer(network)
-    photos, held_out = _load_photos(args, model.config.image_size)
+    photos, held_out = load_photos(args, model.config.image_size)
     fit_codes = not args.init or config.continuous_steps > 0
     stage = TokenizerStage(model, photos, held_out, config, device, fit_codes=fit_codes)
     _run_stage(stage, config, args)
@@ -287,7 +354,7 @@ def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:
     return model.train().requires_grad_(True)
 
 
-def _new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
+def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
     """Return a network with random weights, its codes placed as in the codebook."""
     import torch
 
@@ -310,27 +377,38 @@ def train_transformer(args: argparse.Namespace) -> None:
 
     from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.data import scan_folder
+    from maskgit_core.hub import resolve_checkpoint
     from maskgit_core.token_shards import extract_tokens
     from maskgit_core.transformer_stage import TransformerStage
 
     _check_minutes(args)
-    check_range("crops", args.crops, 1, 5, whole=True)
-    config = _read_settings(args, TRANSFORMER_DEFAULTS)
-    device = _checked_device(args, config)
-    tokenizer = load_checkpoint(args.tokenizer).tokenizer.requires_grad_(False)
+    preset = _preset(args)
+    crops = args.crops if args.crops is not None else preset.data.crops if preset else 1
+    check_range("crops", crops, 1, 5, whole=True)
+    source = args.tokenizer or (preset.published_tokenizer if preset else "")
+    if not source:
+        raise ValueError("tokenizer is needed: the checkpoint folder that train-tokenizer wrote")
+    tokenizer = load_checkpoint(resolve_checkpoint(source)).tokenizer.requires_grad_(False)
     # The network first: a mistake in its settings is told before minutes of reading.
     from_data = {
         "codebook_size": tokenizer.config.codebook_size,
-        "num_classes": len(scan_folder(_folders(args)[0]).classes),
+        "num_classes": len(scan_folder(data_folders(args)[0]).classes),
         "grid_size": tokenizer.config.grid_size,
     }
+    shape = preset.transformer if preset else TransformerConfig()
+    config, network = _settings(
+        args,
+        "transformer",
+        preset.transformer_training if preset else TRANSFORMER_DEFAULTS,
+        replace(shape, **from_data),
+    )
+    device = _checked_device(args, config)
     torch.manual_seed(config.seed)
     if args.init:
         model = _initial_transformer(args.init, from_data)
     else:
-        network = _read_settings(args, replace(TransformerConfig(), **from_data))
-        model = _new_transformer(network, tokenizer, config.seed)
-    photos, held_out = _load_photos(args, tokenizer.config.image_size)
+        model = new_transformer(network, tokenizer, config.seed)
+    photos, held_out = load_photos(args, tokenizer.config.image_size)
 
     tokenizer.to(device)
 
@@ -343,12 +421,12 @@ def train_transformer(args: argparse.Namespace) -> None:
         and extract_tokens(
             tokenizer,
             photos_set,
-            crops=args.crops,
+            crops=crops,
             cache=cache / f"tokens-{name}.safetensors",
             progress=progress,
         )
         for name, photos_set in (("train", photos), ("val", held_out))
     )
-    sampling = SamplingConfig()
+    sampling = preset.sampling if preset else SamplingConfig()
     stage = TransformerStage(model, tokenizer, data, val_data, config, sampling, device)
     _run_stage(stage, config, args)

@@ -17,6 +17,7 @@ ORDERS = ("confidence", "halton", "random", "raster")
 GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
 TRANSFORMER_KINDS = ("class_token", "adaln")
 PRECISIONS = ("auto", "float32", "bf16")
+MASK_SCHEDULES = ("cosine", "arccos")
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
 MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a million
@@ -263,6 +264,8 @@ class TrainConfig:
         class_drop: share of images trained without their class (transformer).
         token_drop: share of visible tokens replaced by the mask token though no loss is taken
             there (transformer).
+        mask_schedule: how the share of hidden tokens is drawn, `cosine` (MaskGIT) or `arccos`
+            (Halton-MaskGIT), less often nearly all or nearly none (transformer).
         l1_weight: of the mean absolute error of pixels (tokenizer).
         l2_weight: of the mean squared error of pixels (tokenizer).
         perceptual_weight: of the distance of image features; 0 needs no feature network.
@@ -297,6 +300,7 @@ class TrainConfig:
     label_smoothing: float = 0.1
     class_drop: float = 0.1
     token_drop: float = 0.0
+    mask_schedule: str = "cosine"
     l1_weight: float = 1.0
     l2_weight: float = 1.0
     perceptual_weight: float = 0.0
@@ -324,6 +328,7 @@ class TrainConfig:
         for part in ("l1", "l2", "perceptual", "commit", "adversarial"):
             check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)
         check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
+        check_choice("mask_schedule", self.mask_schedule, MASK_SCHEDULES)
         check_choice("precision", self.precision, PRECISIONS)
         check_range("explode_factor", self.explode_factor, 0.0)
         for name in ("compile", "checkpoint_blocks", "freeze_codes"):

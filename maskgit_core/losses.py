@@ -54,15 +54,19 @@ def masked_cross_entropy(
     return total / num_masked
 
 
-def draw_token_mask(batch: int, num_tokens: int, generator: torch.Generator) -> Tensor:
+def draw_token_mask(
+    batch: int, num_tokens: int, generator: torch.Generator, schedule: str = "cosine"
+) -> Tensor:
     """Return bool (batch, num_tokens): each row masked at its own ratio, at least one token.
 
-    The ratio is cos(pi/2 u), u uniform in [0, 1); ceil of ratio * num_tokens places are chosen
-    without replacement.
+    The ratio is cos(pi/2 u) or, for the schedule `arccos`, arccos(u) / (pi/2), u uniform in
+    [0, 1); ceil of ratio * num_tokens places are chosen without replacement.
 
-    Reference: MaskGIT (Chang et al. 2022), Sec. 3.1 and 3.3, cosine schedule.
+    Reference: MaskGIT (Chang et al. 2022), Sec. 3.1 and 3.3, cosine schedule; arccos: the public
+    code of Halton-MaskGIT (Besnier et al. 2025), which draws each token by itself.
     """
-    ratio = torch.cos(math.pi / 2 * torch.rand(batch, 1, generator=generator))
+    drawn = torch.rand(batch, 1, generator=generator)
+    ratio = drawn.arccos() * 2 / math.pi if schedule == "arccos" else (math.pi / 2 * drawn).cos()
     count = (ratio * num_tokens).ceil().clamp(1, num_tokens)
     rank = torch.rand(batch, num_tokens, generator=generator).argsort(dim=1).argsort(dim=1)
     return rank < count

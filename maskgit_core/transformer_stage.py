@@ -90,7 +90,7 @@ class TransformerStage:
         chosen = batch_indices(len(data.labels), config.batch_size, config.seed, step)
         view = torch.randint(0, data.tokens.shape[1], (len(chosen),), generator=generator)
         shape = (len(chosen), data.tokens.shape[2])
-        token_mask = draw_token_mask(*shape, generator)
+        token_mask = draw_token_mask(*shape, generator, config.mask_schedule)
         dropped = torch.rand(len(chosen), generator=generator) < config.class_drop
         hidden = token_mask
         if config.token_drop:
@@ -150,8 +150,8 @@ class TransformerStage:
         """Return samples of the running mean, one row a class (at most twelve classes)."""
         ema.eval()
         config = ema.config
-        labels = torch.arange(min(config.num_classes, SHEET_CLASSES))
-        labels = labels.repeat_interleave(SHEET_SAMPLES)
+        # A model that was extended knows classes that this data does not show.
+        labels = self.data.labels.unique()[:SHEET_CLASSES].repeat_interleave(SHEET_SAMPLES)
         grid = (len(labels), config.grid_size, config.grid_size)
         steps = decode_steps(
             ema,

@@ -1,0 +1,382 @@
+"""The train command: a folder of photos in, a model of them out, ready for the page."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskgit_core.config import check_range
+from maskgit_core.presets import SECTIONS, Preset, load_preset, with_settings
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from maskgit_core.checkpoint import Checkpoint
+    from maskgit_core.config import TrainConfig
+    from maskgit_core.data import Photos
+    from maskgit_core.token_shards import TokenData
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "scenes-flowers"
+FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
+CPU_MINUTES = 15.0
+TOKENIZER_SHARE = 0.4  # of the time budget, where both stages are trained
+FINE_TUNING_RATE = 0.25  # of the preset's rates, which are meant for random weights
+LARGE_DATA = 200_000  # photos, above which a GPU gets an ImageNet preset
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the train command."""
+    from maskgit_core.cli_training import add_preset_arguments
+
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="directory with one folder per class, or with train/ and val/ of that form",
+    )
+    parser.add_argument("--val", default=None, help="held-out photos, one folder per class")
+    parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=None,
+        help=f"training time in all, {CPU_MINUTES:g} on a CPU if unset; 0 takes the preset's steps",
+    )
+    parser.add_argument(
+        "--init",
+        default=None,
+        metavar="CHECKPOINT",
+        help="model to go on from: folder, known name, or none; if unset, the shipped one for few "
+        "photos on a CPU",
+    )
+    parser.add_argument(
+        "--keep-classes",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="keep the classes of --init that the data does not show; yes where --init is given",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default=None,
+        metavar="CHECKPOINT",
+        help="keep this tokenizer and train the transformer only",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=60, help="samples for the evaluation; 0 evaluates nothing"
+    )
+    add_preset_arguments(parser)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a training does, decided from options, device and data.
+
+    Attributes:
+        preset: with --set applied.
+        init: model to go on from, or None.
+        tokenizer: source of a tokenizer that is kept, or "" where one is trained.
+        keep_classes: whether classes of `init` stay that the data does not show.
+        seconds: for both stages.
+    """
+
+    preset: Preset
+    init: Path | None
+    tokenizer: str
+    keep_classes: bool
+    seconds: float
+
+
+def pick_preset(device: str, num_images: int) -> str:
+    """Return the name of the preset for a device, `cpu` or `cuda`, and a number of photos."""
+    if device == "cpu":
+        return "scenes-flowers-xs"
+    return "scenes-flowers-s" if num_images < LARGE_DATA else "imagenet-256-small"
+
+
+def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
+    """Decide what is trained from what.
+
+    Raises:
+        ValueError: options that exclude each other, an unknown preset or setting.
+    """
+    from maskgit_core.hub import resolve_checkpoint
+
+    if args.minutes is not None:
+        check_range("minutes", args.minutes, 0.0)
+    check_range("samples", args.samples, 0, whole=True)
+    if args.init and args.tokenizer:
+        raise ValueError("give init or tokenizer, not both: init brings its own tokenizer")
+    preset = load_preset(args.preset or pick_preset(device, num_images))
+    init: Path | None = None
+    if args.init and args.init != "none":
+        init = resolve_checkpoint(args.init)
+    elif not (args.init or args.tokenizer or args.preset) and device == "cpu":
+        init = SHIPPED if num_images <= FEW_PHOTOS and SHIPPED.is_dir() else None
+    if init is not None:
+        training = preset.transformer_training
+        rates = ("learning_rate", "matrix_learning_rate")
+        slower = {name: FINE_TUNING_RATE * getattr(training, name) for name in rates}
+        preset = replace(preset, transformer_training=replace(training, **slower))
+    before = {name: getattr(preset, name) for name in SECTIONS}
+    after = with_settings(before, args.set)
+    kept = ["tokenizer", "tokenizer_training"] if init or args.tokenizer else []
+    for section in [*kept, *(["transformer"] if init else [])]:
+        if after[section] != before[section]:
+            raise ValueError(
+                f"set changes {section}, but that network is kept as it is in the checkpoint "
+                f"{init or args.tokenizer}; use --init none to train from nothing"
+            )
+    minutes = args.minutes if args.minutes is not None else CPU_MINUTES if device == "cpu" else 0
+    keep = args.keep_classes if args.keep_classes is not None else bool(args.init)
+    return Choices(
+        preset=replace(preset, **after),
+        init=init,
+        tokenizer=str(init or args.tokenizer or preset.published_tokenizer),
+        keep_classes=keep and init is not None,
+        seconds=60 * minutes or math.inf,
+    )
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """Run the command."""
+    import torch
+
+    from maskgit_core.cli_training import data_folders
+    from maskgit_core.data_checks import check_data
+    from maskgit_core.train_run import Interrupted, RunFile
+
+    logging.getLogger("maskgit_core.data").setLevel(logging.ERROR)  # told in one sentence below
+    started, out = time.monotonic(), Path(args.out)
+    files, warnings = check_data(data_folders(args)[0])
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    choices = choose(args, len(files.files), device)
+    settings = {
+        "preset": choices.preset.name,
+        "set": list(args.set),
+        "init": str(choices.init) if choices.init else "none",
+        "tokenizer": choices.tokenizer or "trained",
+        "keep_classes": choices.keep_classes,
+        "minutes": choices.seconds / 60 if choices.seconds < math.inf else 0,
+        "classes": files.classes,
+        "photos": len(files.files),
+    }
+    run = RunFile.open(out, settings)
+    for sentence in (*warnings, *_intention(choices, len(files.files), files.classes)):
+        print(sentence)
+    try:
+        Training(args, choices, run, out, device).run_all()
+    except Interrupted:
+        print(f"stopped; the same command goes on. What there is lies in {out}")
+        return
+    print(f"finished after {(time.monotonic() - started) / 60:.0f} minutes. To see it:")
+    print(f"    python app.py --checkpoint {out / 'checkpoint'}")
+
+
+def _intention(choices: Choices, num_images: int, classes: Sequence[str]) -> list[str]:
+    text = f"{num_images} photos in {len(classes)} classes, preset {choices.preset.name}: "
+    if choices.init:
+        text += f"the transformer of {choices.init} learns them, its tokenizer stays as it is"
+    elif choices.tokenizer:
+        text += f"a new transformer is trained on the tokenizer of {choices.tokenizer}"
+    else:
+        text += "tokenizer and transformer are trained from nothing"
+    limit = choices.seconds / 60
+    until = "the preset's steps" if math.isinf(limit) else f"about {limit:g} minutes of training"
+    return [f"{text}; {until}. Ctrl-C stops cleanly, the same command goes on."]
+
+
+class Training:
+    """Both stages, samples, evaluation and model card of one run.
+
+    Args:
+        args: options of the command.
+        choices: what to do.
+        run: remembers what was decided and done.
+        out: folder of the run.
+        device: in words, for the model card.
+    """
+
+    def __init__(
+        self, args: argparse.Namespace, choices: Choices, run: Any, out: Path, device: str
+    ) -> None:
+        self.args, self.choices, self.run, self.out = args, choices, run, out
+        self.device = device
+        self.cache = out / "cache"
+        self.notes: list[str] = []
+        self.losses: tuple[float, float] | None = None
+        self.spent = 0.0  # seconds on reading and extracting, which the budget covers too
+
+    def run_all(self) -> None:
+        """Train what is to be trained and write the checkpoint."""
+        from maskgit_core.checkpoint import load_checkpoint
+        from maskgit_core.hub import resolve_checkpoint
+
+        given: Checkpoint | None = None
+        if self.choices.tokenizer:
+            given = load_checkpoint(resolve_checkpoint(self.choices.tokenizer))
+            if self.choices.init and given.transformer is None:
+                raise ValueError(f"init must hold a transformer; {self.choices.init} has none")
+        shape = given.tokenizer.config if given else self.choices.preset.tokenizer
+        photos, held_out = self._photos(shape.image_size)
+        tokenizer = given.tokenizer if given else self._train_tokenizer(photos, held_out)
+        self._train_transformer(tokenizer.requires_grad_(False), given, photos, held_out)
+        self._finish(photos, held_out)
+
+    def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
+        from maskgit_core.cli_training import load_photos
+        from maskgit_core.data_checks import check_readable
+        from maskgit_core.fine_tuning import set_aside
+
+        where = argparse.Namespace(data=self.args.data, val=self.args.val, cache=self.cache)
+        begin = time.monotonic()
+        photos, held_out = load_photos(where, image_size)
+        self.spent += time.monotonic() - begin
+        self.notes += check_readable(photos)
+        for sentence in self.notes:
+            print(sentence)
+        return (photos, held_out) if held_out is not None else set_aside(photos)
+
+    def _train_tokenizer(self, photos: Photos, held_out: Photos | None) -> nn.Module:
+        import torch
+
+        from maskgit_core.checkpoint import load_checkpoint
+        from maskgit_core.tokenizer import VQTokenizer
+        from maskgit_core.tokenizer_stage import TokenizerStage
+
+        config = self.choices.preset.tokenizer_training
+        torch.manual_seed(config.seed)
+        model = VQTokenizer(self.choices.preset.tokenizer)
+        try:
+            stage = TokenizerStage(model, photos, held_out, config)
+        except ValueError as error:
+            if not config.perceptual_weight:
+                raise
+            self.notes.append(f"The tokenizer was trained without the perceptual loss: {error}.")
+            config = replace(config, perceptual_weight=0.0)
+            stage = TokenizerStage(model, photos, held_out, config)
+        self._stage("tokenizer", stage, config, len(photos.labels), TOKENIZER_SHARE)
+        return load_checkpoint(self.out / "tokenizer" / "checkpoint").tokenizer
+
+    def _train_transformer(
+        self,
+        tokenizer: nn.Module,
+        given: Checkpoint | None,
+        photos: Photos,
+        held_out: Photos | None,
+    ) -> None:
+        import torch
+
+        from maskgit_core.cli_training import new_transformer
+        from maskgit_core.fine_tuning import labels_in, merged_classes, with_classes
+        from maskgit_core.transformer_stage import TransformerStage
+
+        preset, init = self.choices.preset, self.choices.init
+        config, classes, sampling = preset.transformer_training, photos.classes, preset.sampling
+        torch.manual_seed(config.seed)
+        if given is not None and init is not None:
+            classes = merged_classes(given.classes, classes, keep=self.choices.keep_classes)
+            model = with_classes(given.transformer, given.classes, classes, config.seed)
+            sampling = given.sampling
+        else:
+            shape = {
+                "codebook_size": tokenizer.config.codebook_size,
+                "grid_size": tokenizer.config.grid_size,
+                "num_classes": len(classes),
+            }
+            model = new_transformer(replace(preset.transformer, **shape), tokenizer, config.seed)
+        labels = torch.tensor(labels_in(classes, photos.classes))
+        data = self._tokens(tokenizer, photos, "train", labels, classes)
+        val = held_out and self._tokens(tokenizer, held_out, "val", labels, classes)
+        model = model.train().requires_grad_(True)
+        stage = TransformerStage(model, tokenizer, data, val or None, config, sampling)
+        share = 1.0 if self.choices.tokenizer else 1 - TOKENIZER_SHARE
+        self._stage("transformer", stage, config, len(photos.labels), share)
+        self.losses = _losses(self.out / "transformer", tokenizer, data, val or None, config)
+
+    def _tokens(
+        self,
+        tokenizer: nn.Module,
+        photos: Photos,
+        name: str,
+        labels: torch.Tensor,
+        classes: list[str],
+    ) -> Any:
+        from tqdm import tqdm
+
+        from maskgit_core.token_shards import extract_tokens
+
+        begin = time.monotonic()
+        found = extract_tokens(
+            tokenizer,
+            photos,
+            crops=self.choices.preset.data.crops,
+            cache=self.cache / f"tokens-{name}.safetensors",
+            progress=lambda batches: tqdm(batches, desc="extracting tokens", unit="batch"),
+        )
+        self.spent += time.monotonic() - begin
+        return replace(found, labels=labels[found.labels], classes=classes)
+
+    def _stage(self, name: str, stage: Any, config: Any, num_images: int, share: float) -> None:
+        from maskgit_core.cli_training import step_report
+        from maskgit_core.train_run import train_stage
+
+        print(f"training the {name}", file=sys.stderr, flush=True)
+        train_stage(
+            name,
+            stage,
+            config,
+            self.run,
+            self.out / name,
+            num_images=num_images,
+            # At least half of its share: reading slowly must not leave nothing to learn in.
+            seconds=max(
+                share * self.choices.seconds / 2, share * self.choices.seconds - self.spent
+            ),
+            reporting=step_report,
+        )
+
+    def _finish(self, photos: Photos, held_out: Photos | None) -> None:
+        """Write the checkpoint with samples, measures and model card."""
+        from maskgit_core.train_results import write_results
+
+        write_results(
+            self.out,
+            photos=photos,
+            held_out=held_out,
+            data=self.args.data,
+            num_samples=self.args.samples,
+            choices=self.choices,
+            stages=self.run.stages,
+            notes=self.notes,
+            device=self.device,
+            losses=self.losses,
+        )
+
+
+def _losses(
+    folder: Path, tokenizer: nn.Module, data: TokenData, val: TokenData | None, config: TrainConfig
+) -> tuple[float, float] | None:
+    """Return the cross-entropy on (training, held-out) photos; None where none were set aside.
+
+    The loss in the log is another number: it holds smoothing and dropped classes.
+    """
+    from maskgit_core.checkpoint import load_checkpoint
+    from maskgit_core.transformer_stage import TransformerStage
+
+    if val is None:
+        return None
+    model = load_checkpoint(folder / "checkpoint").transformer
+    some = slice(0, None, max(1, len(data.labels) // len(val.labels)))
+    seen = replace(data, tokens=data.tokens[some], labels=data.labels[some])
+    found = [
+        TransformerStage(model, tokenizer, part, None, config).metrics(model)
+        for part in (seen, val)
+    ]
+    return found[0]["val_cross_entropy"], found[1]["val_cross_entropy"]

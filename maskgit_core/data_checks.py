@@ -1,0 +1,94 @@
+"""What is odd about a folder of photos, in sentences, before minutes of reading."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from maskgit_core.data import IMAGE_SUFFIXES, PhotoFolder, Photos, scan_folder
+
+FEW_PHOTOS = 50
+LISTED = 8
+
+
+def _images(folder: Path) -> list[Path]:
+    return [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+
+
+def check_data(root: Path) -> tuple[PhotoFolder, list[str]]:
+    """List the classes of a folder and what its owner should know.
+
+    Returns:
+        (files, warnings as whole sentences).
+
+    Raises:
+        ValueError: no class folder, photos side by side without classes, or a folder of classes
+            inside a single folder.
+    """
+    if not root.is_dir():
+        raise ValueError(f"data must be a directory with one folder per class; {root} is not one")
+    loose = _images(root)
+    try:
+        found = scan_folder(root)
+    except ValueError:
+        if not loose:
+            raise
+        raise ValueError(
+            f"data must hold one folder per class; the {len(loose)} photos in {root} lie side by "
+            "side: put those of each class into a folder with its name"
+        ) from None
+    warnings = []
+    if loose:
+        warnings.append(f"{_photos(len(loose))} directly in {root} belong to no class: left out.")
+    counts = Counter(found.labels)
+    if len(found.classes) == 1:
+        _check_nested(root / found.classes[0])
+        warnings.append(
+            f"There is one class only, {found.classes[0]}: the model will have nothing to choose "
+            "from, and guidance little to work with."
+        )
+    single = [name for label, name in enumerate(found.classes) if counts[label] == 1]
+    if single:
+        warnings.append(f"One photo only: {_listed(single)}. The model will repeat it.")
+    if len(found.files) < FEW_PHOTOS:
+        warnings.append(
+            f"{_photos(len(found.files))} in all: the model will learn them by heart and show "
+            "little else."
+        )
+    return found, warnings
+
+
+def _check_nested(only: Path) -> None:
+    """Raise ValueError where the single class is a folder that holds the real class folders."""
+    if _images(only):
+        return
+    inner = sorted(p.name for p in only.iterdir() if p.is_dir() and any(p.rglob("*")))
+    if len(inner) > 1:
+        raise ValueError(
+            f"data must hold one folder per class; {only.parent} holds the single folder "
+            f"{only.name}, and that holds {_listed(inner)}: if these are the classes, give {only}"
+        )
+
+
+def check_readable(photos: Photos) -> list[str]:
+    """Return a warning about files that could not be read.
+
+    Raises:
+        ValueError: none of a class's photos could be read.
+    """
+    seen = set(photos.labels.tolist())
+    empty = [name for label, name in enumerate(photos.classes) if label not in seen]
+    if empty:
+        raise ValueError(f"no photo of these classes can be read: {_listed(empty)}")
+    if not photos.skipped:
+        return []
+    return [f"{_photos(len(photos.skipped))} could not be read: {_listed(photos.skipped)}."]
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count} photos"
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,291 @@
+"""The train command: one command from photos to a model, bad folders, runs that go on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from commands import assert_refused, run
+from maskgit_core import MaskGIT
+from maskgit_core.checkpoint import load_checkpoint
+from maskgit_core.cli_train import SHIPPED, choose, pick_preset
+from maskgit_core.data import Photos
+from maskgit_core.data_checks import check_data, check_readable
+from maskgit_core.fine_tuning import labels_in, merged_classes, set_aside, with_classes
+from maskgit_core.model_card import CardFacts, StageFacts, model_card
+from maskgit_core.train_run import Interrupted, train_stage
+
+SMALL = [
+    *("tokenizer.image_size=16", "widths=[8, 16]", "encoder_blocks=[1, 1]"),
+    *("decoder_blocks=[1, 1]", "tokenizer.codebook_size=32", "codebook_dim=4"),
+    *("transformer.width=16", "depth=1", "num_heads=2", "mlp_width=32"),
+    *("perceptual_weight=0", "continuous_steps=2", "sampling.num_steps=2"),
+    *("tokenizer_training.batch_size=4", "transformer_training.batch_size=4"),
+    *("tokenizer_training.max_steps=4", "transformer_training.max_steps=4"),
+]
+
+
+@pytest.fixture(autouse=True)
+def log_level():
+    logger = logging.getLogger("maskgit_core.data")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+def sets(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def from_nothing(data: Path, out: Path, *more: object) -> list[object]:
+    command = ["train", "--data", data, "--out", out, "--init", "none", "--minutes", 0]
+    return [*command, "--samples", 0, *sets(*SMALL), *more]
+
+
+def from_checkpoint(data: Path, out: Path, init: Path, *more: object) -> list[object]:
+    command = ["train", "--data", data, "--out", out, "--init", init, "--minutes", 0]
+    settings = sets("transformer_training.max_steps=3", "transformer_training.batch_size=4")
+    return [*command, "--samples", 0, *settings, *more]
+
+
+def test_both_stages_from_nothing(capsys, tmp_path):
+    photos = tiny.write_photos(tmp_path / "photos", ["Straße 7", "море", "山 | 川"], count=2)
+    out = tmp_path / "out"
+    assert run(*from_nothing(photos, out)) == 0
+    printed = capsys.readouterr().out
+    assert f"python app.py --checkpoint {out / 'checkpoint'}" in printed
+    assert "tokenizer and transformer are trained from nothing" in printed
+    assert "6 photos in all: the model will learn them by heart" in printed
+    model = MaskGIT.from_pretrained(out / "checkpoint")
+    assert sorted(model.classes) == sorted(["Straße 7", "море", "山 | 川"])
+    assert model.generate(labels=["море"], seed=0).images.shape == (1, 3, 16, 16)
+    card = (out / "checkpoint" / "README.md").read_text(encoding="utf-8")
+    assert "Straße 7 | 2" in card and "山 \\| 川 | 2" in card
+    assert "6 photos are few" in card
+    assert (out / "checkpoint" / "samples.jpg").stat().st_size > 500
+    assert json.loads((out / "train.json").read_text())["stages"]["transformer"]["steps"] == 4
+    # Finished: the same command trains nothing more; another one is refused.
+    before = (out / "transformer" / "metrics.jsonl").read_text()
+    assert run(*from_nothing(photos, out)) == 0
+    assert (out / "transformer" / "metrics.jsonl").read_text() == before
+    changed = from_nothing(photos, out, "--minutes", 3)
+    assert_refused(capsys, *changed, says="minutes was 0, is 3.0; give it those")
+    tiny.write_photos(photos, ["new"], count=1)
+    assert_refused(capsys, *from_nothing(photos, out), says="classes was")
+
+
+def test_a_model_learns_new_classes_and_keeps_its_own(capsys, tmp_path, tiny_checkpoint):
+    photos = tiny.write_photos(tmp_path / "photos", ["SEA", "cat"])
+    out = tmp_path / "out"
+    assert run(*from_checkpoint(photos, out, tiny_checkpoint)) == 0
+    old, new = load_checkpoint(tiny_checkpoint), load_checkpoint(out / "transformer" / "checkpoint")
+    assert new.classes == [*old.classes, "cat"]
+    # Classes that the data does not show have the rows that they had.
+    for name in ("forest", "été"):
+        row = old.transformer.config.codebook_size + 1 + old.classes.index(name)
+        assert torch.equal(
+            old.transformer.embedding.weight[row], new.transformer.embedding.weight[row]
+        )
+    row = old.transformer.config.codebook_size + 1 + old.classes.index("sea")
+    assert not torch.equal(
+        old.transformer.embedding.weight[row], new.transformer.embedding.weight[row]
+    )
+    for name, weight in old.tokenizer.state_dict().items():
+        assert torch.equal(weight, new.tokenizer.state_dict()[name]), name
+    out = tmp_path / "other"
+    assert run(*from_checkpoint(photos, out, tiny_checkpoint, "--no-keep-classes")) == 0
+    assert load_checkpoint(out / "checkpoint").classes == ["SEA", "cat"]
+
+
+@pytest.mark.parametrize("kind", ["class_token", "adaln"])
+def test_known_classes_answer_as_before_and_new_ones_nearly_as_no_class(kind):
+    model = tiny.transformer(kind=kind)
+    before, after = list(tiny.CLASSES), ["new", tiny.CLASSES[2], "newer", tiny.CLASSES[0]]
+    built = with_classes(model, before, after).eval()
+    tokens = torch.randint(0, 33, (1, 16), generator=torch.Generator().manual_seed(1))
+
+    def logits(network: torch.nn.Module, label: int) -> torch.Tensor:
+        with torch.no_grad():
+            return network(tokens, torch.tensor([label]))
+
+    assert torch.equal(logits(built, 1), logits(model, 2))
+    assert torch.equal(logits(built, 3), logits(model, 0))
+    assert torch.equal(logits(built, built.null_label), logits(model, model.null_label))
+    null = logits(model, model.null_label)
+    off = [(logits(built, new) - null).abs().mean() for new in (0, 2)]
+    assert 0 < max(off) < (logits(model, 2) - null).abs().mean()
+    assert not torch.equal(logits(built, 0), logits(built, 2))
+
+
+def test_classes_are_matched_whatever_their_case():
+    assert merged_classes(["Sea", "b"], ["a", "SEA"], keep=True) == ["Sea", "b", "a"]
+    assert merged_classes(["Sea", "b"], ["a", "SEA"], keep=False) == ["a", "SEA"]
+    assert labels_in(["Sea", "b", "a"], ["a", "SEA"]) == [2, 0]
+
+
+def test_photos_are_set_aside_from_large_classes_only():
+    labels = torch.tensor([0] * 25 + [1] * 9)
+    pixels = np.arange(34, dtype=np.uint8)[:, None, None, None].repeat(3, -1)
+    photos = Photos(pixels, labels, ["a", "b"], [])
+    kept, held = set_aside(photos)
+    assert held.pixels[:, 0, 0, 0].tolist() == [23, 24]
+    assert sorted([*kept.pixels[:, 0, 0, 0], *held.pixels[:, 0, 0, 0]]) == list(range(34))
+    assert kept.labels.tolist() == [0] * 23 + [1] * 9
+    few = Photos(pixels[25:], labels[25:], ["a", "b"], [])
+    assert set_aside(few) == (few, None)
+
+
+def test_odd_folders_are_told(tmp_path):
+    one = tiny.write_photos(tmp_path / "one", ["cat"], count=1)
+    found, warnings = check_data(one)
+    assert found.classes == ["cat"]
+    assert ["one class only, cat" in w for w in warnings] == [True, False, False]
+    assert "One photo only: cat" in warnings[1]
+    assert "1 photo in all" in warnings[2]
+
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for index in range(3):
+        tiny.picture(index).save(flat / f"{index}.png")
+    with pytest.raises(ValueError, match="the 3 photos in .* lie side by side"):
+        check_data(flat)
+    tiny.write_photos(flat, ["cat", "dog"])
+    assert "3 photos directly in" in check_data(flat)[1][0]
+
+    packed = tiny.write_photos(tmp_path / "outer" / "inner", ["cat", "dog"])
+    with pytest.raises(ValueError, match="cat, dog: if these are the classes, give .*inner"):
+        check_data(packed.parent)
+    # Folders inside a class are part of the class.
+    tiny.write_photos(tmp_path / "deep" / "animals", ["cat", "dog"])
+    tiny.write_photos(tmp_path / "deep", ["plants"])
+    assert check_data(tmp_path / "deep")[0].classes == ["animals", "plants"]
+    with pytest.raises(ValueError, match="is not one"):
+        check_data(tmp_path / "none")
+
+
+def test_broken_photos_are_named_and_a_class_of_them_is_refused(
+    capsys, photo_folder, tmp_path, tiny_checkpoint
+):
+    (photo_folder / "sea" / "bad.jpg").write_bytes(b"no image")
+    assert run(*from_checkpoint(photo_folder, tmp_path / "out", tiny_checkpoint)) == 0
+    said = f"1 photo could not be read: {Path('sea', 'bad.jpg')}"
+    assert said in capsys.readouterr().out
+    assert said in (tmp_path / "out" / "checkpoint" / "README.md").read_text()
+    (photo_folder / "broken").mkdir()
+    (photo_folder / "broken" / "a.png").write_bytes(b"")
+    command = from_checkpoint(photo_folder, tmp_path / "two", tiny_checkpoint)
+    assert run(*command) == 2
+    assert "no photo of these classes can be read: broken" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="broken"):
+        check_readable(Photos(np.zeros((1, 1, 1, 3)), torch.tensor([0]), ["a", "broken"], []))
+
+
+def test_wrong_options_are_one_line(capsys, photo_folder, tmp_path, tiny_checkpoint):
+    command = ["train", "--data", photo_folder, "--out", tmp_path / "out"]
+    assert_refused(capsys, *command, "--preset", "scene-flowers-xs", says="did you mean")
+    assert_refused(capsys, *command, "--minutes", -1, says="minutes must be")
+    assert_refused(capsys, *command, "--init", tmp_path / "no", says="no checkpoint folder")
+    both = ["--init", tiny_checkpoint, "--tokenizer", tiny_checkpoint]
+    assert_refused(capsys, *command, *both, says="not both")
+    more = ["--init", tiny_checkpoint, *sets("depth=3")]
+    assert_refused(capsys, *command, *more, says="set changes transformer")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_chosen_follows_device_and_data(tiny_checkpoint):
+    assert pick_preset("cpu", 10**6) == "scenes-flowers-xs"
+    assert pick_preset("cuda", 300) == "scenes-flowers-s"
+    assert pick_preset("cuda", 10**6) == "imagenet-256-small"
+    from maskgit_core.cli import build_parser
+
+    def chosen(*options: str, photos: int = 300, device: str = "cpu"):
+        words = ["train", "--data", "x", "--out", "y", *options]
+        return choose(build_parser().parse_args(words), photos, device)
+
+    few = chosen()
+    assert few.init == SHIPPED and not few.keep_classes and few.seconds == 900
+    assert few.preset.transformer_training.learning_rate == pytest.approx(2e-3 / 4)
+    assert chosen(photos=50_000).init is None
+    assert chosen(device="cuda").init is None and chosen(device="cuda").seconds == math.inf
+    assert chosen("--minutes", "0").seconds == math.inf
+    assert chosen("--init", "none").preset.transformer_training.learning_rate == 2e-3
+    given = chosen("--init", str(tiny_checkpoint))
+    assert given.keep_classes and given.tokenizer == str(tiny_checkpoint)
+    kept = chosen("--tokenizer", str(tiny_checkpoint))
+    assert kept.init is None and kept.tokenizer == str(tiny_checkpoint)
+
+
+def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
+    """An interrupted stage goes on to the number of steps that its trial decided."""
+    from contextlib import nullcontext
+
+    from maskgit_core import train_run
+    from runs import transformer_stage
+
+    times = iter(range(10**6))
+    monkeypatch.setattr(train_run.time, "monotonic", lambda: float(next(times)))
+    config = tiny.TRAIN
+    calls = []
+
+    def fake_train(stage, config, out, *, report, max_seconds):
+        calls.append((config.max_steps, max_seconds))
+        if len(calls) == 1:
+            for step in range(1, 5):
+                report(step, {})
+            return 4
+        return 6 if len(calls) == 2 else config.max_steps
+
+    monkeypatch.setattr(train_run, "train", fake_train)
+    settings = {"minutes": 1.0}
+    reporting = lambda config, out: nullcontext(lambda step, measures: None)  # noqa: E731
+    stage = transformer_stage(config)
+
+    def go_on() -> int:
+        run_file = train_run.RunFile.open(tmp_path, settings)
+        return train_stage(
+            "one", stage, config, run_file, tmp_path, num_images=24, seconds=60.0,
+            reporting=reporting,
+        )  # fmt: skip
+
+    with pytest.raises(Interrupted):
+        go_on()
+    planned = calls[1][0]
+    # One step a tick of the clock: what is left of a minute after the trial, with a margin.
+    assert 40 < planned < 60
+    assert go_on() == planned and len(calls) == 3
+    assert go_on() == planned and len(calls) == 3
+    with pytest.raises(ValueError, match="minutes was 1.0, is 2.0"):
+        train_run.RunFile.open(tmp_path, {"minutes": 2.0})
+    (tmp_path / "train.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged"):
+        train_run.RunFile.open(tmp_path, settings)
+
+
+def test_the_card_says_when_photos_were_learned_by_heart():
+    facts = CardFacts(
+        title="mine",
+        image_size=96,
+        grid_size=12,
+        codebook_size=1024,
+        counts={"a": 900, "b": 900},
+        held_out=200,
+        preset="scenes-flowers-xs",
+        stages=[StageFacts("transformer", 7_000_000, "random weights", 100, 32)],
+        minutes=12.0,
+        device="CPU cores",
+        losses=(3.0, 5.5),
+        measures={"psnr": 21.5},
+    )
+    card = model_card(facts)
+    assert (
+        "by heart" in card and "3.00 nats" in card and "5.50" in card and "| psnr | 21.5 |" in card
+    )
+    fine = model_card(CardFacts(**{**vars(facts), "losses": (5.4, 5.5)}))
+    assert "by heart" not in fine
