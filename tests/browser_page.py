@@ -38,6 +38,9 @@ def page_url() -> Iterator[str]:
     demo.close()
 
 
+CUT_STREAM = ("ERR_ABORTED", "ERR_INCOMPLETE", "ERR_NETWORK", "Failed to fetch", "network error")
+
+
 @dataclass
 class Trouble:
     """What a page should never do: report errors, or ask another machine."""
@@ -47,14 +50,18 @@ class Trouble:
 
     def watch(self, page) -> None:
         """Listen to a Playwright page."""
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("pageerror", lambda error: self._error(str(error)))
         page.on("console", self._console)
         page.on("request", self._request)
 
     def _console(self, message) -> None:
-        # The stream of a finished run is cut by the page itself.
-        if message.type == "error" and "ERR_ABORTED" not in message.text:
-            self.errors.append(message.text)
+        if message.type == "error":
+            self._error(message.text)
+
+    def _error(self, text: str) -> None:
+        # The stream of a finished run is cut by the page itself, others by a reload.
+        if not any(cut in text for cut in CUT_STREAM):
+            self.errors.append(text)
 
     def _request(self, request) -> None:
         address = urlparse(request.url)
@@ -89,7 +96,7 @@ def page(browser, page_url):
     wait_done(tab, "#gen-player")
     yield tab
     context.close()
-    assert trouble.errors == []
+    assert not trouble.errors, f"the page reported {trouble.errors}"
     assert trouble.requests == []
 
 
