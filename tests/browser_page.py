@@ -38,7 +38,14 @@ def page_url() -> Iterator[str]:
     demo.close()
 
 
-CUT_STREAM = ("ERR_ABORTED", "ERR_INCOMPLETE", "ERR_NETWORK", "Failed to fetch", "network error")
+CUT_STREAM = (
+    "ERR_ABORTED",
+    "ERR_INCOMPLETE",
+    "AbortError",
+    "Connection errored out",
+    "Failed to fetch",
+    "network error",
+)
 
 
 @dataclass
