@@ -11,7 +11,6 @@ from maskgit_core import MaskGIT
 
 from .api import add_api
 from .launch import DELETE_CACHE
-from .launch import launch_options as launch_options  # taken from here by who shows the page
 from .memory import remember
 from .messages import explain, notice
 from .model_menu import (

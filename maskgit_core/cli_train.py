@@ -34,15 +34,9 @@ LARGE_DATA = 200_000  # photos, above which a GPU gets an ImageNet preset
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the train command."""
-    from maskgit_core.cli_training import add_preset_arguments
+    from maskgit_core.cli_training import add_data_arguments, add_preset_arguments
 
-    parser.add_argument(
-        "--data",
-        required=True,
-        help="directory with one folder per class, or with train/ and val/ of that form",
-    )
-    parser.add_argument("--val", default=None, help="held-out photos, one folder per class")
-    parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")
+    add_data_arguments(parser)
     parser.add_argument(
         "--minutes",
         type=float,

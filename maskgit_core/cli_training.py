@@ -106,7 +106,8 @@ def _read_settings(args: argparse.Namespace, default: Any) -> Any:
     return type(default)(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def _common_arguments(parser: argparse.ArgumentParser) -> None:
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --data, --val and --out."""
     parser.add_argument(
         "--data",
         required=True,
@@ -114,6 +115,10 @@ def _common_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--val", default=None, help="held-out photos, one folder per class")
     parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")
+
+
+def _common_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
     parser.add_argument("--cache", default=None, help="where packed photos are kept; default: out")
     parser.add_argument("--max-minutes", type=float, default=None, help="stop cleanly after")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")

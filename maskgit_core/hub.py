@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -301,16 +302,14 @@ def push_to_hub(
         ValueError: repo is not owner/name.
         CheckpointError: the folder is no checkpoint, or the Hub does not take it.
     """
-    if not REPO_ID.fullmatch(repo):
-        raise ValueError(f"repo must be owner/name; got {repo!r}")
+    check_repo(repo)
     folder = Path(folder)
     config = read_config(folder)
     names = [CONFIG_FILE, TOKENIZER_FILE, *([TRANSFORMER_FILE] if "transformer" in config else [])]
     for name in names:
         if not (folder / name).is_file():
             raise CheckpointError(f"{name} is missing in {folder}")
-    client = hub_client()
-    try:
+    with uploading(repo) as client:
         api = client.HfApi()
         api.create_repo(repo, private=private, exist_ok=True)
         commit = api.upload_folder(
@@ -319,6 +318,25 @@ def push_to_hub(
             allow_patterns=names,
             commit_message=message or "Upload a MaskGIT checkpoint",
         )
+    return str(commit.commit_url)
+
+
+def check_repo(repo: str) -> None:
+    """Check the form of a repository's name; raises ValueError unless it is owner/name."""
+    if not REPO_ID.fullmatch(repo):
+        raise ValueError(f"repo must be owner/name; got {repo!r}")
+
+
+@contextlib.contextmanager
+def uploading(repo: str) -> Iterator[Any]:
+    """Yield the Hub's client for an upload to a repository.
+
+    Raises:
+        CheckpointError: the Hub cannot be reached or does not take what is uploaded inside.
+    """
+    client = hub_client()
+    try:
+        yield client
     except Exception as error:  # the client passes on errors of the network and of the login
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403):
@@ -326,4 +344,3 @@ def push_to_hub(
                 f"the Hub does not let you write to {repo} ({status}); log in with a token that may"
             ) from error
         raise CheckpointError(f"the upload to {repo} failed: {error}") from error
-    return str(commit.commit_url)

@@ -162,16 +162,28 @@ class Run:
     def _check_settings(self, state: dict[str, Any]) -> None:
         before = to_dict(from_dict(TrainConfig, state["config"])) | state.get("network", {})
         now = to_dict(self.config) | _network_settings(self.stage.model)
-        changed = [
-            f"{name} was {before[name]}, is {now[name]}"
-            for name in now
-            if name not in FREE_SETTINGS and name in before and now[name] != before[name]
-        ]
-        if changed:
-            raise _ChangedError(
-                f"the run in {self.out} was started with other settings: {'; '.join(changed)}; "
-                "give it those, or another folder"
-            )
+        bound = {name: value for name, value in now.items() if name not in FREE_SETTINGS}
+        complaint = settings_complaint(before, bound, self.out)
+        if complaint is not None:
+            raise _ChangedError(complaint)
+
+
+def settings_complaint(before: dict[str, Any], now: dict[str, Any], out: Path) -> str | None:
+    """Return what to tell who goes on with a run in `out` with other settings; None if alike.
+
+    A setting that the run did not have yet is no change.
+    """
+    changed = [
+        f"{name} was {before[name]}, is {value}"
+        for name, value in now.items()
+        if name in before and before[name] != value
+    ]
+    if not changed:
+        return None
+    return (
+        f"the run in {out} was started with other settings: {'; '.join(changed)}; "
+        "give it those, or another folder"
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

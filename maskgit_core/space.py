@@ -5,8 +5,8 @@ from __future__ import annotations
 import fnmatch
 from pathlib import Path
 
-from maskgit_core.checkpoint import CheckpointError, read_config
-from maskgit_core.hub import REPO_ID, hub_client
+from maskgit_core.checkpoint import read_config
+from maskgit_core.hub import check_repo, uploading
 
 # Everything that `app.py` reads. Tests, tools and other models stay at home.
 SINGLE_FILES = ("app.py", "requirements.txt", "README.md", "LICENSE")
@@ -63,8 +63,7 @@ def deploy_space(root: Path, repo: str, *, private: bool = False, message: str =
     """
     check_repo(repo)
     files = space_files(root)
-    client = hub_client()
-    try:
+    with uploading(repo) as client:
         api = client.HfApi()
         api.create_repo(repo, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
         there = api.list_repo_files(repo, repo_type="space")
@@ -77,17 +76,4 @@ def deploy_space(root: Path, repo: str, *, private: bool = False, message: str =
         commit = api.create_commit(
             repo, operations, repo_type="space", commit_message=message or "Upload the page"
         )
-    except Exception as error:  # the client passes on errors of the network and of the login
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise CheckpointError(
-                f"the Hub does not let you write to {repo} ({status}); log in with a token that may"
-            ) from error
-        raise CheckpointError(f"the upload to {repo} failed: {error}") from error
     return str(commit.commit_url)
-
-
-def check_repo(repo: str) -> None:
-    """Check the form of a repository's name; raises ValueError unless it is owner/name."""
-    if not REPO_ID.fullmatch(repo):
-        raise ValueError(f"repo must be owner/name; got {repo!r}")

@@ -13,6 +13,7 @@ from typing import Any
 
 from maskgit_core.checkpoint import write_atomically
 from maskgit_core.config import TrainConfig
+from maskgit_core.run_state import settings_complaint
 from maskgit_core.training import Report, Stage, train
 
 RUN_FILE = "train.json"
@@ -56,16 +57,9 @@ class RunFile:
             return run
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{run.path} is damaged ({error}); give another folder") from error
-        changed = [
-            f"{name} was {before[name]}, is {now}"
-            for name, now in settings.items()
-            if name in before and before[name] != now
-        ]
-        if changed:
-            raise ValueError(
-                f"the run in {out} was started with other settings: {'; '.join(changed)}; "
-                "give it those, or another folder"
-            )
+        complaint = settings_complaint(before, settings, out)
+        if complaint is not None:
+            raise ValueError(complaint)
         return run
 
     def save(self) -> None:

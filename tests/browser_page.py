@@ -29,10 +29,11 @@ ARTIFACTS = Path(os.environ.get("ARTIFACTS", "artifacts")) / "screenshots"
 def page_url() -> Iterator[str]:
     """Address of the page on a small random model whose steps take a moment."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo.ui import build_demo, launch_options
+    from demo.launch import launch_options, queue_options
+    from demo.ui import build_demo
 
     demo = build_demo(tiny_model(pause=0.08, grid_size=12, codebook_size=64))
-    demo.queue(default_concurrency_limit=1, max_size=32)
+    demo.queue(**queue_options())
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url.rstrip("/")
     demo.close()

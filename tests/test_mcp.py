@@ -18,10 +18,11 @@ def address() -> Iterator[str]:
     """Where MCP clients connect."""
     pytest.importorskip("mcp")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo.ui import build_demo, launch_options
+    from demo.launch import launch_options, queue_options
+    from demo.ui import build_demo
 
     demo = build_demo(tiny.model())
-    demo.queue(default_concurrency_limit=1, max_size=32)
+    demo.queue(**queue_options())
     options = launch_options() | {"mcp_server": True}
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield url.rstrip("/") + "/gradio_api/mcp/"

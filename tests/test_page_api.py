@@ -25,10 +25,11 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(scope="module")
 def page_url() -> Iterator[str]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo.ui import build_demo, launch_options
+    from demo.launch import launch_options, queue_options
+    from demo.ui import build_demo
 
     demo = build_demo(tiny.model())
-    demo.queue(default_concurrency_limit=1, max_size=32)
+    demo.queue(**queue_options())
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url.rstrip("/")
     demo.close()

@@ -26,10 +26,11 @@ def models(tmp_path_factory):
 def page_url(models) -> Iterator[str]:
     """Address of a page whose menu holds two tiny models and two that cannot be used."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo.ui import build_demo, launch_options
+    from demo.launch import launch_options, queue_options
+    from demo.ui import build_demo
 
     demo = build_demo(models)
-    demo.queue(default_concurrency_limit=1, max_size=32)
+    demo.queue(**queue_options())
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url.rstrip("/")
     demo.close()
