@@ -23,7 +23,7 @@ def address() -> Iterator[str]:
 
     demo = build_demo(tiny.model())
     demo.queue(**queue_options())
-    options = launch_options() | {"mcp_server": True}
+    options = launch_options(mcp=True)
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield url.rstrip("/") + "/gradio_api/mcp/"
     demo.close()
