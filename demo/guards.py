@@ -22,6 +22,7 @@ NOT_DONE = (
     "This request could not be carried out. Check what was sent, or load the page anew, and try "
     "again."
 )
+LONGEST_ERROR = 500  # characters
 
 
 def refuse_download(*_: Any, **__: Any) -> NoReturn:
@@ -55,7 +56,8 @@ def plain_payload(error: BaseException | None, show_error: bool) -> dict[str, An
         known = isinstance(error, InvalidPathError)
         error = gr.Error(NOT_UPLOADED if known else NOT_DONE)
     return {
-        "error": str(error.message),
+        # Gradio repeats a value that is not among the choices, however long it was sent.
+        "error": str(error.message)[:LONGEST_ERROR],
         "duration": error.duration,
         "visible": error.visible,
         "title": error.title,
