@@ -50,8 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from maskgit_core import CheckpointError, MaskGIT
+    from maskgit_core.allocator import keep_freed_memory
     from maskgit_core.hub import resolve_checkpoint
 
+    keep_freed_memory()
     torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
     try:
         folder = resolve_checkpoint(arguments.checkpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,16 +15,18 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
+from maskgit_core.config import MAX_SEED, SamplingConfig, check_choice, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
-from maskgit_core.packing import PackedCopy
+from maskgit_core.packing import PackedCopy, bfloat16_pays
 from maskgit_core.patches import codebook_patches
-from maskgit_core.sampling import StepState, decode_steps
+from maskgit_core.sampling import CellNetwork, StepState, decode_steps
+from maskgit_core.starts import StartStore
 
 Label = str | int | None
 DECODE_BATCH = 16
 MAX_IMAGES = 4096  # in one call; all are decoded together
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class MaskGIT:
     Args:
         checkpoint: networks, class names and default settings.
         name: what recipes and messages call the model.
+        precision: of the transformer's products while decoding, `float32` or `bfloat16`. The
+            latter is faster where the processor has it (`packing.bfloat16_pays`) and draws other
+            tokens at some cells, so the same seed gives another, equally likely image.
 
     Attributes:
         name: of the checkpoint's folder, or the known name that it was loaded by.
@@ -85,7 +91,10 @@ class MaskGIT:
         null_label: label of "no class"; None where the network has none.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str = "model") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, name: str = "model", *, precision: str = "float32"
+    ) -> None:
+        check_choice("precision", precision, tuple(PRECISIONS))
         if checkpoint.transformer is None:
             raise CheckpointError("the checkpoint holds a tokenizer only; a transformer is needed")
         self.name = name
@@ -101,19 +110,28 @@ class MaskGIT:
         self.codebook_size: int = self.transformer.config.codebook_size
         self.mask_token_id = self.codebook_size
         self.null_label: int | None = self.transformer.null_label
-        self._packed = PackedCopy()
+        self.precision = precision
+        self._packed = PackedCopy(PRECISIONS[precision])
+        self._starts = StartStore()
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str]) -> MaskGIT:
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], *, precision: str = "float32"
+    ) -> MaskGIT:
         """Load a checkpoint folder, a published model by its name, or a Hub repository.
 
+        Args:
+            source: folder, known name or owner/name.
+            precision: as in `MaskGIT`.
+
         Raises:
+            ValueError: an unknown precision.
             CheckpointError: missing, damaged or unfitting weights, or no way to fetch them.
         """
         folder = resolve_checkpoint(source)
         known = os.fspath(source) in KNOWN_WEIGHTS and not Path(source).is_dir()
         name = os.fspath(source) if known else folder_name(source)
-        return cls(load_checkpoint(folder), name)
+        return cls(load_checkpoint(folder), name, precision=precision)
 
     @property
     def device(self) -> torch.device:
@@ -178,8 +196,20 @@ class MaskGIT:
         looks around, colours the known cells as it will in the end; with no known cell at all, the
         code that lies nearest to grey.
         """
-        filled = [self._fill_masked(grid) for grid in tokens]
-        return self.decode(torch.stack(filled))
+        return self.decode(torch.stack([self._fill_masked(grid) for grid in tokens]))
+
+    @torch.no_grad()
+    def preview(self, tokens: Tensor) -> Tensor:
+        """Return `decode_partial` of tokens in [0, K], in bfloat16 where that is faster.
+
+        The images are for the eye: they are off by a grey level or two of 255.
+        """
+        filled = torch.stack([self._fill_masked(grid) for grid in tokens])
+        with self._rounding(bfloat16_pays(self.device.type)):
+            return self.decode(filled).float()
+
+    def _rounding(self, wanted: bool) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
 
     def _fill_masked(self, grid: Tensor) -> Tensor:
         known = grid != self.mask_token_id
@@ -252,8 +282,11 @@ class MaskGIT:
                 f"tokens must be (B, {self.grid_size}, {self.grid_size}); got {tuple(tokens.shape)}"
             )
         label_ids = torch.tensor([self.label_id(label) for label in labels], dtype=torch.int64)
+        network = self.fast_transformer()
+        if isinstance(network, CellNetwork):
+            network = self._starts.start(network, self.mask_token_id)
         steps = decode_steps(
-            self.fast_transformer(),
+            network,
             tokens.to(self.device),
             label_ids.to(self.device),
             config or self.sampling,
@@ -263,13 +296,14 @@ class MaskGIT:
         )
         return self._run(steps)
 
-    @staticmethod
-    def _run(steps: Iterator[StepState]) -> Iterator[StepState]:
+    def _run(self, steps: Iterator[StepState]) -> Iterator[StepState]:
         # Gradients are off for each step, not around the yields: a generator would otherwise
         # leave them off in the code that consumes it. Not inference mode: its tensors could not
         # be changed by who receives them.
+        # On a CPU it is the packed layers that round.
+        rounded = self.precision == "bfloat16" and self.device.type != "cpu"
         while True:
-            with torch.no_grad():
+            with torch.no_grad(), self._rounding(rounded):
                 state = next(steps, None)
             if state is None:
                 return
