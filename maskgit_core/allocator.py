@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import platform
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 KEPT_BYTES = 2**28  # free memory that a heap keeps
 LARGEST_BLOCK = 2**25  # of one tensor; more than glibc takes is refused
 
@@ -26,5 +26,10 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return False
-    settings = ((M_MMAP_THRESHOLD, LARGEST_BLOCK), (M_TRIM_THRESHOLD, KEPT_BYTES))
+    settings = (
+        (M_MMAP_THRESHOLD, LARGEST_BLOCK),
+        (M_TRIM_THRESHOLD, KEPT_BYTES),
+        # The heaps of other threads are given back whenever they are empty, whatever the bound.
+        (M_ARENA_MAX, 1),
+    )
     return all(mallopt(name, value) == 1 for name, value in settings)

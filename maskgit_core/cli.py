@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core import cli_training
+from maskgit_core.allocator import keep_freed_memory
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,
     MAX_SEED,
@@ -43,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch takes a second to load; --help and typing errors need not wait for it.
     from maskgit_core.checkpoint import CheckpointError
 
+    keep_freed_memory()
     try:
         return args.run(args) or 0
     except (ValueError, CheckpointError, OSError) as error:

@@ -19,7 +19,7 @@ from maskgit_core.config import MAX_SEED, SamplingConfig, check_choice, check_ra
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
 from maskgit_core.packing import PackedCopy, bfloat16_pays
-from maskgit_core.patches import codebook_patches
+from maskgit_core.patches import codebook_patches, fill_masked
 from maskgit_core.sampling import CellNetwork, StepState, decode_steps
 from maskgit_core.starts import StartStore
 
@@ -192,11 +192,9 @@ class MaskGIT:
     def decode_partial(self, tokens: Tensor) -> Tensor:
         """Return images of tokens in [0, K]; what masked cells show means nothing.
 
-        A masked cell takes the code of the nearest cell that is known, so that the decoder, which
-        looks around, colours the known cells as it will in the end; with no known cell at all, the
-        code that lies nearest to grey.
+        They take codes as `patches.fill_masked` says.
         """
-        return self.decode(torch.stack([self._fill_masked(grid) for grid in tokens]))
+        return self.decode(fill_masked(tokens, self.mask_token_id, self.codebook_patches))
 
     @torch.no_grad()
     def preview(self, tokens: Tensor) -> Tensor:
@@ -204,30 +202,12 @@ class MaskGIT:
 
         The images are for the eye: they are off by a grey level or two of 255.
         """
-        filled = torch.stack([self._fill_masked(grid) for grid in tokens])
+        filled = fill_masked(tokens, self.mask_token_id, self.codebook_patches)
         with self._rounding(bfloat16_pays(self.device.type)):
             return self.decode(filled).float()
 
     def _rounding(self, wanted: bool) -> AbstractContextManager[object]:
         return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
-
-    def _fill_masked(self, grid: Tensor) -> Tensor:
-        known = grid != self.mask_token_id
-        if bool(known.all()):
-            return grid
-        if not bool(known.any()):
-            return torch.full_like(grid, self._grey_code())
-        places = known.nonzero().float()
-        holes = (~known).nonzero().float()
-        nearest = torch.cdist(holes, places).argmin(1)
-        filled = grid.clone()
-        filled[~known] = grid[known][nearest]
-        return filled
-
-    def _grey_code(self) -> int:
-        patches = torch.from_numpy(self.codebook_patches()).float()
-        spread = (patches - 127.5).square().mean(dim=(1, 2, 3))
-        return int(spread.argmin())
 
     @torch.no_grad()
     def codebook_patches(self) -> np.ndarray:
