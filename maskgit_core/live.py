@@ -15,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskgit_core.packing import bfloat16_pays
+
 SHARE = 0.05  # of a run's time, about what decoding pictures may take before the end
+QUICK = 0.03  # seconds; pictures that take less are all decoded
 FILL_BATCH = 16  # images
 
 
@@ -25,7 +28,9 @@ class LivePictures:
     Args:
         model: a `MaskGIT`.
         share: of the time between two pictures, what decoding may take; 1 decodes every step.
-        clock: seconds; for tests.
+        quick: seconds; a picture that takes less has no pause after it.
+        clock: seconds of work of this process. Not of the day: other programs on the machine must
+            not change what is decoded, nor may the threads in which a run goes on.
 
     Attributes:
         skipped: the tokens of the steps that were not decoded, by number of the call of `of`.
@@ -33,12 +38,18 @@ class LivePictures:
     """
 
     def __init__(
-        self, model: Any, share: float = SHARE, clock: Callable[[], float] = time.perf_counter
+        self,
+        model: Any,
+        share: float = SHARE,
+        quick: float = QUICK,
+        clock: Callable[[], float] = time.process_time,
     ) -> None:
+        bfloat16_pays("cpu")  # tried once a process; the first picture must not be blamed for it
         self.skipped: dict[int, Tensor] = {}
         self.images: Tensor | None = None
         self._model, self._clock = model, clock
         self._pause = 1 / share - 1  # between two pictures, in times of what a picture takes
+        self._quick = quick
         self._due = -float("inf")
         self._count = 0
         self._decoded: tuple[Tensor, Tensor] | None = None
@@ -60,7 +71,8 @@ class LivePictures:
         else:
             self.images = self._model.preview(tokens)
         ended = self._clock()
-        self._due = ended + (ended - began) * self._pause
+        taken = ended - began
+        self._due = ended + (taken * self._pause if taken > self._quick else 0.0)
         self._decoded = (tokens.cpu(), self.images)
         return self.images
 
@@ -76,7 +88,7 @@ class LivePictures:
         return images
 
     def fill(self, seconds: float) -> Iterator[tuple[int, Tensor]]:
-        """Decode the steps that were skipped, in order, until the time is used up.
+        """Decode the steps that were skipped, in order, until so much work was done.
 
         Yields:
             The number of a step, and its images as `of` would have decoded them.
