@@ -96,9 +96,9 @@ def menu_entries(embedded: str, started: tuple[str, str]) -> tuple[ModelEntry, .
     return (*first, *known)
 
 
-def load_model(folder: Path, name: str) -> MaskGIT:
+def load_model(folder: Path, name: str, *, precision: str = "float32") -> MaskGIT:
     """Load a checkpoint folder under a name of its own."""
-    return MaskGIT(load_checkpoint(folder), name)
+    return MaskGIT(load_checkpoint(folder), name, precision=precision)
 
 
 class ModelHolder:

@@ -23,6 +23,7 @@ from maskgit_core.benchmark_parts import (
     load_jobs,
     tokenizer_jobs,
 )
+from maskgit_core.benchmark_precision import precision_jobs
 from maskgit_core.benchmark_processes import app_jobs, import_jobs, memory_jobs
 from maskgit_core.benchmark_setup import Bench, Job
 from maskgit_core.benchmark_timing import Row
@@ -42,6 +43,7 @@ JOBS: dict[str, Callable[[Bench], list[Job]]] = {
     "live": live_jobs,
     "first": first_jobs,
     "inpaint": inpaint_jobs,
+    "precision": precision_jobs,
     "train": train_jobs,
     "memory": memory_jobs,
     "app": app_jobs,

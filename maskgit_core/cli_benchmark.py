@@ -23,6 +23,7 @@ PARTS = (
     "live",
     "first",
     "inpaint",
+    "precision",
     "train",
     "memory",
     "app",

@@ -57,7 +57,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from maskgit_core.config import SamplingConfig
     from maskgit_core.evaluation import RESULT_FILE, evaluate
 
-    model = _load_model(args.checkpoint, args.num_samples, args.device)
+    model = _load_model(args.checkpoint, args.num_samples, args.device, args.precision)
     name = Path(args.checkpoint)
     out = Path(args.out) if args.out else Path(RESULTS_FOLDER) / "-".join(name.parts[-2:])
     try:
@@ -84,7 +84,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print(f"written to {out / RESULT_FILE}, with sheets beside it", file=sys.stderr)
 
 
-def _load_model(checkpoint: str, num_samples: int, device: str) -> EvaluatedModel:
+def _load_model(checkpoint: str, num_samples: int, device: str, precision: str) -> EvaluatedModel:
     from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.evaluation_tables import TokenizerModel
     from maskgit_core.pipeline import MaskGIT
@@ -93,7 +93,8 @@ def _load_model(checkpoint: str, num_samples: int, device: str) -> EvaluatedMode
         loaded = load_checkpoint(checkpoint)
         if loaded.transformer is None:
             return TokenizerModel(loaded.tokenizer.to(_checked_device(device)), loaded.classes)
-    return MaskGIT.from_pretrained(checkpoint).to(_checked_device(device))
+    model = MaskGIT.from_pretrained(checkpoint, precision=precision)
+    return model.to(_checked_device(device))
 
 
 def _checked_device(name: str) -> Any:

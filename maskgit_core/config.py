@@ -16,7 +16,8 @@ SCHEDULES = ("cosine", "arccos", "linear", "square", "root")
 ORDERS = ("confidence", "halton", "random", "raster")
 GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
 TRANSFORMER_KINDS = ("class_token", "adaln")
-PRECISIONS = ("auto", "float32", "bf16")
+TRAIN_PRECISIONS = ("auto", "float32", "bf16")
+PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
 MASK_SCHEDULES = ("cosine", "arccos")
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
@@ -253,8 +254,8 @@ class TrainConfig:
         log_every: steps between log lines.
         sample_every: steps between sample sheets.
         save_every: steps between saved states and checkpoints.
-        precision: `bf16` computes in bfloat16 and keeps weights in float32 (GPU only); `auto` is
-            bf16 where the GPU has it, else `float32`.
+        precision: `bf16` computes in bfloat16 and keeps weights in float32, on a GPU or CPU with
+            instructions for it; `auto` is bf16 where a GPU has them, else `float32`.
         compile: compile the blocks with torch.compile; needs a compiler, and minutes at the start.
         checkpoint_blocks: compute the blocks again in the backward pass in place of keeping what
             they computed: slower, with less memory (transformer).
@@ -329,7 +330,7 @@ class TrainConfig:
             check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)
         check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
         check_choice("mask_schedule", self.mask_schedule, MASK_SCHEDULES)
-        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("precision", self.precision, TRAIN_PRECISIONS)
         check_range("explode_factor", self.explode_factor, 0.0)
         for name in ("compile", "checkpoint_blocks", "freeze_codes"):
             check_flag(name, getattr(self, name))

@@ -150,6 +150,7 @@ def evaluate(
         "num_samples": num_samples,
         "seed": seed,
         "sampling": to_dict(sampling) if num_samples else None,
+        "precision": getattr(model, "precision", "float32"),
         "features": network.name,
         "feature_dim": network.dim,
         "feature_pixels": getattr(network, "input_size", None),

@@ -126,7 +126,8 @@ class Bench:
         """
         networks = hash_of_networks(self.model.tokenizer, self.model.transformer)  # type: ignore
         order = list(dict.fromkeys(labels))
-        key = key_of("samples", networks, order, to_dict(config), seed)
+        precision = getattr(self.model, "precision", "float32")
+        key = key_of("samples", networks, order, to_dict(config), seed, precision)
 
         def draw(rows: range) -> Tensor:
             chosen = [labels[row] for row in rows]

@@ -8,6 +8,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Scaled dot-product attention of float (B, heads, N, d), in the type that autocast says.
+
+    Not on a CPU: there torch's attention is slower in bfloat16 than in float32.
+    """
+    if not torch.is_autocast_enabled("cpu") or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention over all positions, q, k and v in one product.
 
@@ -43,7 +54,7 @@ class SelfAttention(nn.Module):
             q, k = rms_norm(q), rms_norm(k)
         split = (self.num_heads, -1)
         q, k, v = (part.unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
-        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, N or M, D / heads)
+        mixed = attend(q, k, v)  # (B, heads, N or M, D / heads)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskgit_core.packing import bfloat16_pays
+from maskgit_core.precision import bfloat16_pays
 
 SHARE = 0.05  # of a run's time, about what decoding pictures may take before the end
 QUICK = 0.03  # seconds; pictures that take less are all decoded

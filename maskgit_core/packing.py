@@ -9,17 +9,15 @@ copy is for decoding only: it has no gradients and does not follow later changes
 from __future__ import annotations
 
 import copy
-import time
-from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
+from maskgit_core.precision import Int8Linear
 
 TRIAL_TOLERANCE = 1e-4
-PAYS = 0.8  # share of the time of float32 below which bfloat16 is worth its rounding
 
 
 class PackedLinear(nn.Module):
@@ -56,26 +54,35 @@ class PackedLinear(nn.Module):
         return y.to(self.result)
 
 
+def packed_linear(
+    weight: Tensor, bias: Tensor | None, precision: str, *, gelu: str | None = None
+) -> nn.Module:
+    """Return a linear layer for decoding, float to float32, in one of `config.PRECISIONS`."""
+    if precision == "int8":
+        return Int8Linear(weight, bias, gelu=gelu)
+    return PackedLinear(weight, bias, gelu=gelu, dtype=getattr(torch, precision))
+
+
 class PackedAttention(nn.Module):
     """`SelfAttention` with packed weights.
 
     Args:
         source: what to copy.
         split: keep q apart from k and v, for a layer that is asked about some positions only.
-        dtype: of the products with weights.
+        precision: of the products with weights.
     """
 
-    def __init__(self, source: SelfAttention, *, split: bool, dtype: torch.dtype) -> None:
+    def __init__(self, source: SelfAttention, *, split: bool, precision: str) -> None:
         super().__init__()
         self.num_heads, self.qk_norm = source.num_heads, source.qk_norm
         weight, bias, inner = source.qkv.weight, source.qkv.bias, source.out.in_features
         sizes = (inner, 2 * inner) if split else (3 * inner,)
         biases = (None,) * len(sizes) if bias is None else bias.split(sizes)
         self.projections = nn.ModuleList(
-            PackedLinear(*pair, dtype=dtype)
+            packed_linear(*pair, precision)
             for pair in zip(weight.split(sizes), biases, strict=True)
         )
-        self.out = PackedLinear(source.out.weight, source.out.bias, dtype=dtype)
+        self.out = packed_linear(source.out.weight, source.out.bias, precision)
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
         """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
@@ -107,43 +114,20 @@ def packing_works() -> bool:
     return torch.allclose(result, wanted, rtol=TRIAL_TOLERANCE, atol=TRIAL_TOLERANCE)
 
 
-@cache
-def bfloat16_pays(device: str) -> bool:
-    """Whether products in bfloat16 are clearly faster than in float32 on a kind of device.
-
-    Some processors have no instructions for it and are hundreds of times slower: it is tried, on
-    one small convolution.
-    """
-    if device != "cpu":
-        return device == "cuda" and torch.cuda.is_bf16_supported()
-    if not torch.backends.mkldnn.is_available():
-        return False
-    best = []
-    with torch.no_grad():
-        for dtype in (torch.float32, torch.bfloat16):
-            x = torch.ones(1, 64, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)
-            weight = torch.ones(64, 64, 3, 3, dtype=dtype)
-            times = []
-            for _ in range(5):
-                # Of this thread alone: a busy machine must not decide.
-                begin = time.thread_time()
-                F.conv2d(x, weight, padding=1)
-                times.append(time.thread_time() - begin)
-            best.append(min(times))
-    return best[1] < PAYS * best[0]
-
-
-def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+def pack(network: nn.Module, precision: str = "float32") -> nn.Module:
     """Return a copy of a transformer with packed weights, or the network itself.
 
-    With dtype bfloat16 the packed products are rounded to it; all else stays float32.
+    Layers of the blocks, the stem and the head are packed, and their products are rounded as the
+    precision says; everything else is float32 and shared with the network. Where the network is
+    not float32 on the CPU, or packing does not work, it is returned as it is.
 
-    Layers of the blocks, the stem and the head are packed; everything else is shared with the
-    network. Where it is not float32 on the CPU, or packing does not work, it is returned as it is.
+    Args:
+        network: a transformer.
+        precision: one of `config.PRECISIONS`.
     """
     parameters = list(network.parameters())
     fitting = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters)
-    if not parameters or not fitting or not packing_works():
+    if not parameters or not fitting or not (precision == "int8" or packing_works()):
         return network
     with torch.no_grad():
         packed = copy.deepcopy(network, {id(parameter): parameter for parameter in parameters})
@@ -152,33 +136,37 @@ def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
         for module in list(packed.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, SelfAttention):
+                    split = module is last
                     module.add_module(
-                        name, PackedAttention(child, split=module is last, dtype=dtype)
+                        name, PackedAttention(child, split=split, precision=precision)
                     )
                 elif isinstance(child, GeluMLP):
-                    up = PackedLinear(
-                        child.up.weight,
-                        child.up.bias,
-                        gelu=child.approximate,
-                        dtype=dtype,
-                        result=dtype,
-                    )
-                    down = PackedLinear(child.down.weight, child.down.bias, dtype=dtype)
-                    module.add_module(name, nn.Sequential(up, down))
+                    module.add_module(name, _packed_mlp(child, precision))
                 elif isinstance(child, nn.Linear) and isinstance(module, nn.Sequential | SwiGLU):
-                    module.add_module(name, PackedLinear(child.weight, child.bias, dtype=dtype))
+                    module.add_module(name, packed_linear(child.weight, child.bias, precision))
     return packed.eval()
+
+
+def _packed_mlp(mlp: GeluMLP, precision: str) -> nn.Module:
+    up, down = (mlp.up.weight, mlp.up.bias), (mlp.down.weight, mlp.down.bias)
+    if precision == "bfloat16":
+        # What lies between is rounded for the next product anyway: it need not become float32.
+        dtype = torch.bfloat16
+        first = PackedLinear(*up, gelu=mlp.approximate, dtype=dtype, result=dtype)
+    else:
+        first = packed_linear(*up, precision, gelu=mlp.approximate)
+    return nn.Sequential(first, packed_linear(*down, precision))
 
 
 class PackedCopy:
     """Keeps the packed copy of one network, and makes it again after the weights have changed.
 
     Args:
-        dtype: as in `pack`.
+        precision: as in `pack`.
     """
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        self.dtype = dtype
+    def __init__(self, precision: str = "float32") -> None:
+        self.precision = precision
         self._made: tuple[tuple[object, ...], nn.Module] | None = None
 
     def of(self, network: nn.Module) -> nn.Module:
@@ -189,5 +177,5 @@ class PackedCopy:
         )
         made = self._made
         if made is None or made[0] != key:
-            self._made = made = (key, pack(network, self.dtype))
+            self._made = made = (key, pack(network, self.precision))
         return made[1]

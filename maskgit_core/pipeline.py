@@ -14,19 +14,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from maskgit_core.config import MAX_SEED, SamplingConfig, check_choice, check_range
+from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
 from maskgit_core.images import Box
 from maskgit_core.labels import Label, plain_number, resolve_label
-from maskgit_core.packing import PackedCopy, bfloat16_pays
+from maskgit_core.packing import PackedCopy
 from maskgit_core.patches import codebook_patches, fill_masked
+from maskgit_core.precision import bfloat16_pays, check_precision
 from maskgit_core.sampling import CellNetwork, StepState, decode_steps
 from maskgit_core.starts import StartStore
 
 DECODE_BATCH = 16
 MAX_IMAGES = 4096  # in one call; all are decoded together
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,10 @@ class MaskGIT:
     Args:
         checkpoint: networks, class names and default settings.
         name: what recipes and messages call the model.
-        precision: of the transformer's products while decoding, `float32` or `bfloat16`. The
-            latter is faster where the processor has it (`packing.bfloat16_pays`) and draws other
-            tokens at some cells, so the same seed gives another, equally likely image.
+        precision: of the transformer's products while decoding, one of `config.PRECISIONS`.
+            bfloat16 and int8 are faster where the processor has them and draw other tokens at
+            some cells, so the same seed gives another image. int8 is for CPUs; elsewhere it is
+            float32.
 
     Attributes:
         name: of the checkpoint's folder, or the known name that it was loaded by.
@@ -85,7 +86,7 @@ class MaskGIT:
     def __init__(
         self, checkpoint: Checkpoint, name: str = "model", *, precision: str = "float32"
     ) -> None:
-        check_choice("precision", precision, tuple(PRECISIONS))
+        check_precision(precision, "cpu")
         if checkpoint.transformer is None:
             raise CheckpointError("the checkpoint holds a tokenizer only; a transformer is needed")
         self.name = name
@@ -102,7 +103,7 @@ class MaskGIT:
         self.mask_token_id = self.codebook_size
         self.null_label: int | None = self.transformer.null_label
         self.precision = precision
-        self._packed = PackedCopy(PRECISIONS[precision])
+        self._packed = PackedCopy(precision)
         self._starts = StartStore()
 
     @classmethod
@@ -116,7 +117,7 @@ class MaskGIT:
             precision: as in `MaskGIT`.
 
         Raises:
-            ValueError: an unknown precision.
+            ValueError: an unknown precision, or one that this processor does not have.
             CheckpointError: missing, damaged or unfitting weights, or no way to fetch them.
         """
         folder = resolve_checkpoint(source)

@@ -28,6 +28,7 @@ from maskgit_core.config import TrainConfig
 from maskgit_core.data import Part
 from maskgit_core.guards import LossGuard, run_lock, stop_on_signal
 from maskgit_core.optim import build_optimizer
+from maskgit_core.precision import bfloat16_pays
 from maskgit_core.run_state import METRICS_FILE, STATE_FILE, Run
 
 __all__ = ["METRICS_FILE", "STATE_FILE", "Stage", "rate_factor", "stop_on_signal", "train"]
@@ -131,19 +132,20 @@ def autocast_for(precision: str, device: torch.device) -> torch.autocast:
     """Return the context that a loss is computed in.
 
     Args:
-        precision: `auto` is bfloat16 where the GPU has it, else float32.
+        precision: `auto` is bfloat16 where a GPU has it, else float32.
         device: where the network is.
 
     Raises:
-        ValueError: bfloat16 without a GPU that has it; many CPUs would take hundreds of times
-            longer.
+        ValueError: bfloat16 on a device that has no instructions for it; many CPUs would take
+            hundreds of times longer.
     """
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    asked = precision == "bf16" or (precision == "auto" and device.type != "cpu")
+    able = asked and bfloat16_pays(device.type)
     if precision == "bf16" and not able:
         raise ValueError(
             f"precision must be auto or float32 where a {device.type} has no bfloat16; got bf16"
         )
-    return torch.autocast(device.type, torch.bfloat16, enabled=able and precision != "float32")
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
 
 def train(

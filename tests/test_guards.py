@@ -157,12 +157,6 @@ def test_a_signal_that_comes_twice_still_leaves_time_to_save():
         assert stopping.wait(5)
 
 
-def test_bfloat16_needs_a_gpu(tmp_path):
-    config = replace(tiny.TRAIN, precision="bf16")
-    with pytest.raises(ValueError, match="precision must be auto or float32"):
-        train(transformer_stage(config), config, tmp_path / "out")
-
-
 def course(tmp_path, name, changes, **network):
     config = replace(tiny.TRAIN, max_steps=3, **changes)
     train(transformer_stage(config, **network), config, tmp_path / name)

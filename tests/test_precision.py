@@ -1,18 +1,35 @@
-"""bfloat16 as an option, and freed memory that a process keeps."""
+"""bfloat16 and int8 as options, and freed memory that a process keeps."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tiny
-from maskgit_core import MaskGIT, SamplingConfig
+from maskgit_core import MaskGIT, SamplingConfig, precision
 from maskgit_core.checkpoint import Checkpoint
+from maskgit_core.layers import attend
 from maskgit_core.packing import pack, packing_works
+from maskgit_core.precision import Int8Linear, bfloat16_pays, int8_works
+from maskgit_core.training import train
+from runs import lines, transformer_stage
+
+needs_int8 = pytest.mark.skipif(not int8_works(), reason="this processor has no int8 products")
+LOSSY = [
+    pytest.param(
+        "bfloat16",
+        marks=pytest.mark.skipif(not packing_works(), reason="no packed weights here"),
+    ),
+    pytest.param("int8", marks=needs_int8),
+]
 
 
 def model_of(precision: str, **changes) -> MaskGIT:
@@ -20,29 +37,95 @@ def model_of(precision: str, **changes) -> MaskGIT:
     return MaskGIT(checkpoint, precision=precision)
 
 
-@pytest.mark.skipif(not packing_works(), reason="this processor has no packed weights")
+@pytest.mark.parametrize("precision", LOSSY)
 @pytest.mark.parametrize("kind", ["class_token", "adaln"])
 @torch.no_grad()
-def test_products_in_bfloat16_are_close_to_float32(kind):
+def test_rounded_products_are_close_to_float32(kind, precision):
     network = tiny.transformer(kind=kind)
     tokens, labels = torch.arange(32).view(2, 16), torch.tensor([0, 1])
     exact = network(tokens, labels)
-    rounded = pack(network, torch.bfloat16)(tokens, labels)
+    rounded = pack(network, precision)(tokens, labels)
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).abs().max() < 0.1 * exact.abs().max()
 
 
-def test_a_model_in_bfloat16_decodes_and_repeats_itself():
-    model, config = model_of("bfloat16"), SamplingConfig(num_steps=4)
+@pytest.mark.parametrize("precision", LOSSY)
+def test_a_rounded_model_decodes_and_repeats_itself(precision):
+    model, config = model_of(precision), SamplingConfig(num_steps=4)
     result = model.generate(["sea", None], config, seed=1)
     assert result.images.dtype == torch.float32 and int(result.tokens.max()) < 32
     assert torch.equal(result.tokens, model.generate(["sea", None], config, seed=1).tokens)
 
 
+@needs_int8
+@settings(max_examples=25, deadline=None)
+@given(
+    rows=st.integers(1, 5),
+    inputs=st.integers(1, 70),
+    outputs=st.integers(1, 9),
+    scale=st.floats(1e-6, 1e6),
+    seed=st.integers(0, 100),
+)
+@torch.no_grad()
+def test_int8_rounds_each_row_by_itself(rows, inputs, outputs, scale, seed):
+    generator = torch.Generator().manual_seed(seed)
+    weight, bias = torch.randn(outputs, inputs, generator=generator), torch.zeros(outputs)
+    x = torch.randn(rows, 2, inputs, generator=generator) * scale
+    layer = Int8Linear(weight, bias)
+    result = layer(x)
+    exact = F.linear(x, weight)
+    # Half a level on either factor, summed over the inputs.
+    level = (x.abs().amax(-1, keepdim=True) * weight.abs().amax(-1)) / 127
+    assert ((result - exact).abs() <= level * (1.02 * inputs) + 1e-30).all()
+    assert torch.equal(layer(x[:1]), result[:1])
+
+
+@needs_int8
+@torch.no_grad()
+def test_int8_keeps_zeros_bias_and_gelu():
+    weight, bias = torch.eye(3), torch.tensor([0.5, -1.0, 2.0])
+    assert torch.equal(Int8Linear(weight, bias)(torch.zeros(2, 3)), bias.expand(2, 3))
+    assert torch.equal(Int8Linear(torch.zeros(3, 3), bias)(torch.ones(1, 3))[0], bias)
+    assert torch.equal(
+        Int8Linear(weight, bias, gelu="tanh")(torch.zeros(1, 3))[0],
+        F.gelu(bias, approximate="tanh"),
+    )
+
+
 def test_float32_is_the_default_and_other_words_are_refused():
     assert tiny.model().precision == "float32"
-    with pytest.raises(ValueError, match="^precision must be one of float32, bfloat16; got 'half'"):
+    with pytest.raises(
+        ValueError, match="^precision must be one of float32, bfloat16, int8; got 'half'"
+    ):
         model_of("half")
+
+
+def test_int8_is_refused_where_there_is_none(monkeypatch):
+    monkeypatch.setattr(precision, "int8_works", lambda: False)
+    with pytest.raises(ValueError, match="^precision must be float32 or bfloat16 on this proc"):
+        model_of("int8")
+
+
+def test_training_in_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch):
+    config = replace(tiny.TRAIN, max_steps=2, precision="bf16")
+    if bfloat16_pays("cpu"):
+        train(transformer_stage(config), config, tmp_path / "bf16")
+        exact = replace(config, precision="float32")
+        train(transformer_stage(exact), exact, tmp_path / "float32")
+        losses = [[line["loss"] for line in lines(tmp_path / n)] for n in ("bf16", "float32")]
+        assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
+    monkeypatch.setattr("maskgit_core.training.bfloat16_pays", lambda device: False)
+    with pytest.raises(ValueError, match="precision must be auto or float32"):
+        train(transformer_stage(config), config, tmp_path / "refused")
+
+
+def test_attention_is_in_float32_under_autocast_on_a_cpu():
+    q, k, v = torch.randn(3, 2, 4, 5, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = attend(q, k, v)
+        half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert torch.equal(mixed, attend(q, k, v))
+    assert half.dtype == torch.float32 and (half - mixed).abs().max() < 0.05
 
 
 FAULTS = """
