@@ -28,6 +28,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port (default 7860 or the next)")
     parser.add_argument("--mcp", action="store_true", help="serve the API to MCP clients too")
+    parser.add_argument(
+        "--metrics",
+        action="store_true",
+        default=os.environ.get("MASKGIT_METRICS", "") not in ("", "0"),
+        help="serve counters at /metrics (also: environment variable MASKGIT_METRICS=1)",
+    )
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link")
     return parser.parse_args(argv)
 
@@ -47,6 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     quiet_environment()
 
+    from demo.zero_gpu import load_spaces
+
+    load_spaces()  # where it is installed, it must come before torch
+
     import torch
 
     from maskgit_core import CheckpointError, MaskGIT
@@ -60,18 +70,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
+    from demo.health import add_routes
+    from demo.ledger import log_to_stderr
     from demo.models import ModelHolder, menu_entries
+    from demo.scheduler import make_scheduler
     from demo.ui import build_demo, launch_options
 
     entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, arguments.checkpoint))
     models = ModelHolder(model, entries, source=folder, fixed=arguments.fixed_model)
     del model  # the holder alone keeps it, so that a switch frees its memory
-    demo = build_demo(models)
-    demo.queue(default_concurrency_limit=1, max_size=32)
+    scheduler = make_scheduler(models)
+    log_to_stderr()
+    demo = build_demo(models, scheduler=scheduler)
+    # The scheduler bounds what waits for the model; this bounds the rest, such as previews.
+    demo.queue(default_concurrency_limit=1, max_size=128)
     options = launch_options() | {"share": arguments.share, "mcp_server": arguments.mcp}
-    demo.launch(
+    options.setdefault("max_threads", 80)  # each visitor in line keeps one, asleep
+    app, _, _ = demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )
+    add_routes(app, models, scheduler, metrics=arguments.metrics)
     models.first.warm_up()
     demo.block_thread()
     return 0

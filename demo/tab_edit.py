@@ -53,7 +53,9 @@ def _example_tiles(photos: list[Path]) -> dict[str, Any]:
     }
 
 
-def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> ModelParts:
+def build_edit_tab(
+    models: ModelHolder, store: PhotoStore, menu: ModelMenu, scheduler: Any
+) -> ModelParts:
     """Lay the tab out and wire it; returns what depends on the model. Call inside a `gr.Tab`."""
     model = models.current
     presets, guided = model_presets(model), model.null_label is not None
@@ -199,8 +201,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
     ) -> Iterator[tuple[Any, ...]]:
         nothing = (gr.skip(),) * 5
         with explain():
-            model = models.expect(shown)
-            request = EditSession(model, store).request(
+            request = EditSession(models.expect(shown), store).request(
                 value,
                 path,
                 task,
@@ -212,7 +213,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
                 field_values(values),
                 start_percent,
             )
-            for run, images in edits.edit_run(model, request):
+            for run, images in scheduler.run(edits.edit_run, models, shown, request):
                 if not images:
                     yield run, gr.update(interactive=True), *nothing
                     continue
@@ -243,7 +244,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> M
         + [strength, *fields],
         [view, stop, results, result_box, choice, slider, download],
         concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=scheduler.concurrency,
         **private,
     )
     stop.click(

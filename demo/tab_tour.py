@@ -14,7 +14,7 @@ from .photos import open_photo
 from .tour import tour_pictures
 
 
-def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
+def build_tour_tab(tab: gr.Tab, models: ModelHolder, scheduler: Any) -> gr.State:
     """Lay the tab out and wire it; returns whether it has its pictures. Call inside `tab`."""
     filled = gr.State(False)
     upload = gr.UploadButton(
@@ -31,7 +31,9 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
 
     def on_open(path: str) -> tuple[Any, Any]:
         with explain("This photo cannot be opened."):
-            return tour_pictures(models.current, open_photo(path)), True
+            photo = open_photo(path)
+            made = scheduler.call("tour", models, lambda: tour_pictures(models.current, photo))
+            return made, True
         return gr.skip(), gr.skip()
 
     def on_first_visit(done: bool) -> tuple[Any, Any]:
@@ -43,7 +45,7 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
     event: dict[str, Any] = {
         "show_progress": "hidden",
         "concurrency_id": "model",
-        "concurrency_limit": 1,
+        "concurrency_limit": scheduler.concurrency,
         "api_visibility": "private",
     }
     upload.upload(on_open, upload, [view, filled], **event)

@@ -27,6 +27,7 @@ from .model_menu import (
 from .models import ModelHolder, as_holder
 from .photos import PhotoStore
 from .recipes import model_in_link, model_in_recipe, settings_from_recipe
+from .scheduler import make_scheduler
 from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
 from .tab_generate import build_generate_tab
@@ -103,14 +104,21 @@ def wire_recipe(
     )
 
 
-def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None) -> gr.Blocks:
+def build_demo(
+    model: MaskGIT | ModelHolder,
+    *,
+    store: PhotoStore | None = None,
+    scheduler: Any | None = None,
+) -> gr.Blocks:
     """Build the page.
 
     Args:
         model: a `MaskGIT`, or the holder of one with a menu of others.
         store: where photos are kept while the page is used.
+        scheduler: runs the jobs; see `scheduler.make_scheduler`.
     """
     models = as_holder(model)
+    scheduler = scheduler or make_scheduler(models)
     laid_out_for = models.name
     del model  # the page must not keep it in memory
     kept = store or PhotoStore()
@@ -121,13 +129,13 @@ def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None)
         menu = build_menu(models)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate", elem_id="tab-generate"):
-                generate = build_generate_tab(models, kept, menu)
+                generate = build_generate_tab(models, kept, menu, scheduler)
             with gr.Tab("Edit", id="edit", elem_id="tab-edit"):
-                edit = build_edit_tab(models, kept, menu)
+                edit = build_edit_tab(models, kept, menu, scheduler)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
-                comparison, what = build_compare_tab(models, menu)
+                comparison, what = build_compare_tab(models, menu, scheduler)
             with gr.Tab("How it works", id="tour", elem_id="tab-tour") as tour_tab:
-                toured = build_tour_tab(tour_tab, models)
+                toured = build_tour_tab(tour_tab, models, scheduler)
         page = PageParts(
             generate.parts,
             edit,
@@ -138,9 +146,9 @@ def build_demo(model: MaskGIT | ModelHolder, *, store: PhotoStore | None = None)
             generate.tiles,
             toured,
         )
-        wire_menu(models, menu, page)
+        wire_menu(models, menu, page, scheduler)
         wire_recipe(models, menu, page, generate.load)
-        add_api(models)
+        add_api(models, scheduler)
 
         def on_open(request: gr.Request) -> Updates:
             link = list(request.query_params.multi_items())
