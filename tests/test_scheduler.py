@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 import model_folders
+import tiny
 from browser_model import CLASSES, SlowMaskGIT, tiny_model
 from demo import compare, edits, frames, handlers, redo
 from demo.decoding import Place
@@ -18,7 +20,6 @@ from demo.jobs import JobFailed, Work
 from demo.models import ModelHolder
 from demo.scheduler import Scheduler
 from demo.settings import RequestError
-from test_handlers import photo
 
 VALUES = {"num_steps": 5, "guidance_scale": 3.0}
 
@@ -101,8 +102,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_batch_gives_every_visitor_the_images_that_he_gets_alone(gated) -> None:
     models, scheduler = ModelHolder(gated), Scheduler()
-    pixels = photo((64, 48))
-    mask = edits.np.zeros((48, 64), dtype=bool)
+    pixels = tiny.picture(1, (64, 48))
+    mask = np.zeros((48, 64), dtype=bool)
     mask[10:30, 10:30] = True
     edit = edits.parse_edit(gated, pixels, mask, "rose", 2, 7, VALUES)
     requests = [wish(gated, 3), wish(gated, 90, CLASSES, 3), edit, wish(gated, 4, ["rose"])]
