@@ -1,17 +1,21 @@
 """Many visitors at once against a running page: what they get, how long it takes, what it costs.
 
-Each client is a thread that asks through `gradio_client` for one thing after another, in turn new
-images and a repaint, and sometimes leaves in the middle.
+Each client is a thread that asks through the page's API for one thing after another, in turn a new
+image and a repaint, and sometimes leaves in the middle: it closes the connection.
 """
 
 from __future__ import annotations
 
 import base64
 import io
+import json
 import random
 import threading
 import time
+import urllib.request
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +23,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-REFUSALS = ("waiting already", "Queue is full")
+REFUSALS = ("waiting already", "Queue is full", "HTTP Error 503")
+PATIENCE_SECONDS = 600.0
+# Of decoding, in the order of the page's functions.
+SETTINGS = ("confidence", "cosine", 3.0, "linear", 1.0, 4.5, 0, 1.0)
+SEED = object()  # stands where each request has a seed of its own
 
 
 @dataclass
@@ -61,76 +69,86 @@ def _as_text(image: Image.Image) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _requests(classes: list[str], steps: int) -> list[dict[str, Any]]:
+def _wishes(url: str, steps: int) -> list[tuple[str, list[Any]]]:
+    """Name and arguments of what clients ask for, `SEED` where each puts a seed."""
+    _, (classes, *_) = next(_events(url, "classes", []))
     pixels = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     photo = Image.fromarray(pixels).resize((320, 240), Image.Resampling.BICUBIC)
     mask = Image.new("L", photo.size, 0)
     mask.paste(255, (110, 70, 210, 170))
-    shared = {"num_steps": steps}
-    edit = {"image": _as_text(photo), "mask": _as_text(mask), "label": classes[0]}
     return [
-        {"api_name": "/generate", "classes": [classes[-1]], **shared},
-        {"api_name": "/inpaint", **edit, **shared},
+        ("generate", [[classes[-1]], 1, SEED, steps, *SETTINGS]),
+        ("inpaint", [_as_text(photo), _as_text(mask), classes[0], 1, SEED, steps, *SETTINGS]),
     ]
 
 
-def _one(client: Any, wish: dict[str, Any], leave_after: float | None, tally: Tally) -> None:
-    """Ask once; with `leave_after` seconds, leave then if it is not done."""
+def _events(url: str, name: str, arguments: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Call a function of the page; yield name and data of each event of its answer.
+
+    To close the generator is to close the connection, as a visitor does who leaves.
+    """
+    address = f"{url.rstrip('/')}/gradio_api/call/{name}"
+    body = json.dumps({"data": arguments}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+        event_id = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{address}/{event_id}", timeout=PATIENCE_SECONDS) as stream:
+        event = ""
+        for line in stream:
+            key, _, value = line.decode("utf-8").strip().partition(": ")
+            if key == "event":
+                event = value
+            elif key == "data" and event != "heartbeat":
+                yield event, json.loads(value)
+
+
+def _one(url: str, name: str, arguments: list[Any], leave_after: int | None, tally: Tally) -> None:
+    """Ask once; with `leave_after`, leave at so many events, if it is not done by then."""
     began = time.monotonic()
-    job = client.submit(**wish)
     first: float | None = None
-    seen = 0
-    while not job.done():
-        now = time.monotonic() - began
-        outputs = job.outputs()
-        if first is None and any(output["step"] for output in outputs[seen:]):
-            first = now
-        seen = len(outputs)
-        if leave_after is not None and now > leave_after:
-            job.cancel()
-            tally.add("left")
-            return
-        time.sleep(0.05)
-    total = time.monotonic() - began
+    last: Any = None
     try:
-        result = job.result(timeout=5)
-    except Exception as error:
+        with closing(_events(url, name, arguments)) as events:
+            for seen, (event, data) in enumerate(events, 1):
+                if event == "error":
+                    raise RuntimeError(str(data))
+                last = data[0]
+                if first is None and last["step"]:
+                    first = time.monotonic() - began
+                if leave_after is not None and seen >= leave_after and not last["done"]:
+                    tally.add("left", first)
+                    return
+    except (OSError, ValueError, RuntimeError) as error:
         text = " ".join(str(error).split())
-        if any(sign in text for sign in REFUSALS):
-            tally.add("refused")
-            return
-        tally.add("failed")
-        with tally.lock:
-            tally.errors[f"{type(error).__name__}: {text}"[:200]] += 1
+        refused = any(sign in text for sign in REFUSALS)
+        tally.add("refused" if refused else "failed")
+        if not refused:
+            with tally.lock:
+                tally.errors[f"{type(error).__name__}: {text}"[:200]] += 1
         return
-    done = bool(result["done"]) and bool(result["images"])
-    tally.add("done" if done else "failed", first or total, total)
+    done = last is not None and last["done"] and bool(last["images"])
+    tally.add("done" if done else "failed", first, time.monotonic() - began)
 
 
-def _client(url: str, index: int, until: float, leave: float, steps: int, tally: Tally) -> None:
-    from gradio_client import Client
-
+def _client(
+    url: str,
+    index: int,
+    until: float,
+    leave: float,
+    most: int | None,
+    wishes: list[tuple[str, list[Any]]],
+    tally: Tally,
+) -> None:
     chance = random.Random(index)
-    client = None
     turn = index
-    while time.monotonic() < until:
-        try:
-            client = client or Client(url, verbose=False)
-            wishes = _requests(client.predict(api_name="/classes"), steps)
-            break
-        except Exception:
-            time.sleep(0.5)
-    else:
-        return
-    while time.monotonic() < until:
-        wish = {**wishes[turn % 2], "seed": chance.randrange(2**31 - 64)}
+    while time.monotonic() < until and (most is None or turn < index + most):
+        name, arguments = wishes[turn % 2]
         turn += 1
-        usual = float(np.median(tally.totals)) if tally.totals else 10.0
+        seed = chance.randrange(2**31 - 64)
+        sent = [seed if value is SEED else value for value in arguments]
+        steps = sent[-1 - len(SETTINGS)]
         leaves = chance.random() < leave
-        _one(client, wish, chance.uniform(0.1, 0.9) * usual if leaves else None, tally)
-        if leaves:
-            client.close()
-            client = Client(url, verbose=False)  # another visitor takes the seat
+        _one(url, name, sent, chance.randint(1, max(1, steps - 1)) if leaves else None, tally)
         time.sleep(chance.uniform(0.0, 0.3))
 
 
@@ -146,6 +164,7 @@ def run_load(
     seconds: float = 120.0,
     leave: float = 0.3,
     steps: int = 12,
+    most: int | None = None,
     pid: int | None = None,
 ) -> dict[str, Any]:
     """Let many clients use a page and report what they met.
@@ -156,18 +175,25 @@ def run_load(
         seconds: how long new requests are made; those under way are waited for.
         leave: share of the requests that are left in the middle.
         steps: decoding steps of each.
+        most: requests of a client, at most.
         pid: of the server, to watch its memory.
 
     Returns:
         Counts (`done`, `failed`, `refused`, `left`, `accepted`), seconds at the 50th and 95th
         per cent of waiting for the first step and of the whole (`wait_p50`, ...), images a second,
         and, with `pid`, mean megabytes in the first and last minute.
+
+    Raises:
+        OSError: nothing answers at that address.
     """
     tally = Tally()
+    wishes = _wishes(url, steps)
     began = time.monotonic()
     until = began + seconds
     threads = [
-        threading.Thread(target=_client, args=(url, i, until, leave, steps, tally), daemon=True)
+        threading.Thread(
+            target=_client, args=(url, i, until, leave, most, wishes, tally), daemon=True
+        )
         for i in range(clients)
     ]
     for thread in threads:

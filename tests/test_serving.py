@@ -21,6 +21,7 @@ from demo import handlers, zero_gpu
 from demo.health import add_routes
 from demo.models import ModelHolder
 from demo.scheduler import Scheduler, make_scheduler
+from maskgit_core import loadtest
 from maskgit_core.loadtest import run_load
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,11 @@ def get(url: str) -> tuple[int, str]:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
+
+
+def ask(url: str, count: int, steps: int) -> Iterator:
+    arguments = [["sea"], count, 0, steps, *loadtest.SETTINGS]
+    return loadtest._events(url, "generate", arguments)
 
 
 def wait_for(condition, seconds: float = 90.0) -> None:
@@ -68,18 +74,17 @@ def test_health_tells_whether_a_model_is_loaded(served) -> None:
 
 
 def test_a_client_that_leaves_frees_its_place_and_is_counted(served) -> None:
-    from gradio_client import Client
-
     url, scheduler, models = served
-    client = Client(url, verbose=False)
     models.current.pause = 0.2
-    job = client.submit(["sea"], num_steps=40, api_name="/generate")
-    wait_for(lambda: any(output["step"] for output in job.outputs()))
-    job.cancel()
-    wait_for(lambda: scheduler.num_working == 0, 20)
+    events = ask(url, 1, 64)
+    while not next(events)[1][0]["step"]:
+        pass
+    assert scheduler.num_working == 1
+    events.close()
+    wait_for(lambda: scheduler.num_working == 0)
     models.current.pause = 0.03
-    last = client.predict(["sea"], 2, num_steps=2, api_name="/generate")
-    assert last["done"] and last["place"] == 0
+    *_, (name, (last,)) = ask(url, 2, 2)
+    assert name == "complete" and last["done"] and len(last["images"]) == 2
     _, text = get(url + "/metrics")
     assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1\n' in text
     assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1\n' in text
@@ -89,11 +94,14 @@ def test_a_client_that_leaves_frees_its_place_and_is_counted(served) -> None:
 def test_more_clients_than_places_meet_no_error_but_the_refusal(served) -> None:
     url, scheduler, models = served
     models.current.pause = 0.1
-    report = run_load(url, clients=8, seconds=4, leave=0.3, steps=4, pid=os.getpid())
+    refused_before = scheduler.ledger._jobs["generate", "refused"]
+    report = run_load(url, clients=8, seconds=60, leave=0.3, steps=4, most=2, pid=os.getpid())
     models.current.pause = 0.03
     assert report["failed"] == 0 and report["errors"] == {}
-    assert report["done"] >= 1
-    assert report["accepted"] == report["done"] + report["left"]
+    assert report["done"] >= 4
+    assert report["done"] + report["left"] + report["refused"] == 8 * 2
+    ended = scheduler.ledger._jobs
+    assert ended["generate", "refused"] - refused_before <= report["refused"]
     assert report["wait_p95"] >= report["wait_p50"] > 0
     assert report["megabytes_last"] > 0
     wait_for(lambda: scheduler.num_working == scheduler.num_waiting == 0, 20)
@@ -111,8 +119,6 @@ def test_no_counters_unless_asked_for() -> None:
 
 
 def test_a_server_that_was_killed_in_mid_job_serves_again(tiny_checkpoint: Path, tmp_path) -> None:
-    from gradio_client import Client
-
     command = [sys.executable, "app.py", "--checkpoint", str(tiny_checkpoint), "--port", "8149"]
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     url = "http://127.0.0.1:8149"
@@ -129,13 +135,13 @@ def test_a_server_that_was_killed_in_mid_job_serves_again(tiny_checkpoint: Path,
         ) as server:
             try:
                 wait_for(up)
-                client = Client(url, verbose=False)
+                events = ask(url, 16, 64 if kill else 2)
+                assert next(events)[1][0]["done"] is False
                 if kill:
-                    job = client.submit(["sea"], 16, num_steps=64, api_name="/generate")
-                    wait_for(lambda job=job: bool(job.outputs()) or job.done())
                     server.send_signal(signal.SIGKILL)
                     continue
-                assert client.predict(["sea"], num_steps=2, api_name="/generate")["done"]
+                *_, (_, (last,)) = events
+                assert last["done"]
                 assert get(url + "/metrics")[0] == 404
                 server.terminate()
                 lines = [line for line in server.stderr if line.startswith("{")]
