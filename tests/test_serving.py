@@ -40,7 +40,7 @@ def ask(url: str, count: int, steps: int) -> Iterator:
     return loadtest._events(url, "generate", arguments)
 
 
-def wait_for(condition, seconds: float = 90.0) -> None:
+def wait_for(condition, seconds: float = 240.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -104,7 +104,7 @@ def test_more_clients_than_places_meet_no_error_but_the_refusal(served) -> None:
     assert ended["generate", "refused"] - refused_before <= report["refused"]
     assert report["wait_p95"] >= report["wait_p50"] > 0
     assert report["megabytes_last"] > 0
-    wait_for(lambda: scheduler.num_working == scheduler.num_waiting == 0, 20)
+    wait_for(lambda: scheduler.num_working == scheduler.num_waiting == 0)
 
 
 def test_no_counters_unless_asked_for() -> None:
