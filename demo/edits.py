@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,10 +11,11 @@ import torch
 from PIL import Image
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.editing import EditPlan
+from maskgit_core.editing import EditPlan, finish_edit
 from maskgit_core.images import flatten_alpha, resize, to_tensor
 
 from . import frames, handlers
+from .decoding import Decode, DecodeRequest, decode_alone
 from .edit_plans import check_size, parse_variations, plan_extend, plan_repaint
 from .settings import (
     NO_CLASS,
@@ -191,34 +191,36 @@ def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) ->
 
 
 def edit_run(
-    model: Any, request: EditRequest
+    model: Any, request: EditRequest, decode: Decode | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decode an edit, all variations side by side.
+    """Decode an edit, all variations side by side; arguments as `handlers.generate_run`.
 
     Yields:
-        The run (see `frames`), one more frame a step, and the finished photos at their own size:
-        an empty list until the last time.
+        The run (see `frames`), its place in line while it waits, one more frame a step, and the
+        finished photos at their own size: an empty list until the last time.
 
     Raises:
-        RequestError: the run exceeded the time limit.
+        RequestError: the run exceeded the time limit, or cannot be taken.
     """
-    started = time.monotonic()
+    decode = decode or decode_alone(model)
     plan = request.plan
     known = start_tokens(model, request)
     run = _edit_head(model, request, handlers.as_array(known))
-    yield run, []
-    tokens = None
-    labels = [request.label] * request.count
-    for step in model.decode_tokens_steps(
-        known.repeat(request.count, 1, 1), labels, request.config, request.seed
-    ):
-        tokens = step.tokens
-        run = frames.add_frame(run, handlers.frame_of(model, step))
-        yield run, []
-        handlers.check_time(started)
-    results = [model.finish(plan, tokens[i : i + 1]) for i in range(request.count)]
+    work = DecodeRequest(
+        "edit",
+        known.repeat(request.count, 1, 1),
+        (request.label,) * request.count,
+        request.config,
+        request.seed,
+    )
+    del model  # a run that waits must not keep it in memory
+    last: tuple[Any, ...] = ()
+    for last in handlers.follow_frames(run, decode(work)):
+        yield last[0], []
+    run, images, seconds = last
+    results = [finish_edit(plan, images[i : i + 1]) for i in range(request.count)]
     shown = np.stack([np.asarray(square_preview(image, plan)) for image in results])
-    yield frames.finish(run, shown, time.monotonic() - started), results
+    yield frames.finish(run, shown, seconds), results
 
 
 def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:

@@ -18,6 +18,7 @@ from maskgit_core.config import SamplingConfig
 from maskgit_core.schedules import reveal_counts
 
 from . import frames, render
+from .decoding import Decode, DecodedStep, DecodeRequest, Place, decode_alone, new_grid
 from .settings import (
     MAX_IMAGES,
     RequestError,
@@ -90,15 +91,16 @@ def plan_shares(schedule: str, unknown: int, total: int, num_steps: int) -> list
     return shares
 
 
-def frame_of(model: Any, step: Any) -> dict[str, Any]:
-    """One frame of a run from one `StepState`."""
+def frame_of(step: DecodedStep, mask_token_id: int) -> dict[str, Any]:
+    """One frame of a run from one step."""
+    state = step.state
     return frames.step_frame(
-        as_array(step.tokens),
-        as_array(step.newly_revealed),
-        as_array(step.confidence),
-        as_array(model.decode_partial(step.tokens)),
-        int(model.mask_token_id),
-        (as_array(step.alternative_ids), as_array(step.alternative_probs)),
+        as_array(state.tokens),
+        as_array(state.newly_revealed),
+        as_array(state.confidence),
+        as_array(step.images),
+        mask_token_id,
+        (as_array(state.alternative_ids), as_array(state.alternative_probs)),
     )
 
 
@@ -124,18 +126,23 @@ def generate_recipe(model: Any, request: GenerateRequest) -> dict[str, Any]:
 
 
 def generate_run(
-    model: Any, request: GenerateRequest
+    model: Any, request: GenerateRequest, decode: Decode | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
     """Decode new images.
 
+    Args:
+        model: a `MaskGIT`.
+        request: what to make.
+        decode: who decodes; None is this thread.
+
     Yields:
-        The run, empty at once and then one more frame a step, and the finished images: an empty
-        list until the last time.
+        The run, empty at once, with its place in line while it waits, and then one more frame a
+        step; and the finished images: an empty list until the last time.
 
     Raises:
-        RequestError: the run exceeded `MAX_RUN_SECONDS`.
+        RequestError: the run exceeded `MAX_RUN_SECONDS`, or cannot be taken.
     """
-    started = time.monotonic()
+    decode = decode or decode_alone(model)
     side = int(model.grid_size)
     total = side * side
     run = frames.run_head(
@@ -152,23 +159,43 @@ def generate_run(
         labels=request.labels,
         recipe=generate_recipe(model, request),
     )
-    yield run, []
-    steps = model.generate_steps(
-        labels=list(request.labels), config=request.config, seed=request.seed
-    )
-    yield from follow_steps(model, run, steps, started)
+    tokens = new_grid(model, request.labels)
+    work = DecodeRequest("generate", tokens, request.labels, request.config, request.seed)
+    del model  # a run that waits must not keep it in memory
+    yield from follow_steps(run, decode(work))
 
 
 def follow_steps(
-    model: Any, run: dict[str, Any], steps: Iterator[Any], started: float
+    run: dict[str, Any], steps: Iterator[DecodedStep | Place]
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
     """Add a frame for each step to a run, then its finished images; yields as `generate_run`."""
-    tokens = None
+    last: tuple[Any, ...] = ()
+    for last in follow_frames(run, steps):
+        yield last[0], []
+    run, images, seconds = last
+    pixels = render.to_uint8(as_array(images))
+    run = frames.finish(run, pixels, seconds)
+    yield run, [Image.fromarray(image) for image in pixels]
+
+
+def follow_frames(
+    run: dict[str, Any], steps: Iterator[DecodedStep | Place]
+) -> Iterator[tuple[dict[str, Any], Any, float]]:
+    """Add a frame for each step to a run.
+
+    Yields:
+        The run, the images so far (float32 (B, 3, H, W), None while it waits), and the seconds
+        since the first step was begun. The last of these are the finished images.
+
+    Raises:
+        RequestError: it has taken longer than `MAX_RUN_SECONDS`.
+    """
+    started = time.monotonic()
     for step in steps:
-        tokens = step.tokens
-        run = frames.add_frame(run, frame_of(model, step))
-        yield run, []
+        if isinstance(step, Place):
+            started = time.monotonic()
+            yield (run if step.number == 0 else {**run, "waiting": step.number}), None, 0.0
+            continue
+        run = frames.add_frame(run, frame_of(step, run["mask_id"]))
+        yield run, step.images, time.monotonic() - started
         check_time(started)
-    images = render.to_uint8(as_array(model.decode(tokens)))
-    run = frames.finish(run, images, time.monotonic() - started)
-    yield run, [Image.fromarray(image) for image in images]

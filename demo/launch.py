@@ -13,7 +13,12 @@ from .gate import MAX_FILE_BYTES, Gate
 from .guards import guard_gradio
 from .storage import KEEP_SECONDS, swept
 
-MAX_WAITING = 32
+# Events of all visitors together. The scheduler has a smaller bound of its own on jobs that wait
+# for the model (`scheduler.MAX_WAITING`); this one bounds the rest too, such as previews.
+MAX_EVENTS = 128
+# A job that waits for its turn keeps a thread, asleep. There may be as many as wait and as share a
+# batch (32 + 16), and what does not wait needs some as well.
+MAX_THREADS = 80
 
 # For `gr.Blocks`: every ten minutes, files that are older than the page keeps them.
 DELETE_CACHE = (600, KEEP_SECONDS)
@@ -43,10 +48,11 @@ def page_theme() -> gr.themes.Base:
 def queue_options() -> dict[str, Any]:
     """Arguments of `Blocks.queue`."""
     return {
-        # What does not ask for more runs one at a time.
+        # What does not ask for more runs one at a time. Jobs for the model do ask: all of them may
+        # come in, and the scheduler keeps the line.
         "default_concurrency_limit": 1,
         # Past it a visitor is told that the queue is full, at once instead of in an hour.
-        "max_size": MAX_WAITING,
+        "max_size": MAX_EVENTS,
         # No call past the queue; the functions for programs queue like everybody else.
         "api_open": False,
     }
@@ -81,6 +87,7 @@ def launch_options(*, share: bool = False, mcp: bool = False) -> dict[str, Any]:
         # Would need Node beside Python, to draw what the browser draws anyway.
         "ssr_mode": False,
         "pwa": False,
+        "max_threads": MAX_THREADS,
         # A session holds paths and the last images; past it the longest unused one is forgotten.
         "state_session_capacity": 1000,
         "share": share,

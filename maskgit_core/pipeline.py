@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -229,7 +229,11 @@ class MaskGIT:
         check_range("label", label, 0, len(self.classes) - 1, whole=True)
         return label
 
-    def _check_seed(self, seed: int, count: int) -> list[int]:
+    def _check_seed(self, seed: int | Sequence[int], count: int) -> list[int]:
+        if isinstance(seed, list | tuple):
+            if len(seed) != count:
+                raise ValueError(f"seed must hold one seed for each of {count} images; got {seed}")
+            return [self._check_seed(one, 1)[0] for one in seed]
         seed = _plain_number(seed)
         check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
         return [seed + i for i in range(count)]
@@ -239,11 +243,13 @@ class MaskGIT:
         tokens: Tensor,
         labels: Sequence[Label],
         config: SamplingConfig | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        *,
+        wanted: Callable[[int], bool] | None = None,
     ) -> Iterator[StepState]:
         """Fill the masked cells of token grids, int64 (B, h, w) in [0, K]; known cells stay.
 
-        Image i uses seed + i.
+        Image i uses seed + i, or seed i of a list. `wanted` as in `decode_steps`.
 
         Raises:
             ValueError: as `generate_steps`, or grids of another shape.
@@ -261,6 +267,7 @@ class MaskGIT:
             codebook_size=self.codebook_size,
             null_label=self.null_label,
             seeds=self._check_seed(seed, len(label_ids)),
+            wanted=wanted,
         )
         return self._run(steps)
 
