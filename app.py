@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
-    from demo.health import add_routes
+    from demo.health import health_routes
     from demo.launch import launch_options, queue_options
     from demo.ledger import log_to_stderr
     from demo.models import ModelHolder, menu_entries
@@ -93,11 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr()
     demo = build_demo(models, training_dir=runs, scheduler=scheduler)
     demo.queue(**queue_options())
-    options = launch_options(share=arguments.share, mcp=arguments.mcp)
-    app, _, _ = demo.launch(
+    routes = health_routes(models, scheduler, metrics=arguments.metrics)
+    options = launch_options(share=arguments.share, mcp=arguments.mcp, routes=routes)
+    demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )
-    add_routes(app, models, scheduler, metrics=arguments.metrics)
     models.first.warm_up()
     demo.block_thread()
     return 0

@@ -11,11 +11,10 @@ from starlette.routing import Route
 from .models import ModelHolder
 
 
-def add_routes(app: Any, models: ModelHolder, scheduler: Any, *, metrics: bool = False) -> None:
-    """Add the addresses to the application that `Blocks.launch` returned.
+def health_routes(models: ModelHolder, scheduler: Any, *, metrics: bool = False) -> list[Route]:
+    """The addresses, for `launch.launch_options`.
 
     Args:
-        app: of Starlette or FastAPI.
         models: holds the model; without one /healthz answers 503.
         scheduler: whose jobs are counted.
         metrics: whether there is a /metrics.
@@ -40,5 +39,4 @@ def add_routes(app: Any, models: ModelHolder, scheduler: Any, *, metrics: bool =
     routes = [Route("/healthz", healthz)]
     if metrics:
         routes.append(Route("/metrics", counters))
-    # In front: Gradio's own routes include one that takes any name.
-    app.router.routes[:0] = routes
+    return routes

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from .api import FUNCTIONS
 from .controls import asset
@@ -58,12 +60,15 @@ def queue_options() -> dict[str, Any]:
     }
 
 
-def launch_options(*, share: bool = False, mcp: bool = False) -> dict[str, Any]:
+def launch_options(
+    *, share: bool = False, mcp: bool = False, routes: Sequence[BaseRoute] = ()
+) -> dict[str, Any]:
     """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `guards`.
 
     Args:
         share: ask Gradio for a public link.
         mcp: serve the functions for programs to MCP clients too.
+        routes: further addresses, such as `health.health_routes`; the gate must let them through.
     """
     guard_gradio()
     gate = Middleware(Gate, functions=FUNCTIONS, mcp=mcp)
@@ -76,7 +81,7 @@ def launch_options(*, share: bool = False, mcp: bool = False) -> dict[str, Any]:
         # No file of this machine is served but results: see `gate`, also for the bounds of requests
         # and for the headers of answers. With nothing allowed there is nothing to block.
         "allowed_paths": [],
-        "app_kwargs": {"middleware": [gate], "lifespan": swept},
+        "app_kwargs": {"middleware": [gate], "lifespan": swept, "routes": list(routes)},
         # The text of an unexpected error may hold a path; ours are sentences and are shown.
         "show_error": False,
         # Other sites' scripts cannot call a page that runs on somebody's own machine.

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import re
 import signal
+import socket
+import string
 import subprocess
 import sys
 import time
 import types
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from browser_model import tiny_model
 from demo import handlers, zero_gpu
-from demo.health import add_routes
+from demo.health import health_routes
 from demo.models import ModelHolder
 from demo.scheduler import Scheduler, make_scheduler
 from maskgit_core import loadtest
@@ -40,6 +47,16 @@ def ask(url: str, count: int, steps: int) -> Iterator:
     return loadtest._events(url, "generate", arguments)
 
 
+def heard(web: httpx.Client, address: str, session: str) -> str:
+    """What a stream tells until it ends, or is cut: Gradio cuts it where there is nothing."""
+    text = ""
+    with suppress(httpx.RemoteProtocolError):
+        with web.stream("GET", address, params={"session_hash": session}) as answer:
+            for piece in answer.iter_text():
+                text += piece
+    return text
+
+
 def wait_for(condition, seconds: float = 240.0) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -56,8 +73,8 @@ def served() -> Iterator[tuple[str, Scheduler, ModelHolder]]:
     models, scheduler = ModelHolder(tiny_model(pause=0.03)), Scheduler(max_waiting=3)
     demo = build_demo(models, scheduler=scheduler)
     demo.queue(**queue_options())
-    app, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
-    add_routes(app, models, scheduler, metrics=True)
+    options = launch_options(routes=health_routes(models, scheduler, metrics=True))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield url.rstrip("/"), scheduler, models
     demo.close()
 
@@ -108,21 +125,49 @@ def test_more_clients_than_places_meet_no_error_but_the_refusal(served) -> None:
     wait_for(lambda: scheduler.num_working == scheduler.num_waiting == 0)
 
 
+def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
+    url, scheduler, models = served
+    web = httpx.Client(base_url=f"{url}/gradio_api", timeout=60)
+    config = httpx.get(f"{url}/config", timeout=60).json()
+    (number,) = [fn["id"] for fn in config["dependencies"] if fn["api_name"] == "generate"]
+    mine = "".join(random.choices(string.ascii_lowercase + string.digits, k=11))
+    body = {"data": [["sea"], 1, 5, 64, *loadtest.SETTINGS], "session_hash": mine}
+    models.current.pause = 0.3
+    name = web.post("/call/generate", json=body).json()["event_id"]
+    # The server names a run by chance, so that nobody finds one by trying.
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    wait_for(lambda: scheduler.num_working == 1)
+    for other in ("", "null", "*", mine[:-1], mine.upper(), name):
+        tried = {"session_hash": other, "fn_index": number, "event_id": uuid.uuid4().hex}
+        web.post("/cancel", json=tried)
+        web.post("/reset", json=tried)
+        for address in ("/queue/data", f"/call/generate/{tried['event_id']}"):
+            text = heard(web, address, other)
+            assert "num_steps" not in text and "data:image" not in text
+    assert scheduler.num_working == 1
+    models.current.pause = 0.0
+    text = web.get(f"/call/generate/{name}").text
+    event, data = re.findall(r"event: (\w+)\ndata: (.*)\n", text)[-1]
+    assert event == "complete" and len(json.loads(data)[0]["images"]) == 1
+    models.current.pause = 0.03
+
+
 def test_no_counters_unless_asked_for() -> None:
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
-    app = Starlette()
-    add_routes(app, ModelHolder(tiny_model()), Scheduler())
-    client = TestClient(app)
+    client = TestClient(Starlette(routes=health_routes(ModelHolder(tiny_model()), Scheduler())))
     assert client.get("/healthz").status_code == 200
     assert client.get("/metrics").status_code == 404
 
 
 def test_a_server_that_was_killed_in_mid_job_serves_again(tiny_checkpoint: Path, tmp_path) -> None:
-    command = [sys.executable, "app.py", "--checkpoint", str(tiny_checkpoint), "--port", "8149"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "app.py", "--checkpoint", str(tiny_checkpoint)]
+    command += ["--port", str(port)]
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    url = "http://127.0.0.1:8149"
+    url = f"http://127.0.0.1:{port}"
 
     def up() -> bool:
         try:
