@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.live import LivePictures
 from maskgit_core.sampling import StepState
+
+FILL_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,12 +47,28 @@ class DecodedStep:
 
     Args:
         state: of these images alone.
-        images: float32 (B, 3, H, W) in [-1, 1], the partial decode; after the last step the
+        images: float32 (B, 3, H, W) in [-1, 1], for the eye (see `live`); after the last step the
             finished images.
     """
 
     state: StepState
     images: Tensor
+
+    @property
+    def last(self) -> bool:
+        """Whether the images are finished."""
+        return self.state.index + 1 == self.state.num_steps
+
+
+@dataclass(frozen=True)
+class LatePictures:
+    """Decoded pictures of steps that went by too fast for them; they come after the last step.
+
+    Args:
+        images: float32 (B, 3, H, W) in [-1, 1], by number of the step, from 0.
+    """
+
+    images: dict[int, Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,8 @@ class Place:
 
 
 # The first item is Place(0), so that a job that was refused has told nothing before.
-Decode = Callable[[DecodeRequest], Iterator[DecodedStep | Place]]
+Decoded = Place | DecodedStep | LatePictures
+Decode = Callable[[DecodeRequest], Iterator[Decoded]]
 
 
 def new_grid(model: Any, labels: Sequence[int | None]) -> Tensor:
@@ -71,11 +92,22 @@ def new_grid(model: Any, labels: Sequence[int | None]) -> Tensor:
 def decode_alone(model: Any) -> Decode:
     """Decoding in the thread that asks, at once."""
 
-    def decode(request: DecodeRequest) -> Iterator[DecodedStep | Place]:
+    def decode(request: DecodeRequest) -> Iterator[Decoded]:
         yield Place(0)
+        started, pictures = time.monotonic(), LivePictures(model)
         for state in model.decode_tokens_steps(
             request.tokens, list(request.labels), request.config, request.seed
         ):
-            yield DecodedStep(state, model.decode_partial(state.tokens))
+            yield DecodedStep(state, pictures.of(state.tokens))
+        if pictures.skipped:
+            yield LatePictures(dict(pictures.fill(fill_seconds(started))))
 
     return decode
+
+
+def fill_seconds(started: float) -> float:
+    """How long pictures that were skipped may be decoded after a run that began then.
+
+    The result is on the page already; this is for the player and the files to keep.
+    """
+    return max(1.0, min(FILL_SECONDS, time.monotonic() - started))

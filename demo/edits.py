@@ -196,8 +196,7 @@ def edit_run(
     """Decode an edit, all variations side by side; arguments as `handlers.generate_run`.
 
     Yields:
-        The run (see `frames`), its place in line while it waits, one more frame a step, and the
-        finished photos at their own size: an empty list until the last time.
+        As `handlers.generate_run`; the finished photos have their own size.
 
     Raises:
         RequestError: the run exceeded the time limit, or cannot be taken.
@@ -214,13 +213,12 @@ def edit_run(
         request.seed,
     )
     del model  # a run that waits must not keep it in memory
-    last: tuple[Any, ...] = ()
-    for last in handlers.follow_frames(run, decode(work)):
-        yield last[0], []
-    run, images, seconds = last
-    results = [finish_edit(plan, images[i : i + 1]) for i in range(request.count)]
-    shown = np.stack([np.asarray(square_preview(image, plan)) for image in results])
-    yield frames.finish(run, shown, seconds), results
+
+    def finished(images: torch.Tensor) -> tuple[np.ndarray, list[Image.Image]]:
+        results = [finish_edit(plan, images[i : i + 1]) for i in range(request.count)]
+        return np.stack([np.asarray(square_preview(image, plan)) for image in results]), results
+
+    yield from handlers.follow_steps(run, decode(work), finished)
 
 
 def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:

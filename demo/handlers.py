@@ -7,18 +7,28 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from maskgit_core.config import SamplingConfig
 from maskgit_core.schedules import reveal_counts
 
 from . import frames, render
-from .decoding import Decode, DecodedStep, DecodeRequest, Place, decode_alone, new_grid
+from .decoding import (
+    Decode,
+    Decoded,
+    DecodedStep,
+    DecodeRequest,
+    LatePictures,
+    Place,
+    decode_alone,
+    new_grid,
+)
 from .settings import (
     MAX_IMAGES,
     RequestError,
@@ -137,7 +147,8 @@ def generate_run(
 
     Yields:
         The run, empty at once, with its place in line while it waits, and then one more frame a
-        step; and the finished images: an empty list until the last time.
+        step; and the finished images: an empty list until the last step. A last time with better
+        pictures, where some came too fast.
 
     Raises:
         RequestError: the run exceeded `MAX_RUN_SECONDS`, or cannot be taken.
@@ -165,37 +176,41 @@ def generate_run(
     yield from follow_steps(run, decode(work))
 
 
-def follow_steps(
-    run: dict[str, Any], steps: Iterator[DecodedStep | Place]
-) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Add a frame for each step to a run, then its finished images; yields as `generate_run`."""
-    last: tuple[Any, ...] = ()
-    for last in follow_frames(run, steps):
-        yield last[0], []
-    run, images, seconds = last
+def as_images(images: Tensor) -> tuple[np.ndarray, list[Image.Image]]:
+    """Finished images float32 (B, 3, H, W) in [-1, 1] as uint8 (B, H, W, 3), and as images."""
     pixels = render.to_uint8(as_array(images))
-    run = frames.finish(run, pixels, seconds)
-    yield run, [Image.fromarray(image) for image in pixels]
+    return pixels, [Image.fromarray(image) for image in pixels]
 
 
-def follow_frames(
-    run: dict[str, Any], steps: Iterator[DecodedStep | Place]
-) -> Iterator[tuple[dict[str, Any], Any, float]]:
-    """Add a frame for each step to a run.
+def follow_steps(
+    run: dict[str, Any],
+    steps: Iterator[Decoded],
+    finished: Callable[[Tensor], tuple[np.ndarray, list[Image.Image]]] = as_images,
+) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
+    """Add a frame for each step to a run, then its finished images; yields as `generate_run`.
 
-    Yields:
-        The run, the images so far (float32 (B, 3, H, W), None while it waits), and the seconds
-        since the first step was begun. The last of these are the finished images.
+    Args:
+        run: the head.
+        steps: what is decoded.
+        finished: makes of the finished images what the player shows, and the results.
 
     Raises:
         RequestError: it has taken longer than `MAX_RUN_SECONDS`.
     """
     started = time.monotonic()
+    results: list[Image.Image] = []
     for step in steps:
         if isinstance(step, Place):
             started = time.monotonic()
-            yield (run if step.number == 0 else {**run, "waiting": step.number}), None, 0.0
-            continue
-        run = frames.add_frame(run, frame_of(step, run["mask_id"]))
-        yield run, step.images, time.monotonic() - started
-        check_time(started)
+            yield (run if step.number == 0 else {**run, "waiting": step.number}), []
+        elif isinstance(step, LatePictures):
+            late = {number: as_array(images) for number, images in step.images.items()}
+            yield frames.with_pictures(run, late), results
+        else:
+            run = frames.add_frame(run, frame_of(step, run["mask_id"]))
+            yield run, []
+            check_time(started)
+            if step.last:
+                shown, results = finished(step.images)
+                run = frames.finish(run, shown, time.monotonic() - started)
+                yield run, results

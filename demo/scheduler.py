@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from maskgit_core.live import LivePictures
 from maskgit_core.sampling import StepState
 
 from . import compare, handlers, jobs, zero_gpu
-from .decoding import DecodedStep, DecodeRequest, Place
+from .decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
 from .jobs import Job, JobFailed, Work
 from .ledger import Ledger
 from .models import ModelHolder
@@ -112,9 +115,7 @@ class Scheduler:
             return self._alone(work)
         return make(models.expect(name), request, lambda wish: self._in_turn(models, name, wish))
 
-    def _in_turn(
-        self, models: ModelHolder, name: str, wish: DecodeRequest
-    ) -> Iterator[DecodedStep | Place]:
+    def _in_turn(self, models: ModelHolder, name: str, wish: DecodeRequest) -> Iterator[Decoded]:
         sizes = {"steps": wish.config.num_steps, "images": len(wish.labels)}
         work = Work(wish.kind, name, lambda: models.expect(name), wish, **sizes)
         return self.submit(work).follow()
@@ -208,18 +209,43 @@ class Scheduler:
             wanted=lambda row: owners[row].wanted,
         )
         self.ledger.count_batch(len(batch))
+        began, pictures = time.monotonic(), LivePictures(model)
         for state in steps:
             live = [
                 member for member in zip(batch, spans, lasts, strict=True) if _in_time(member[0])
             ]
             if not live:
                 return
-            images = model.decode_partial(state.tokens[sum((rows for _, rows, _ in live), [])])
-            pictures = images.split([len(rows) for _, rows, _ in live])
-            for (job, rows, last), picture in zip(live, pictures, strict=True):
-                job.deliver(DecodedStep(_only(state, rows, last + 1), picture))
-                if state.index == last:
+            going = [member for member in live if state.index < member[2]]
+            if going:
+                images = pictures.of(state.tokens)
+                for job, rows, last in going:
+                    job.deliver(DecodedStep(_only(state, rows, last + 1), images[rows]))
+            ready = [member for member in live if state.index == member[2]]
+            if not ready:
+                continue
+            images = model.decode(state.tokens[sum((rows for _, rows, _ in ready), [])])
+            parts = images.split([len(rows) for _, rows, _ in ready])
+            for (job, rows, last), part in zip(ready, parts, strict=True):
+                job.deliver(DecodedStep(_only(state, rows, last + 1), part))
+                if going:
                     job.end(jobs.DONE)
+            if not going:
+                self._fill_in({job: rows for job, rows, _ in ready}, pictures, began)
+
+    def _fill_in(self, ready: dict[Job, list[int]], pictures: LivePictures, began: float) -> None:
+        """Decode skipped pictures as long as nobody waits, and end the jobs."""
+        late: dict[int, Tensor] = {}
+        skipped = pictures.fill(fill_seconds(began))
+        while not self._line and any(job.wanted for job in ready):
+            found = next(skipped, None)
+            if found is None:
+                break
+            late[found[0]] = found[1]
+        for job, rows in ready.items():
+            if late:
+                job.deliver(LatePictures({number: images[rows] for number, images in late.items()}))
+            job.end(jobs.DONE)
 
 
 def _last_step(wish: DecodeRequest, mask_token_id: int) -> int:

@@ -251,9 +251,10 @@ def build_edit_tab(
                 field_values(values),
                 start_percent,
             )
+            kept_results: list[dict[str, Any]] = []
             for run, images in scheduler.run(edits.edit_run, models, shown, request):
-                if not images:
-                    yield run, gr.update(interactive=True), *nothing
+                if not images or kept_results:
+                    yield run, gr.update(interactive=not images), *nothing
                     continue
                 kept_results = [
                     {

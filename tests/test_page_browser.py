@@ -35,7 +35,7 @@ def download(page, selector: str):  # noqa: F811
 def generate(page) -> None:  # noqa: F811
     page.locator("#gen-go").click()
     page.wait_for_function(
-        f"document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Step 1 ')"
+        f"document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Step ')"
     )
 
 

@@ -232,6 +232,6 @@ def test_with_the_package_every_run_is_one_decorated_call(monkeypatch) -> None:
     *_, (run, images) = runs.run(handlers.generate_run, models, models.name, request)
     assert moved == ["cuda"] and len(images) == 1
     *_, (alone, _) = handlers.generate_run(model, request)
-    assert run["frames"] == alone["frames"]
+    assert run["result"] == alone["result"]
     # What is sent to the other process must be plain: a function of a module, and the request.
     assert calls == [(zero_gpu.GPU_SECONDS, (handlers.generate_run, request))]
