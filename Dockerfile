@@ -21,5 +21,5 @@ ENV HF_HOME=/home/visitor/.cache/huggingface \
     PYTHONUNBUFFERED=1
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/', timeout=4)"]
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:7860/healthz', timeout=4)"]
 CMD ["python", "app.py", "--host", "0.0.0.0", "--port", "7860"]

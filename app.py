@@ -49,6 +49,12 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--mcp", action="store_true", help="serve the API to MCP clients too (needs gradio[mcp])"
     )
+    parser.add_argument(
+        "--metrics",
+        action="store_true",
+        default=os.environ.get("MASKGIT_METRICS", "") not in ("", "0"),
+        help="serve counters at /metrics (also: environment variable MASKGIT_METRICS=1)",
+    )
     parser.add_argument("--share", action="store_true", help="ask Gradio for a public link")
     return parser.parse_args(argv)
 
@@ -60,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print('app.py: --mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
         return 2
     prepare_environment()
+
+    from demo.zero_gpu import load_spaces
+
+    load_spaces()  # where it is installed, it must come before torch
 
     import torch
 
@@ -80,8 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
+    from demo.health import health_routes
     from demo.launch import launch_options, queue_options
+    from demo.ledger import log_to_stderr
     from demo.models import ModelHolder, load_model, menu_entries
+    from demo.scheduler import make_scheduler
     from demo.ui import build_demo
 
     entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, arguments.checkpoint))
@@ -93,9 +106,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         load=partial(load_model, precision=arguments.precision),
     )
     del model  # the holder alone keeps it, so that a switch frees its memory
-    demo = build_demo(models, training_dir=runs)
+    scheduler = make_scheduler(models)
+    log_to_stderr()
+    demo = build_demo(models, training_dir=runs, scheduler=scheduler)
     demo.queue(**queue_options())
-    options = launch_options(share=arguments.share, mcp=arguments.mcp)
+    routes = health_routes(models, scheduler, metrics=arguments.metrics)
+    options = launch_options(share=arguments.share, mcp=arguments.mcp, routes=routes)
     demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )

@@ -59,8 +59,9 @@ def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
         "step": len(run["frames"]),
         "num_steps": run["num_steps"],
         "done": run["result"] is not None,
-        "tokens": frames.tokens_after(run).tolist(),
-        "preview": run["result"] or run["frames"][-1]["src"],
+        "tokens": frames.tokens_after(run).tolist() if run["frames"] else [],
+        "preview": run["result"] or (run["frames"][-1]["src"] if run["frames"] else ""),
+        "place": run["waiting"],
         "images": images,
         "recipe": run["recipe"],
     }
@@ -76,10 +77,10 @@ def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Itera
     return run
 
 
-def add_api(holder: ModelHolder) -> None:
+def add_api(holder: ModelHolder, scheduler: Any) -> None:
     """Add /generate, /inpaint, /classes and /models. Call inside the `gr.Blocks`."""
-    _generate = _plain_errors(lambda *args: _generate_steps(holder.current, *args))
-    _inpaint = _plain_errors(lambda *args: _inpaint_steps(holder.current, *args))
+    _generate = _plain_errors(lambda *args: _generate_steps(holder, scheduler, *args))
+    _inpaint = _plain_errors(lambda *args: _inpaint_steps(holder, scheduler, *args))
 
     def generate(
         classes: list[str],
@@ -99,7 +100,8 @@ def add_api(holder: ModelHolder) -> None:
 
         Yields one object a step: step, num_steps, done, tokens (images x rows x columns; the
         number of codes where still masked), preview (all images in one WebP data URL), images
-        (PNG data URLs, on the last object only) and recipe.
+        (PNG data URLs, on the last object only), recipe, and place. While the run waits for
+        others there is an object with step 0 and its place in line about once a second.
         """
         yield from _generate(
             classes,
@@ -175,7 +177,10 @@ def add_api(holder: ModelHolder) -> None:
             }
         ]
 
-    shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+    shared: dict[str, Any] = {
+        "concurrency_id": "model",
+        "concurrency_limit": scheduler.concurrency,
+    }
     gr.api(generate, api_name="generate", **shared)
     gr.api(inpaint, api_name="inpaint", **shared)
     gr.api(classes, api_name="classes", queue=False)
@@ -184,21 +189,33 @@ def add_api(holder: ModelHolder) -> None:
 
 def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:
     for run, results in runs:
-        if run["frames"]:
+        if run["frames"] or run["waiting"]:
             yield _step(run, [_png(result) for result in results])
 
 
 def _generate_steps(
-    model: Any, classes: Any, count: Any, seed: Any, values: dict[str, Any]
+    models: ModelHolder, scheduler: Any, classes: Any, count: Any, seed: Any, values: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
-    request = handlers.parse_generate(model, classes, count, seed, values)
-    yield from _stream(handlers.generate_run(model, request))
+    model = models.current
+    name, request = model.name, handlers.parse_generate(model, classes, count, seed, values)
+    del model  # a run that waits must not keep it in memory
+    yield from _stream(scheduler.run(handlers.generate_run, models, name, request))
 
 
 def _inpaint_steps(
-    model: Any, image: Any, mask: Any, label: Any, count: Any, seed: Any, values: dict[str, Any]
+    models: ModelHolder,
+    scheduler: Any,
+    image: Any,
+    mask: Any,
+    label: Any,
+    count: Any,
+    seed: Any,
+    values: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     photo = read_image(image, "image")
     pixel_mask = read_mask(mask, photo.size)
+    model = models.current
+    name = model.name
     request = edits.parse_edit(model, photo, pixel_mask, label, count, seed, values)
-    yield from _stream(edits.edit_run(model, request))
+    del model  # a run that waits must not keep it in memory
+    yield from _stream(scheduler.run(edits.edit_run, models, name, request))

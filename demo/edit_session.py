@@ -45,7 +45,10 @@ class EditSession:
         photo = open_photo(source)
         # A small square photo is always seen whole: there is nothing to frame.
         whole = photo.width == photo.height <= 2 * int(self.model.image_size)
-        return painter_value(photo) | {"framed": not whole}, self.store.save(photo)
+        # An example is kept where it lies: there it outlives any sweep, and a full disk.
+        own = isinstance(source, Path) and source in example_photos()
+        path = str(source) if own else self.store.save(photo)
+        return painter_value(photo) | {"framed": not whole}, path
 
     def preview(self, value: Any, kept: str | None) -> tuple[dict[str, Any], list[float]] | None:
         """What a repaint would do, while the mask is still being painted.

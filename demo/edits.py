@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,11 +11,11 @@ import torch
 from PIL import Image
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.editing import EditPlan
+from maskgit_core.editing import EditPlan, finish_edit
 from maskgit_core.images import flatten_alpha, resize, to_tensor
-from maskgit_core.live import LivePictures
 
 from . import frames, handlers
+from .decoding import Decode, DecodeRequest, decode_alone
 from .edit_plans import check_size, parse_variations, plan_extend, plan_repaint
 from .settings import (
     NO_CLASS,
@@ -192,36 +191,34 @@ def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) ->
 
 
 def edit_run(
-    model: Any, request: EditRequest
+    model: Any, request: EditRequest, decode: Decode | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decode an edit, all variations side by side.
+    """Decode an edit, all variations side by side; arguments as `handlers.generate_run`.
 
     Yields:
-        The run (see `frames`), one more frame a step, and the finished photos at their own size:
-        an empty list until the last time.
+        As `handlers.generate_run`; the finished photos have their own size.
 
     Raises:
-        RequestError: the run exceeded the time limit.
+        RequestError: the run exceeded the time limit, or cannot be taken.
     """
-    started = time.monotonic()
+    decode = decode or decode_alone(model)
     plan = request.plan
     known = start_tokens(model, request)
     run = _edit_head(model, request, handlers.as_array(known))
-    yield run, []
-    tokens, pictures = None, LivePictures(model)
-    labels = [request.label] * request.count
-    for step in model.decode_tokens_steps(
-        known.repeat(request.count, 1, 1), labels, request.config, request.seed
-    ):
-        tokens = step.tokens
-        run = frames.add_frame(run, handlers.frame_of(model, step, pictures))
-        yield run, []
-        handlers.check_time(started)
-    results = [model.finish(plan, tokens[i : i + 1]) for i in range(request.count)]
-    shown = np.stack([np.asarray(square_preview(image, plan)) for image in results])
-    run = frames.finish(run, shown, time.monotonic() - started)
-    yield run, results
-    yield from handlers.fill_in(run, results, pictures)
+    work = DecodeRequest(
+        "edit",
+        known.repeat(request.count, 1, 1),
+        (request.label,) * request.count,
+        request.config,
+        request.seed,
+    )
+    del model  # a run that waits must not keep it in memory
+
+    def finished(images: torch.Tensor) -> tuple[np.ndarray, list[Image.Image]]:
+        results = [finish_edit(plan, images[i : i + 1]) for i in range(request.count)]
+        return np.stack([np.asarray(square_preview(image, plan)) for image in results]), results
+
+    yield from handlers.follow_steps(run, decode(work), finished)
 
 
 def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:

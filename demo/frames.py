@@ -1,6 +1,7 @@
 """Decoding steps as plain data for the player: what each step adds, and one small picture.
 
-A run is a dict that only grows: a head that never changes, and `frames`. Cells are numbered
+A run is a dict that only grows: a head that never changes, and `frames`. Before its first frame
+`waiting` tells its place in line, 0 where it has none. Cells are numbered
 image by image, row by row: cell = image * N + position.
 """
 
@@ -73,6 +74,7 @@ def run_head(
         "labels": list(labels),
         "known": None if known is None else [int(code) for code in known.ravel()],
         "recipe": recipe,
+        "waiting": 0,
         "frames": [],
         "result": None,
         "seconds": None,

@@ -8,6 +8,7 @@ and the documented functions need are let through.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 import re
@@ -100,6 +101,8 @@ class Gate:
             log.debug("a request failed", exc_info=True)
             if answer.started:
                 raise
+            if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                return await answer.refuse(507, storage.NO_ROOM)
             await answer.refuse(400, NOT_UNDERSTOOD)
 
     def _allows(self, path: str) -> bool:

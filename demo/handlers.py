@@ -7,18 +7,28 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.live import LivePictures
 from maskgit_core.schedules import reveal_counts
 
 from . import frames, render
+from .decoding import (
+    Decode,
+    Decoded,
+    DecodedStep,
+    DecodeRequest,
+    LatePictures,
+    Place,
+    decode_alone,
+    new_grid,
+)
 from .settings import (
     MAX_IMAGES,
     RequestError,
@@ -30,7 +40,6 @@ from .settings import (
 )
 
 MAX_RUN_SECONDS = 600.0  # nobody waits longer; a forgotten run must not hold the queue
-FILL_SECONDS = 10.0  # for the pictures of skipped steps, after the result was shown
 
 
 @dataclass(frozen=True)
@@ -92,15 +101,16 @@ def plan_shares(schedule: str, unknown: int, total: int, num_steps: int) -> list
     return shares
 
 
-def frame_of(model: Any, step: Any, pictures: LivePictures) -> dict[str, Any]:
-    """One frame of a run from one `StepState`, its picture from `pictures`."""
+def frame_of(step: DecodedStep, mask_token_id: int) -> dict[str, Any]:
+    """One frame of a run from one step."""
+    state = step.state
     return frames.step_frame(
-        as_array(step.tokens),
-        as_array(step.newly_revealed),
-        as_array(step.confidence),
-        as_array(pictures.of(step.tokens)),
-        int(model.mask_token_id),
-        (as_array(step.alternative_ids), as_array(step.alternative_probs)),
+        as_array(state.tokens),
+        as_array(state.newly_revealed),
+        as_array(state.confidence),
+        as_array(step.images),
+        mask_token_id,
+        (as_array(state.alternative_ids), as_array(state.alternative_probs)),
     )
 
 
@@ -126,18 +136,24 @@ def generate_recipe(model: Any, request: GenerateRequest) -> dict[str, Any]:
 
 
 def generate_run(
-    model: Any, request: GenerateRequest
+    model: Any, request: GenerateRequest, decode: Decode | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
     """Decode new images.
 
+    Args:
+        model: a `MaskGIT`.
+        request: what to make.
+        decode: who decodes; None is this thread.
+
     Yields:
-        The run, empty at once and then one more frame a step, and the finished images: an empty
-        list until the last step. A last time with better pictures, where some came too fast.
+        The run, empty at once, with its place in line while it waits, and then one more frame a
+        step; and the finished images: an empty list until the last step. A last time with better
+        pictures, where some came too fast.
 
     Raises:
-        RequestError: the run exceeded `MAX_RUN_SECONDS`.
+        RequestError: the run exceeded `MAX_RUN_SECONDS`, or cannot be taken.
     """
-    started = time.monotonic()
+    decode = decode or decode_alone(model)
     side = int(model.grid_size)
     total = side * side
     run = frames.run_head(
@@ -154,38 +170,47 @@ def generate_run(
         labels=request.labels,
         recipe=generate_recipe(model, request),
     )
-    yield run, []
-    steps = model.generate_steps(
-        labels=list(request.labels), config=request.config, seed=request.seed
-    )
-    yield from follow_steps(model, run, steps, started)
+    tokens = new_grid(model, request.labels)
+    work = DecodeRequest("generate", tokens, request.labels, request.config, request.seed)
+    del model  # a run that waits must not keep it in memory
+    yield from follow_steps(run, decode(work))
+
+
+def as_images(images: Tensor) -> tuple[np.ndarray, list[Image.Image]]:
+    """Finished images float32 (B, 3, H, W) in [-1, 1] as uint8 (B, H, W, 3), and as images."""
+    pixels = render.to_uint8(as_array(images))
+    return pixels, [Image.fromarray(image) for image in pixels]
 
 
 def follow_steps(
-    model: Any, run: dict[str, Any], steps: Iterator[Any], started: float
+    run: dict[str, Any],
+    steps: Iterator[Decoded],
+    finished: Callable[[Tensor], tuple[np.ndarray, list[Image.Image]]] = as_images,
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Add a frame for each step to a run, then its finished images; yields as `generate_run`."""
-    pictures = LivePictures(model)
-    for step in steps:
-        run = frames.add_frame(run, frame_of(model, step, pictures))
-        yield run, []
-        check_time(started)
-    images = render.to_uint8(as_array(pictures.images))
-    run = frames.finish(run, images, time.monotonic() - started)
-    results = [Image.fromarray(image) for image in images]
-    yield run, results
-    yield from fill_in(run, results, pictures)
+    """Add a frame for each step to a run, then its finished images; yields as `generate_run`.
 
+    Args:
+        run: the head.
+        steps: what is decoded.
+        finished: makes of the finished images what the player shows, and the results.
 
-def fill_in(
-    run: dict[str, Any], results: list[Image.Image], pictures: LivePictures
-) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Yield a finished run once more where steps were not decoded while it went on.
-
-    The result is on the page already; this is for the player and the files to keep. It takes no
-    longer than the run itself did, so that a slow model does not hold the queue.
+    Raises:
+        RequestError: it has taken longer than `MAX_RUN_SECONDS`.
     """
-    if pictures.skipped:
-        seconds = max(1.0, min(FILL_SECONDS, run["seconds"]))
-        late = {step: as_array(images) for step, images in pictures.fill(seconds)}
-        yield frames.with_pictures(run, late), results
+    started = time.monotonic()
+    results: list[Image.Image] = []
+    for step in steps:
+        if isinstance(step, Place):
+            started = time.monotonic()
+            yield (run if step.number == 0 else {**run, "waiting": step.number}), []
+        elif isinstance(step, LatePictures):
+            late = {number: as_array(images) for number, images in step.images.items()}
+            yield frames.with_pictures(run, late), results
+        else:
+            run = frames.add_frame(run, frame_of(step, run["mask_id"]))
+            yield run, []
+            check_time(started)
+            if step.last:
+                shown, results = finished(step.images)
+                run = frames.finish(run, shown, time.monotonic() - started)
+                yield run, results

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
+from starlette.routing import BaseRoute
 
 from .api import FUNCTIONS
 from .controls import asset
@@ -13,7 +15,12 @@ from .gate import MAX_FILE_BYTES, Gate
 from .guards import guard_gradio
 from .storage import KEEP_SECONDS, swept
 
-MAX_WAITING = 32
+# Events of all visitors together. The scheduler has a smaller bound of its own on jobs that wait
+# for the model (`scheduler.MAX_WAITING`); this one bounds the rest too, such as previews.
+MAX_EVENTS = 128
+# A job that waits for its turn keeps a thread, asleep. There may be as many as wait and as share a
+# batch (32 + 16), and what does not wait needs some as well.
+MAX_THREADS = 80
 
 # For `gr.Blocks`: every ten minutes, files that are older than the page keeps them.
 DELETE_CACHE = (600, KEEP_SECONDS)
@@ -43,21 +50,25 @@ def page_theme() -> gr.themes.Base:
 def queue_options() -> dict[str, Any]:
     """Arguments of `Blocks.queue`."""
     return {
-        # What does not ask for more runs one at a time.
+        # What does not ask for more runs one at a time. Jobs for the model do ask: all of them may
+        # come in, and the scheduler keeps the line.
         "default_concurrency_limit": 1,
         # Past it a visitor is told that the queue is full, at once instead of in an hour.
-        "max_size": MAX_WAITING,
+        "max_size": MAX_EVENTS,
         # No call past the queue; the functions for programs queue like everybody else.
         "api_open": False,
     }
 
 
-def launch_options(*, share: bool = False, mcp: bool = False) -> dict[str, Any]:
+def launch_options(
+    *, share: bool = False, mcp: bool = False, routes: Sequence[BaseRoute] = ()
+) -> dict[str, Any]:
     """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `guards`.
 
     Args:
         share: ask Gradio for a public link.
         mcp: serve the functions for programs to MCP clients too.
+        routes: further addresses, such as `health.health_routes`; the gate must let them through.
     """
     guard_gradio()
     gate = Middleware(Gate, functions=FUNCTIONS, mcp=mcp)
@@ -70,7 +81,7 @@ def launch_options(*, share: bool = False, mcp: bool = False) -> dict[str, Any]:
         # No file of this machine is served but results: see `gate`, also for the bounds of requests
         # and for the headers of answers. With nothing allowed there is nothing to block.
         "allowed_paths": [],
-        "app_kwargs": {"middleware": [gate], "lifespan": swept},
+        "app_kwargs": {"middleware": [gate], "lifespan": swept, "routes": list(routes)},
         # The text of an unexpected error may hold a path; ours are sentences and are shown.
         "show_error": False,
         # Other sites' scripts cannot call a page that runs on somebody's own machine.
@@ -81,6 +92,7 @@ def launch_options(*, share: bool = False, mcp: bool = False) -> dict[str, Any]:
         # Would need Node beside Python, to draw what the browser draws anyway.
         "ssr_mode": False,
         "pwa": False,
+        "max_threads": MAX_THREADS,
         # A session holds paths and the last images; past it the longest unused one is forgotten.
         "state_session_capacity": 1000,
         "share": share,

@@ -253,7 +253,7 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
     return link_settings(models, content)
 
 
-def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts) -> None:
+def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: Any) -> None:
     """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
 
     def on_fetch(name: str | None) -> Iterator[Updates]:
@@ -288,7 +288,13 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts) -> None:
         if folder:
             with explain():
                 try:
-                    models.use(str(name), Path(folder))
+                    # In its turn: no run may be under way while one model makes room for another.
+                    scheduler.call(
+                        "switch",
+                        models,
+                        lambda: models.use(str(name), Path(folder)) and None,
+                        refusable=False,
+                    )
                     done[menu.status] = sentence_html(f"{models.name} is in use.")
                 except RequestError as error:
                     done[menu.status] = sentence_html(str(error))
@@ -315,14 +321,14 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts) -> None:
         [menu.choice, menu.folder, menu.shown, menu.pending, *chosen],
         menu_outputs(menu, page),
         concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=scheduler.concurrency,
         **quiet,
     ).then(
         lambda: (models.first.codebook() or gr.skip(), models.first.tiles()),
         None,
         [menu.codebook, page.tiles],
         concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=scheduler.concurrency,
         **quiet,
     )
 

@@ -153,6 +153,11 @@ class ModelHolder:
             return self._model
 
     @property
+    def ready(self) -> bool:
+        """Whether a model is loaded; never waits for one that is being loaded."""
+        return self._model is not None
+
+    @property
     def name(self) -> str:
         """Name of the model in use."""
         return self._name

@@ -9,8 +9,10 @@ import base64
 import binascii
 import contextlib
 import io
+import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +27,9 @@ from maskgit_core.images import flatten_alpha, load_image
 from . import render
 from .gate import MAX_FILE_BYTES
 from .settings import RequestError
-from .storage import KEEP_SECONDS, kept_folder
+from .storage import KEEP_SECONDS, NO_ROOM, kept_folder
+
+log = logging.getLogger(__name__)
 
 SHOWN_SIDE = 512
 MAX_MASK_TEXT = 2_000_000  # characters; a mask of the shown size takes a few thousand
@@ -182,12 +186,21 @@ class PhotoStore:
         return self.write(lambda path: image.save(path, "PNG", compress_level=1), stem, "png")
 
     def write(self, write: Callable[[Path], Any], stem: str, suffix: str) -> str:
-        """Let `write(path)` write a new file named `stem`.`suffix` and return its path."""
+        """Let `write(path)` write a new file named `stem`.`suffix` and return its path.
+
+        Raises:
+            RequestError: it cannot be written, such as on a full disk; nothing is left of it.
+        """
         self._prune()
         folder = self._folder / secrets.token_hex(16)
-        folder.mkdir(parents=True)
         path = folder / f"{stem}.{suffix}"
-        write(path)
+        try:
+            folder.mkdir(parents=True)
+            write(path)
+        except OSError as error:
+            log.error("no file can be kept: %s", error.strerror)
+            shutil.rmtree(folder, ignore_errors=True)
+            raise RequestError(NO_ROOM) from error
         return str(path)
 
     def load(self, path: str) -> Image.Image:

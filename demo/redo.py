@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from PIL import Image
 from maskgit_core.config import SamplingConfig
 
 from . import frames, handlers, render
+from .decoding import Decode, DecodeRequest, decode_alone
 from .settings import MAX_SEED, RequestError, build_config
 
 
@@ -74,14 +74,14 @@ def parse_redo(
 
 
 def redo_run(
-    model: Any, request: RedoRequest
+    model: Any, request: RedoRequest, decode: Decode | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decide the cells again; yields as `handlers.generate_run`.
+    """Decide the cells again; arguments and yields as `handlers.generate_run`.
 
     Raises:
         RequestError: another model made the images, or the run exceeded the time limit.
     """
-    started = time.monotonic()
+    decode = decode or decode_alone(model)
     old = request.run
     if old["model"] != handlers.model_name(model):
         raise RequestError(
@@ -107,6 +107,6 @@ def redo_run(
         labels=old["labels"],
         start=render.data_url(sheet),
     )
-    yield run, []
-    steps = model.decode_tokens_steps(tokens, old["labels"], request.config, request.seed)
-    yield from handlers.follow_steps(model, run, steps, started)
+    work = DecodeRequest("redo", tokens, tuple(old["labels"]), request.config, request.seed)
+    del model  # a run that waits must not keep it in memory
+    yield from handlers.follow_steps(run, decode(work))

@@ -19,6 +19,7 @@ KEEP_SECONDS = 3 * 3600
 MOST_BYTES = 2 * 1024**3
 SWEEP_SECONDS = 60
 KEPT = "kept"
+NO_ROOM = "There is no room for files on the server just now. Try again in a while."
 
 
 def kept_folder() -> Path:

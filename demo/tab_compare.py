@@ -12,7 +12,7 @@ from . import compare
 from .controls import advanced_fold, field_values, player, preset_radio, seed_row
 from .example import EXAMPLE_SEED
 from .memory import Widgets, named
-from .messages import explain
+from .messages import explain, notice
 from .model_menu import ModelMenu, ModelParts, model_presets
 from .models import ModelHolder
 
@@ -32,7 +32,7 @@ class CompareTab:
     remembered: Widgets
 
 
-def build_compare_tab(models: ModelHolder, menu: ModelMenu) -> CompareTab:
+def build_compare_tab(models: ModelHolder, menu: ModelMenu, scheduler: Any) -> CompareTab:
     """Lay the tab out and wire it. Call inside a `gr.Tab`."""
     model = models.current
     classes, guided = list(model.classes), model.null_label is not None
@@ -61,12 +61,18 @@ def build_compare_tab(models: ModelHolder, menu: ModelMenu) -> CompareTab:
         shown: str, difference: str, class_name: str, first_seed: float, *values: Any
     ) -> Iterator[tuple[Any, Any]]:
         with explain():
-            model = models.expect(shown)
             request = compare.parse_compare(
-                model, class_name, first_seed, difference, field_values(values)
+                models.expect(shown), class_name, first_seed, difference, field_values(values)
             )
-            for run, _ in compare.compare_run(model, request):
-                yield run, gr.update(interactive=True)
+            told = False
+            for run, _ in scheduler.run(compare.compare_run, models, shown, request):
+                if "frames" in run:
+                    yield run, gr.update(interactive=True)
+                    continue
+                if run["waiting"] and not told:
+                    notice(f"You are number {run['waiting']} in line.")
+                    told = True
+                yield gr.skip(), gr.update(interactive=True)
         yield gr.skip(), gr.update(interactive=False)
 
     event = go.click(
@@ -75,7 +81,7 @@ def build_compare_tab(models: ModelHolder, menu: ModelMenu) -> CompareTab:
         [view, stop],
         show_progress="hidden",
         concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=scheduler.concurrency,
         api_visibility="private",
     )
     stop.click(

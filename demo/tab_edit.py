@@ -69,7 +69,9 @@ def _example_tiles(photos: list[Path]) -> dict[str, Any]:
     }
 
 
-def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> EditTab:
+def build_edit_tab(
+    models: ModelHolder, store: PhotoStore, menu: ModelMenu, scheduler: Any
+) -> EditTab:
     """Lay the tab out and wire it. Call inside a `gr.Tab`."""
     model = models.current
     presets, guided = model_presets(model), model.null_label is not None
@@ -237,8 +239,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> E
     ) -> Iterator[tuple[Any, ...]]:
         nothing = (gr.skip(),) * 5
         with explain():
-            model = models.expect(shown)
-            request = EditSession(model, store).request(
+            request = EditSession(models.expect(shown), store).request(
                 value,
                 path,
                 task,
@@ -250,9 +251,10 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> E
                 field_values(values),
                 start_percent,
             )
-            for run, images in edits.edit_run(model, request):
-                if not images:
-                    yield run, gr.update(interactive=True), *nothing
+            kept_results: list[dict[str, Any]] = []
+            for run, images in scheduler.run(edits.edit_run, models, shown, request):
+                if not images or kept_results:
+                    yield run, gr.update(interactive=not images), *nothing
                     continue
                 kept_results = [
                     {
@@ -281,7 +283,7 @@ def build_edit_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> E
         + [strength, *fields],
         [view, stop, results, result_box, choice, slider, download],
         concurrency_id="model",
-        concurrency_limit=1,
+        concurrency_limit=scheduler.concurrency,
         **private,
     )
     stop.click(

@@ -82,7 +82,9 @@ def link_js(*, copy: bool, menu: bool) -> str:
     )
 
 
-def build_generate_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) -> GenerateTab:
+def build_generate_tab(
+    models: ModelHolder, store: PhotoStore, menu: ModelMenu, scheduler: Any
+) -> GenerateTab:
     """Lay the tab out and wire it. Call inside a `gr.Tab`."""
     model = models.current
     classes, guided = list(model.classes), model.null_label is not None
@@ -134,7 +136,8 @@ def build_generate_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) 
     tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles, keep_fold)
     tiles.click(None, [tiles, chosen], chosen, js=TOGGLE_JS, api_visibility="private")
     chosen.change(None, chosen, None, js=CHOSEN_JS, api_visibility="private")
-    _wire_run(models, menu, tab, go, stop, final_state, [(again, False), (keep, True)], selection)
+    redo_buttons = [(again, False), (keep, True)]
+    _wire_run(models, scheduler, menu, tab, go, stop, final_state, redo_buttons, selection)
     settings = [chosen, count, seed, preset, *fields]
     keep_fold.copy.click(
         None,
@@ -149,6 +152,7 @@ def build_generate_tab(models: ModelHolder, store: PhotoStore, menu: ModelMenu) 
 
 def _wire_run(
     models: ModelHolder,
+    scheduler: Any,
     menu: ModelMenu,
     tab: GenerateTab,
     go: gr.Button,
@@ -167,19 +171,17 @@ def _wire_run(
         shown: str, names: list[str], number: float, first_seed: float, *values: Any
     ) -> Iterator[tuple[Any, ...]]:
         with explain():
-            model = models.expect(shown)
             request = handlers.parse_generate(
-                model, names, number, first_seed, field_values(values)
+                models.expect(shown), names, number, first_seed, field_values(values)
             )
-            yield from stream(handlers.generate_run(model, request))
+            yield from stream(scheduler.run(handlers.generate_run, models, shown, request))
         yield finished
 
     def on_redo(keep: bool) -> Any:
         def handler(shown: str, run: Any, marked: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
             with explain():
-                model = models.expect(shown)
                 request = redo.parse_redo(run, marked, keep, field_values(values))
-                yield from stream(redo.redo_run(model, request))
+                yield from stream(scheduler.run(redo.redo_run, models, shown, request))
             yield finished
 
         return handler
@@ -190,7 +192,7 @@ def _wire_run(
     model_event: dict[str, Any] = {
         "show_progress": "hidden",
         "concurrency_id": "model",
-        "concurrency_limit": 1,
+        "concurrency_limit": scheduler.concurrency,
         "api_visibility": "private",
     }
     events = [go.click(on_generate, [menu.shown, *settings], outputs, **model_event)]

@@ -16,7 +16,7 @@ from .photos import open_photo, take_upload
 from .tour import tour_pictures, tour_run
 
 
-def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
+def build_tour_tab(tab: gr.Tab, models: ModelHolder, scheduler: Any) -> gr.State:
     """Lay the tab out and wire it; returns whether it has its pictures. Call inside `tab`."""
     filled = gr.State(False)
     upload = gr.UploadButton(
@@ -38,9 +38,10 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
 
     def show(opened: Callable[[], Image.Image]) -> Iterator[tuple[Any, Any, Any]]:
         with explain("This photo cannot be opened."):
-            model, photo = models.current, opened()
-            yield tour_pictures(model, photo), True, gr.skip()
-            for run, _ in tour_run(model, photo):
+            name, photo = models.current.name, opened()
+            made = scheduler.call("tour", models, lambda: tour_pictures(models.current, photo))
+            yield made, True, gr.skip()
+            for run, _ in scheduler.run(tour_run, models, name, photo):
                 yield gr.skip(), gr.skip(), run
         yield gr.skip(), gr.skip(), gr.skip()
 
@@ -54,7 +55,7 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder) -> gr.State:
     event: dict[str, Any] = {
         "show_progress": "hidden",
         "concurrency_id": "model",
-        "concurrency_limit": 1,
+        "concurrency_limit": scheduler.concurrency,
         "api_visibility": "private",
     }
     upload.upload(on_open, upload, [view, filled, steps], **event)

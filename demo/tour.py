@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from maskgit_core.config import SamplingConfig
 from maskgit_core.images import crop_to_square, flatten_alpha, to_tensor
 
 from . import frames, handlers, render
+from .decoding import Decode, DecodeRequest, decode_alone
 
 SHOWN_SIDE = 288
 HIDDEN_SHARE = 0.6
@@ -32,17 +32,18 @@ def hidden_cells(grid: tuple[int, ...], seed: int = 0) -> np.ndarray:
 
 
 def tour_run(
-    model: Any, photo: Image.Image, *, seed: int = 0
+    model: Any, photo: Image.Image, decode: Decode | None = None, *, seed: int = 0
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
     """The hidden cells of the training example, filled in by the model without a class.
 
     Args:
         model, photo, seed: as in `tour_pictures`.
+        decode: as in `handlers.generate_run`.
 
     Yields:
         As `handlers.generate_run`.
     """
-    started = time.monotonic()
+    decode = decode or decode_alone(model)
     square = crop_to_square(flatten_alpha(photo), int(model.image_size))
     tokens = model.encode(to_tensor(square))
     masked = hidden_cells(tuple(tokens.shape[1:]), seed)
@@ -62,9 +63,9 @@ def tour_run(
         known=handlers.as_array(known),
         labels=[label],
     )
-    yield run, []
-    steps = model.decode_tokens_steps(known, [label], config, seed)
-    yield from handlers.follow_steps(model, run, steps, started)
+    work = DecodeRequest("tour", known, (label,), config, seed)
+    del model  # a run that waits must not keep it in memory
+    yield from handlers.follow_steps(run, decode(work))
 
 
 def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .model_menu import (
 from .models import ModelHolder, as_holder
 from .photos import PhotoStore, take_upload
 from .recipes import MAX_RECIPE_BYTES, model_in_link, model_in_recipe, settings_from_recipe
+from .scheduler import make_scheduler
 from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
 from .tab_generate import build_generate_tab
@@ -82,6 +83,7 @@ def build_demo(
     *,
     store: PhotoStore | None = None,
     training_dir: Path | None = None,
+    scheduler: Any | None = None,
 ) -> gr.Blocks:
     """Build the page.
 
@@ -89,8 +91,10 @@ def build_demo(
         model: a `MaskGIT`, or the holder of one with a menu of others.
         store: where photos are kept while the page is used.
         training_dir: folder of training runs; there is a Training tab only where it is given.
+        scheduler: runs the jobs; see `scheduler.make_scheduler`.
     """
     models = as_holder(model)
+    scheduler = scheduler or make_scheduler(models)
     laid_out_for = models.name
     del model  # the page must not keep it in memory
     kept = store or PhotoStore()
@@ -104,13 +108,13 @@ def build_demo(
                 menu = build_menu(models)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Generate", id="generate", elem_id="tab-generate"):
-                generate = build_generate_tab(models, kept, menu)
+                generate = build_generate_tab(models, kept, menu, scheduler)
             with gr.Tab("Edit", id="edit", elem_id="tab-edit"):
-                edit = build_edit_tab(models, kept, menu)
+                edit = build_edit_tab(models, kept, menu, scheduler)
             with gr.Tab("Compare", id="compare", elem_id="tab-compare"):
-                comparison = build_compare_tab(models, menu)
+                comparison = build_compare_tab(models, menu, scheduler)
             with gr.Tab("How it works", id="tour", elem_id="tab-tour") as tour_tab:
-                toured = build_tour_tab(tour_tab, models)
+                toured = build_tour_tab(tour_tab, models, scheduler)
             if training_dir is not None:
                 with gr.Tab("Training", id="training", elem_id="tab-training"):
                     build_training_tab(training_dir)
@@ -124,10 +128,10 @@ def build_demo(
             generate.tiles,
             toured,
         )
-        wire_menu(models, menu, page)
+        wire_menu(models, menu, page, scheduler)
         wire_recipe(models, menu, page, generate.keep.load, generate.keep.dropped)
         remember(demo, models, {**edit.remembered, **comparison.remembered}, model_presets)
-        add_api(models)
+        add_api(models, scheduler)
 
         def on_open(request: gr.Request) -> Updates:
             link = list(request.query_params.multi_items())

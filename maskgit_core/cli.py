@@ -84,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
         ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
+        ("loadtest", _loadtest_arguments, _loadtest, "let many clients use a running page"),
         ("info", _info_arguments, _info, "describe a checkpoint"),
         (
             "deploy-space",
@@ -275,6 +276,18 @@ def _benchmark(args: argparse.Namespace) -> None:
     from maskgit_core.cli_benchmark import run_benchmark
 
     run_benchmark(args)
+
+
+def _loadtest_arguments(parser: argparse.ArgumentParser) -> None:
+    from maskgit_core.cli_loadtest import add_loadtest_arguments
+
+    add_loadtest_arguments(parser)
+
+
+def _loadtest(args: argparse.Namespace) -> int:
+    from maskgit_core.cli_loadtest import run_loadtest
+
+    return run_loadtest(args)
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -212,7 +212,11 @@ class MaskGIT:
         """Return the label of a class; see `labels.resolve_label`."""
         return resolve_label(label, self.classes, self.null_label)
 
-    def _check_seed(self, seed: int, count: int) -> list[int]:
+    def _check_seed(self, seed: int | Sequence[int], count: int) -> list[int]:
+        if isinstance(seed, list | tuple):
+            if len(seed) != count:
+                raise ValueError(f"seed must hold one seed for each of {count} images; got {seed}")
+            return [self._check_seed(one, 1)[0] for one in seed]
         seed = plain_number(seed)
         check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
         return [seed + i for i in range(count)]
@@ -222,11 +226,13 @@ class MaskGIT:
         tokens: Tensor,
         labels: Sequence[Label],
         config: SamplingConfig | None = None,
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        *,
+        wanted: Callable[[int], bool] | None = None,
     ) -> Iterator[StepState]:
         """Fill the masked cells of token grids, int64 (B, h, w) in [0, K]; known cells stay.
 
-        Image i uses seed + i.
+        Image i uses seed + i, or seed i of a list. `wanted` as in `decode_steps`.
 
         Raises:
             ValueError: as `generate_steps`, or grids of another shape.
@@ -247,6 +253,7 @@ class MaskGIT:
             codebook_size=self.codebook_size,
             null_label=self.null_label,
             seeds=self._check_seed(seed, len(label_ids)),
+            wanted=wanted,
         )
         return self._run(steps)
 

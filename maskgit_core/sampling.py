@@ -106,6 +106,7 @@ def decode_steps(
     codebook_size: int,
     null_label: int | None,
     seeds: Sequence[int],
+    wanted: Callable[[int], bool] | None = None,
 ) -> Iterator[StepState]:
     """Yield the grids after each decoding step, until no cell is masked.
 
@@ -124,6 +125,8 @@ def decode_steps(
         null_label: the label of the unconditional pass, or None where the network has none:
             guidance is then off.
         seeds: one whole number an image, in [0, 2**64).
+        wanted: asked before each step whether image i is still wanted; one that is not rests from
+            then on, half done. Decoding ends when none is wanted.
 
     Yields:
         One StepState a step.
@@ -140,7 +143,7 @@ def decode_steps(
     """
     _check_arguments(tokens, labels, codebook_size, null_label, seeds)
     loop = _DecodeLoop(logits_fn, tokens, labels, config, codebook_size, null_label, seeds)
-    return loop.run()
+    return loop.run(wanted or (lambda image: True))
 
 
 class _DecodeLoop:
@@ -177,14 +180,17 @@ class _DecodeLoop:
         self.generators = [seeded_generator(seed) for seed in seeds]
         self.ranks = self._order_ranks()
 
-    def run(self) -> Iterator[StepState]:
+    def run(self, wanted: Callable[[int], bool]) -> Iterator[StepState]:
         self.condition = self.network.condition(self.labels)
         if self.null_label is not None:
             null = self.labels.new_full((1,), self.null_label)
             self.null_condition = self.network.condition(null)
         for step in range(self.num_steps):
             before = self.tokens
-            rows = [row for row, counts in enumerate(self.counts) if step < len(counts)]
+            live = [row for row in range(len(self.counts)) if wanted(row)]
+            if not live:
+                return
+            rows = [row for row in live if step < len(self.counts[row])]
             if rows:
                 self._reveal(step, rows)
             yield self._state(step, before)

@@ -29,12 +29,18 @@ ARTIFACTS = Path(os.environ.get("ARTIFACTS", "artifacts")) / "screenshots"
 def page_url() -> Iterator[str]:
     """Address of the page on a small random model whose steps take a moment."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from demo.health import health_routes
     from demo.launch import launch_options, queue_options
+    from demo.models import ModelHolder
+    from demo.scheduler import make_scheduler
     from demo.ui import build_demo
 
-    demo = build_demo(tiny_model(pause=0.08, grid_size=12, codebook_size=64))
+    models = ModelHolder(tiny_model(pause=0.08, grid_size=12, codebook_size=64))
+    scheduler = make_scheduler(models)
+    demo = build_demo(models, scheduler=scheduler)
     demo.queue(**queue_options())
-    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
+    options = launch_options(routes=health_routes(models, scheduler))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield url.rstrip("/")
     demo.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from gradio import route_utils
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -315,6 +317,43 @@ def test_a_result_is_served_once_its_visitor_knows_its_name(page) -> None:
     answer = page.web.get(f"/gradio_api/file={path}")
     assert answer.status_code == 200 and answer.headers["cache-control"] == "private, no-store"
     assert answer.headers["content-type"] == "image/png"
+
+
+# ---- a full disk ---------------------------------------------------------------------------------
+
+
+def test_with_a_full_disk_files_are_refused_in_words_and_images_are_still_made(
+    page, monkeypatch
+) -> None:
+    from demo.storage import NO_ROOM
+
+    path = page.upload(PHOTO)
+    kept = sorted((page.folder / "kept").rglob("*"))
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    save = Image.Image.save
+
+    def save_a_little(self: Image.Image, place: Any, *args: Any, **options: Any) -> None:
+        if not isinstance(place, str | Path):
+            return save(self, place, *args, **options)
+        Path(place).write_bytes(b"a little")
+        raise full
+
+    def no_file(*_: Any, **__: Any) -> None:
+        raise full
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", save_a_little)
+        patch.setattr(route_utils, "NamedTemporaryFile", no_file)
+        answer = page.web.post("/gradio_api/upload", files={"files": ("a.png", PHOTO)})
+        assert (answer.status_code, answer.json()) == (507, {"detail": NO_ROOM})
+        done = page.press("on_incoming", [{"incoming": path}])
+        assert done["success"] and NO_ROOM in done["said"][-1]
+        assert sorted((page.folder / "kept").rglob("*")) == kept  # nothing half written
+        assert page.press("on_example", [{"clicked": "sea"}])["said"] == []
+        event, (last,) = page.call("generate", GENERATE)
+        assert event == "complete" and len(last["images"]) == 1
+    assert page.press("on_incoming", [{"incoming": page.upload(PHOTO)}])["said"] == []
+    assert sorted((page.folder / "kept").rglob("*")) != kept
 
 
 # ---- odd files and odd calls ---------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import tiny
-from demo import frames, handlers, render
+from demo import decoding, frames, handlers, render
 from maskgit_core import SamplingConfig
 from maskgit_core.live import LivePictures
 from maskgit_core.precision import bfloat16_pays
@@ -118,7 +118,7 @@ def test_a_preview_is_the_partial_decode_but_for_rounding(tiny_model):
 
 def test_a_run_ends_with_a_decoded_picture_of_every_step(tiny_model, monkeypatch):
     monkeypatch.setattr(
-        handlers, "LivePictures", lambda model: LivePictures(model, share=1e-9, quick=0.0)
+        decoding, "LivePictures", lambda model: LivePictures(model, share=1e-9, quick=0.0)
     )
     monkeypatch.setattr(render, "data_url", partial(render.data_url, lossless=True))
     values = {"num_steps": STEPS}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import time
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -19,6 +21,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     wait_done,
 )
 from demo.example import EXAMPLE_SEED
+from maskgit_core import loadtest
 
 pytestmark = pytest.mark.browser
 
@@ -35,7 +38,7 @@ def download(page, selector: str):  # noqa: F811
 def generate(page) -> None:  # noqa: F811
     page.locator("#gen-go").click()
     page.wait_for_function(
-        f"document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Step 1 ')"
+        f"document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Step ')"
     )
 
 
@@ -66,6 +69,29 @@ def test_generate_shows_different_frames_before_the_last(page):  # noqa: F811
     before_last = {pixels for where, pixels in seen if not where.startswith("Step 12 ")}
     assert len(before_last) >= 3
     assert player_state(page, GENERATE)["frames"] == "12"
+
+
+def test_a_visitor_sees_the_place_in_line_and_gives_it_up_with_stop(page, page_url):  # noqa: F811
+    other = loadtest._events(page_url, "generate", [["sea"], 1, 5, 64, *loadtest.SETTINGS])
+    while not next(other)[1][0]["step"]:
+        pass
+
+    def waiting() -> int:
+        return httpx.get(f"{page_url}/healthz", timeout=60).json()["waiting"]
+
+    page.locator("#gen-go").click()
+    page.wait_for_function(
+        f"/^Place 1 in line$/.test(document.querySelector('{GENERATE} .mg-where').textContent)"
+    )
+    assert waiting() == 1
+    page.locator("#gen-stop").click()
+    until = time.monotonic() + 30
+    while waiting():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    other.close()
+    generate(page)
+    wait_done(page, GENERATE)
 
 
 def test_scrubbing_and_views_ask_the_server_for_nothing(page):  # noqa: F811

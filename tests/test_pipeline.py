@@ -397,3 +397,35 @@ def test_grids_of_another_shape_are_refused(tiny_model):
         tiny_model.decode_tokens_steps(torch.full((1, 3, 4), K), [0], QUICK)
     with pytest.raises(ValueError, match="labels must be int64"):
         tiny_model.decode_tokens_steps(torch.full((2, 4, 4), K), [0], QUICK)
+
+
+def test_a_list_gives_each_image_its_own_seed(tiny_model) -> None:
+    config = SamplingConfig(num_steps=3)
+    grids = torch.full((3, 4, 4), tiny_model.mask_token_id)
+    *_, last = tiny_model.decode_tokens_steps(grids, ["sea", "été", 0], config, [7, 7, 2])
+    for row, (label, seed) in enumerate((("sea", 7), ("été", 7), (0, 2))):
+        alone = tiny_model.generate([label], config, seed)
+        assert last.tokens[row].equal(alone.tokens[0])
+    for seeds in ([1, 2], [1, 2, -1], [1, 2, 0.5]):
+        with pytest.raises(ValueError, match="seed"):
+            tiny_model.decode_tokens_steps(grids, ["sea"] * 3, config, seeds)
+
+
+def test_an_image_that_is_no_longer_wanted_rests_and_the_others_stay_the_same(tiny_model) -> None:
+    config = SamplingConfig(num_steps=4)
+    gone = set()
+    grids = torch.full((2, 4, 4), tiny_model.mask_token_id)
+    steps = tiny_model.decode_tokens_steps(
+        grids, ["sea", "sea"], config, 5, wanted=lambda image: image not in gone
+    )
+    next(steps)
+    gone.add(0)
+    *_, last = steps
+    assert (last.tokens[0] == tiny_model.mask_token_id).any()
+    assert last.tokens[1].equal(tiny_model.generate(["sea"], config, 6).tokens[0])
+    steps = tiny_model.decode_tokens_steps(
+        grids, ["sea", "sea"], config, 5, wanted=lambda image: image not in gone
+    )
+    next(steps)
+    gone.add(1)
+    assert list(steps) == []

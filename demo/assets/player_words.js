@@ -4,7 +4,8 @@ function where() {
   const all = run.num_steps;
   if (run.kind === "preview") return "";
   if (at > frames().length) return run.seconds ? `Result, ${run.seconds} s` : "Result";
-  return at === 0 ? "Start" : `Step ${at} of ${all}`;
+  if (at === 0) return run.waiting ? `Place ${run.waiting} in line` : "Start";
+  return `Step ${at} of ${all}`;
 }
 
 function refresh() {

@@ -1,0 +1,147 @@
+"""One visitor's work between the line and its end: what is asked, and what comes back."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .decoding import DecodeRequest, Place
+
+WAITING, WORKING, ENDED = "waiting", "working", "ended"
+DONE, LEFT, LATE, FAILED, REFUSED = "done", "left", "late", "failed", "refused"
+OUTCOMES = (DONE, LEFT, LATE, FAILED, REFUSED)
+FIRST_LOOK_SECONDS = 0.3
+NEXT_LOOKS_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job computes; exactly one of `request` and `run` is given.
+
+    Args:
+        kind: for the log, such as `generate`.
+        model_name: for the log.
+        model: gives the model when the job's turn has come; RequestError where another is in use.
+        request: grids to decode, together with those of others who want the same settings.
+        run: something else, computed alone; each thing that it yields goes to the visitor.
+        steps, images: for the log.
+    """
+
+    kind: str
+    model_name: str
+    model: Callable[[], Any] | None = None
+    request: DecodeRequest | None = None
+    run: Callable[[], Iterator[Any]] | None = None
+    steps: int = 0
+    images: int = 0
+
+    @property
+    def together(self) -> Hashable | None:
+        """Jobs of which this is equal may share a batch; None stays alone."""
+        return None if self.request is None else (self.model_name, self.request.config)
+
+
+@dataclass(frozen=True)
+class _End:
+    error: Exception | None
+
+
+class JobFailed(RuntimeError):
+    """The computing thread met an error; it is in the log."""
+
+
+class Job:
+    """A piece of work, seen from both ends: the thread that computes and the visitor who waits.
+
+    Args:
+        work: what to compute.
+        place: tells a waiting job's place in line.
+        ended: called once, with the job, when it has ended in any way.
+    """
+
+    def __init__(
+        self, work: Work, place: Callable[[Job], int], ended: Callable[[Job], None]
+    ) -> None:
+        self.work = work
+        self.state = WAITING
+        self.outcome: str | None = None
+        self.batch_jobs = 0
+        self._place, self._ended = place, ended
+        self._items: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._joined = time.monotonic()
+        self.started: float | None = None  # in seconds of the monotonic clock
+        self._finished: float | None = None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anyone still waits for what it makes."""
+        return self.state != ENDED
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long it has stood in line."""
+        until = self.started or self._finished or time.monotonic()
+        return until - self._joined
+
+    @property
+    def work_seconds(self) -> float:
+        """How long it has been worked on."""
+        if self.started is None:
+            return 0.0
+        return (self._finished or time.monotonic()) - self.started
+
+    def start(self, batch_jobs: int) -> bool:
+        """Its turn has come, with so many jobs in the batch; False where it has ended before."""
+        with self._lock:
+            if self.state == WAITING:
+                self.state, self.batch_jobs = WORKING, batch_jobs
+                self.started = time.monotonic()
+            return self.state == WORKING
+
+    def deliver(self, item: Any) -> None:
+        """Hand a result on."""
+        self._items.put(item)
+
+    def end(self, outcome: str, error: Exception | None = None) -> None:
+        """End it; without effect where it has ended already."""
+        with self._lock:
+            if self.state == ENDED:
+                return
+            self.state, self.outcome = ENDED, outcome
+            self._finished = time.monotonic()
+        self._items.put(_End(error))
+        self._ended(self)
+
+    def follow(self) -> Iterator[Any]:
+        """Yield Place(0), its results, and its place about once a second while it waits.
+
+        To stop listening is to leave: the job ends. The places are also how a visitor's leaving
+        is noticed, since a generator can be closed only where it yields.
+
+        Raises:
+            RequestError: it cannot be done; one sentence.
+            JobFailed: an unexpected error.
+        """
+        patience = FIRST_LOOK_SECONDS
+        try:
+            yield Place(0)
+            while True:
+                try:
+                    item = self._items.get(timeout=patience)
+                except queue.Empty:
+                    if self.state == WAITING:
+                        yield Place(self._place(self))
+                    patience = NEXT_LOOKS_SECONDS
+                    continue
+                if isinstance(item, _End):
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+        finally:
+            self.end(LEFT)

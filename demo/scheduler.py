@@ -1,0 +1,288 @@
+"""The line in front of the model: one thread computes, equal wishes are decoded as one batch.
+
+A job joins a batch when the batch begins, never later. Each image has its own seed and label, so
+it is the same image as alone. A visitor who leaves is dropped from the batch before its next step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskgit_core.live import LivePictures
+from maskgit_core.sampling import StepState
+
+from . import compare, handlers, jobs, zero_gpu
+from .decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
+from .jobs import Job, JobFailed, Work
+from .ledger import Ledger
+from .models import ModelHolder
+from .settings import RequestError
+
+log = logging.getLogger(__name__)
+
+MAX_WAITING = 32
+MAX_BATCH_IMAGES = 16
+
+
+class Scheduler:
+    """Runs jobs in the order of their arrival, as far as batches allow.
+
+    Args:
+        max_waiting: jobs that may wait; one more is refused.
+        max_batch_images: a batch takes further jobs up to so many images.
+        batching: off, every job is decoded alone.
+        ledger: gets a line for each job that ends.
+    """
+
+    concurrency: int | None = None  # of the page's events: all of them may wait here
+
+    def __init__(
+        self,
+        *,
+        max_waiting: int = MAX_WAITING,
+        max_batch_images: int = MAX_BATCH_IMAGES,
+        batching: bool = True,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.ledger = ledger or Ledger()
+        self._max_waiting, self._max_images = max_waiting, max_batch_images
+        self._batching = batching
+        self._line: list[Job] = []
+        self._working: list[Job] = []
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Jobs in line."""
+        return len(self._line)
+
+    @property
+    def num_working(self) -> int:
+        """Jobs in the batch that is computed now."""
+        return sum(job.wanted for job in self._working)
+
+    def submit(self, work: Work, *, refusable: bool = True) -> Job:
+        """Put a job into the line.
+
+        Args:
+            work: what to compute.
+            refusable: whether the bound on waiting jobs holds for it.
+
+        Raises:
+            RequestError: too many are waiting.
+        """
+        job = Job(work, self._place, self._on_end)
+        with self._changed:
+            full = refusable and len(self._line) >= self._max_waiting
+            if not full:
+                self._line.append(job)
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._serve, daemon=True, name="model")
+                    self._thread.start()
+                self._changed.notify()
+        if full:
+            job.end(jobs.REFUSED)
+            raise RequestError(
+                f"{self._max_waiting} others are waiting already. Try again in a minute."
+            )
+        return job
+
+    # ---- what the page calls ---------------------------------------------------------------------
+
+    def run(
+        self, make: Callable[..., Iterator[Any]], models: ModelHolder, name: str, request: Any
+    ) -> Iterator[Any]:
+        """Yield what a run yields, decoded in its turn; see `handlers.generate_run`.
+
+        Args:
+            make: `generate_run`, `edit_run`, `redo_run`, `tour_run` or `compare_run`. The last one
+                decodes in several ways side by side, so it is computed as a whole and alone.
+            models: holds the model.
+            name: of the model that the request was made for.
+            request: what the function takes.
+        """
+        if make is compare.compare_run:
+            work = Work("compare", name, run=lambda: make(models.expect(name), request))
+            return self._alone(work)
+        return make(models.expect(name), request, lambda wish: self._in_turn(models, name, wish))
+
+    def _in_turn(self, models: ModelHolder, name: str, wish: DecodeRequest) -> Iterator[Decoded]:
+        sizes = {"steps": wish.config.num_steps, "images": len(wish.labels)}
+        work = Work(wish.kind, name, lambda: models.expect(name), wish, **sizes)
+        return self.submit(work).follow()
+
+    def _alone(self, work: Work) -> Iterator[Any]:
+        for item in self.submit(work).follow():
+            yield ({"waiting": item.number}, []) if isinstance(item, Place) else item
+
+    def call(
+        self, kind: str, models: ModelHolder, run: Callable[[], Any], *, refusable: bool = True
+    ) -> Any:
+        """Return a function's result, computed alone."""
+
+        def once() -> Iterator[Any]:
+            yield run()
+
+        job = self.submit(Work(kind, models.name, run=once), refusable=refusable)
+        return [item for item in job.follow() if not isinstance(item, Place)][0]
+
+    # ---- the line --------------------------------------------------------------------------------
+
+    def _place(self, job: Job) -> int:
+        with self._changed:
+            return self._line.index(job) + 1 if job in self._line else 0
+
+    def _on_end(self, job: Job) -> None:
+        with self._changed:
+            if job in self._line:
+                self._line.remove(job)
+        self.ledger.record(job)
+
+    def _take(self) -> list[Job]:
+        """Wait for a job; return it with those that may be decoded with it."""
+        with self._changed:
+            while not self._line:
+                self._changed.wait()
+            batch = [self._line.pop(0)]
+            key = batch[0].work.together
+            room = self._max_images - batch[0].work.images
+            if self._batching and key is not None:
+                for job in list(self._line):
+                    if job.work.together == key and job.work.images <= room:
+                        room -= job.work.images
+                        self._line.remove(job)
+                        batch.append(job)
+            self._working = batch
+            return batch
+
+    def _serve(self) -> None:
+        while True:
+            self._serve_one()
+
+    def _serve_one(self) -> None:
+        batch = self._take()
+        batch = [job for job in batch if job.start(len(batch))]
+        try:
+            if batch and batch[0].work.run is not None:
+                self._run_alone(batch[0])
+            elif batch:
+                self._decode(batch)
+        except RequestError as error:
+            for job in batch:
+                job.end(jobs.REFUSED, RequestError(str(error)))
+        except Exception:
+            log.exception("a batch failed")
+            for job in batch:
+                job.end(jobs.FAILED, JobFailed("see the log"))
+        finally:
+            self._working = []
+
+    # ---- computing -------------------------------------------------------------------------------
+
+    def _run_alone(self, job: Job) -> None:
+        for item in job.work.run():
+            if not _in_time(job):
+                return
+            job.deliver(item)
+        job.end(jobs.DONE)
+
+    def _decode(self, batch: list[Job]) -> None:
+        model = batch[0].work.model()
+        wishes = [job.work.request for job in batch]
+        owners = [job for job in batch for _ in job.work.request.labels]
+        spans = [[row for row, owner in enumerate(owners) if owner is job] for job in batch]
+        lasts = [_last_step(wish, int(model.mask_token_id)) for wish in wishes]
+        steps = model.decode_tokens_steps(
+            torch.cat([wish.tokens for wish in wishes]),
+            [label for wish in wishes for label in wish.labels],
+            wishes[0].config,
+            [seed for wish in wishes for seed in wish.seeds],
+            wanted=lambda row: owners[row].wanted,
+        )
+        self.ledger.count_batch(len(batch))
+        began, pictures = time.monotonic(), LivePictures(model)
+        for state in steps:
+            live = [
+                member for member in zip(batch, spans, lasts, strict=True) if _in_time(member[0])
+            ]
+            if not live:
+                return
+            going = [member for member in live if state.index < member[2]]
+            if going:
+                images = pictures.of(state.tokens)
+                for job, rows, last in going:
+                    job.deliver(DecodedStep(_only(state, rows, last + 1), images[rows]))
+            ready = [member for member in live if state.index == member[2]]
+            if not ready:
+                continue
+            images = model.decode(state.tokens[sum((rows for _, rows, _ in ready), [])])
+            parts = images.split([len(rows) for _, rows, _ in ready])
+            for (job, rows, last), part in zip(ready, parts, strict=True):
+                job.deliver(DecodedStep(_only(state, rows, last + 1), part))
+                if going:
+                    job.end(jobs.DONE)
+            if not going:
+                self._fill_in({job: rows for job, rows, _ in ready}, pictures, began)
+
+    def _fill_in(self, ready: dict[Job, list[int]], pictures: LivePictures, began: float) -> None:
+        """Decode skipped pictures as long as nobody waits, and end the jobs."""
+        late: dict[int, Tensor] = {}
+        skipped = pictures.fill(fill_seconds(began))
+        while not self._line and any(job.wanted for job in ready):
+            found = next(skipped, None)
+            if found is None:
+                break
+            late[found[0]] = found[1]
+        for job, rows in ready.items():
+            if late:
+                job.deliver(LatePictures({number: images[rows] for number, images in late.items()}))
+            job.end(jobs.DONE)
+
+
+def _last_step(wish: DecodeRequest, mask_token_id: int) -> int:
+    """Index of the step after which nothing of these grids is masked."""
+    unknown = int((wish.tokens == mask_token_id).sum(dim=(1, 2)).max())
+    return max(1, min(wish.config.num_steps, unknown)) - 1
+
+
+def _only(state: StepState, rows: list[int], num_steps: int) -> StepState:
+    return StepState(
+        state.index,
+        num_steps,
+        state.tokens[rows],
+        state.newly_revealed[rows],
+        state.confidence[rows],
+        state.alternative_ids[rows],
+        state.alternative_probs[rows],
+    )
+
+
+def _in_time(job: Job) -> bool:
+    """Whether a job goes on; it ends here where it has taken too long."""
+    if job.wanted:
+        try:
+            handlers.check_time(job.started)
+        except RequestError as error:
+            job.end(jobs.LATE, error)
+    return job.wanted
+
+
+def make_scheduler(models: ModelHolder) -> Any:
+    """What runs jobs on this machine.
+
+    The environment variable MASKGIT_BATCHING=0 decodes every job alone, to compare.
+    """
+    ledger = Ledger()
+    if zero_gpu.on_zero_gpu():
+        return zero_gpu.GpuRuns(models, ledger)
+    batching = os.environ.get("MASKGIT_BATCHING", "1") != "0"
+    return Scheduler(batching=batching, ledger=ledger)

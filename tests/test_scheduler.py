@@ -1,0 +1,312 @@
+"""The line in front of the model: batches, bounds, leaving, time, and what is told of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import model_folders
+import tiny
+from browser_model import CLASSES, SlowMaskGIT, tiny_model
+from demo import compare, edits, frames, handlers, redo
+from demo.decoding import Place
+from demo.jobs import JobFailed, Work
+from demo.models import ModelHolder
+from demo.scheduler import Scheduler
+from demo.settings import RequestError
+from maskgit_core.live import LivePictures
+
+VALUES = {"num_steps": 5, "guidance_scale": 3.0}
+
+
+class Gated(SlowMaskGIT):
+    """Takes a step only when it is let, and notes how many rows each step computed."""
+
+    def watch(self) -> None:
+        self.gate, self.begun, self.rows = threading.Semaphore(0), threading.Semaphore(0), []
+
+    def decode_tokens_steps(self, *args, wanted=None, **kwargs) -> Iterator:
+        labels = args[1]
+
+        def asked(row: int) -> bool:
+            if row == 0:
+                self.begun.release()
+                assert self.gate.acquire(timeout=30)
+                self.rows.append(0)
+            keep = wanted is None or wanted(row)
+            self.rows[-1] += keep
+            return keep
+
+        assert labels
+        return super().decode_tokens_steps(*args, wanted=asked, **kwargs)
+
+    def let(self, steps: int = 1) -> None:
+        for _ in range(steps):
+            self.gate.release()
+
+
+@pytest.fixture
+def gated() -> Gated:
+    model = tiny_model()
+    model.__class__ = Gated
+    model.watch()
+    return model
+
+
+def wish(model, seed: int, classes=("sea",), count: int = 1, **values) -> handlers.GenerateRequest:
+    return handlers.parse_generate(model, list(classes), count, seed, {**VALUES, **values})
+
+
+def start(scheduler: Scheduler, models: ModelHolder, request, make=handlers.generate_run):
+    """A run of which the head is there, so that it is in line."""
+    run = scheduler.run(make, models, models.name, request)
+    head, images = next(run)
+    assert not images and not head["frames"]
+    return run
+
+
+def in_threads(runs: list) -> Callable[[], list]:
+    """Follow all runs at once; returns what waits for their last items."""
+    ends: list = [None] * len(runs)
+
+    def follow(index: int) -> None:
+        try:
+            *_, ends[index] = runs[index]
+        except Exception as error:
+            ends[index] = error
+
+    threads = [threading.Thread(target=follow, args=(i,), daemon=True) for i in range(len(runs))]
+    for thread in threads:
+        thread.start()
+
+    def wait() -> list:
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+        return ends
+
+    return wait
+
+
+def facts(run: dict) -> list[dict]:
+    """The frames of a run without their pictures, which are for the eye: time decides on them."""
+    return [
+        {name: what for name, what in frame.items() if name != "src"} for frame in run["frames"]
+    ]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+def test_a_batch_gives_every_visitor_the_images_that_he_gets_alone(gated) -> None:
+    models, scheduler = ModelHolder(gated), Scheduler()
+    pixels = tiny.picture(1, (64, 48))
+    mask = np.zeros((48, 64), dtype=bool)
+    mask[10:30, 10:30] = True
+    edit = edits.parse_edit(gated, pixels, mask, "rose", 2, 7, VALUES)
+    requests = [wish(gated, 3), wish(gated, 90, CLASSES, 3), edit, wish(gated, 4, ["rose"])]
+    makes = [handlers.generate_run, handlers.generate_run, edits.edit_run, handlers.generate_run]
+    first = start(scheduler, models, wish(gated, 1))
+    assert gated.begun.acquire(timeout=30)  # the others come while this one is decoded
+    runs = [start(scheduler, models, *pair) for pair in zip(requests, makes, strict=True)]
+    wait = in_threads([first, *runs])
+    gated.let(1000)
+    together = wait()[1:]
+    assert max(gated.rows) == 1 + 3 + 2 + 1
+    plain = tiny_model()
+    for request, make, (run, images) in zip(requests, makes, together, strict=True):
+        *_, (alone, own) = make(plain, request)
+        assert facts(run) == facts(alone) and run["result"] == alone["result"]
+        assert [image.tobytes() for image in images] == [image.tobytes() for image in own]
+        assert run["num_steps"] == len(run["frames"]) == alone["num_steps"]
+
+
+def test_other_settings_and_late_comers_wait_for_the_next_batch(gated) -> None:
+    models, scheduler = ModelHolder(gated), Scheduler(max_batch_images=3)
+    runs = [start(scheduler, models, wish(gated, 0))]
+    assert gated.begun.acquire(timeout=30)
+    for seed, values in ((1, {}), (2, {"num_steps": 2}), (3, {}), (4, {}), (5, {})):
+        runs.append(start(scheduler, models, wish(gated, seed, **values)))
+    wait = in_threads(runs)
+    gated.let(1000)
+    assert all(images for _, images in wait())
+    assert gated.rows == [1] * 5 + [3] * 5 + [1] * 2 + [1] * 5
+
+
+def test_batching_can_be_switched_off(gated) -> None:
+    models, scheduler = ModelHolder(gated), Scheduler(batching=False)
+    runs = [start(scheduler, models, wish(gated, seed)) for seed in range(3)]
+    wait = in_threads(runs)
+    gated.let(1000)
+    wait()
+    assert set(gated.rows) == {1}
+
+
+def test_one_more_than_may_wait_is_refused_in_words(gated) -> None:
+    models, scheduler = ModelHolder(gated), Scheduler(max_waiting=2)
+    runs = [start(scheduler, models, wish(gated, 0))]
+    assert gated.begun.acquire(timeout=30)
+    runs += [start(scheduler, models, wish(gated, seed)) for seed in (1, 2)]
+    with pytest.raises(RequestError, match="2 others are waiting already. Try again in a minute."):
+        next(scheduler.run(handlers.generate_run, models, models.name, wish(gated, 3)))
+    places = [run["waiting"] for run, _ in (next(runs[2]), next(runs[1]))]
+    assert places == [2, 1]
+    runs.pop(1).close()
+    assert scheduler.num_waiting == 1 and next(runs[1])[0]["waiting"] == 1
+    wait = in_threads(runs)
+    gated.let(1000)
+    assert all(images for _, images in wait())
+
+
+def test_who_leaves_is_dropped_before_the_next_step_and_the_batch_goes_on(gated) -> None:
+    models, scheduler = ModelHolder(gated), Scheduler()
+    runs = [start(scheduler, models, wish(gated, 0))]
+    assert gated.begun.acquire(timeout=30)
+    runs += [start(scheduler, models, wish(gated, seed)) for seed in (1, 2)]
+    in_threads(runs[:1])
+    gated.let(5)
+    for _ in range(5):  # five steps of the first run and the beginning of the next batch
+        assert gated.begun.acquire(timeout=30)
+    gated.let()
+    assert gated.begun.acquire(timeout=30)
+    for run in runs[1:]:
+        while not next(run)[0]["frames"]:
+            pass
+    runs[1].close()  # between two steps
+    gated.let()
+    assert gated.begun.acquire(timeout=30)
+    assert gated.rows[5:] == [2, 1] and scheduler.num_working == 1
+    runs[2].close()
+    gated.let()
+    wait_for(lambda: scheduler.num_working == 0 and not scheduler._working)
+    assert gated.rows[5:] == [2, 1, 0]
+    # Nobody is left, so the next visitor's turn comes at once.
+    run = start(scheduler, models, wish(gated, 9))
+    assert gated.begun.acquire(timeout=30)
+    run.close()
+    gated.let()
+
+
+def test_a_job_that_takes_too_long_ends_in_words(monkeypatch) -> None:
+    model = tiny_model(pause=0.05)
+    scheduler = Scheduler()
+    monkeypatch.setattr(handlers, "MAX_RUN_SECONDS", 0.02)
+    with pytest.raises(RequestError, match="took too long"):
+        list(scheduler.run(handlers.generate_run, ModelHolder(model), model.name, wish(model, 0)))
+    assert scheduler.ledger._jobs == {("generate", "late"): 1}
+
+
+def test_an_error_fails_its_batch_and_the_line_goes_on(caplog) -> None:
+    model = tiny_model()
+    models, scheduler = ModelHolder(model), Scheduler()
+    whole = model.preview
+    model.preview = lambda tokens: 1 / 0
+    with pytest.raises(JobFailed):
+        list(scheduler.run(handlers.generate_run, models, model.name, wish(model, 0)))
+    model.preview = whole
+    *_, (_, images) = scheduler.run(handlers.generate_run, models, model.name, wish(model, 0))
+    assert len(images) == 1 and "ZeroDivisionError" in caplog.text
+
+
+def test_other_work_takes_its_turn(tiny_model) -> None:
+    models, scheduler = ModelHolder(tiny_model), Scheduler()
+    request = compare.parse_compare(tiny_model, "sea", 5, "Steps", {"num_steps": 3})
+    *_, (run, images) = scheduler.run(compare.compare_run, models, models.name, request)
+    *_, (alone, _) = compare.compare_run(tiny_model, request)
+    assert facts(run) == facts(alone) and len(images) == 4
+    *_, (made, _) = scheduler.run(handlers.generate_run, models, models.name, wish(tiny_model, 1))
+    selection = {"run": made["run"], "cells": [0, 3]}
+    again = redo.parse_redo(made, selection, False, VALUES)
+    *_, (redone, _) = scheduler.run(redo.redo_run, models, models.name, again)
+    kept = frames.tokens_after(redone) == frames.tokens_after(made)
+    assert kept.sum() >= kept.size - 2
+    assert scheduler.call("tour", models, lambda: 7) == 7
+
+
+def test_a_switch_waits_for_its_turn_and_later_jobs_for_the_old_model_are_told(tmp_path) -> None:
+    models, scheduler = model_folders.holder(tmp_path), Scheduler()
+    hold, began = threading.Event(), threading.Event()
+
+    def busy() -> Iterator[int]:
+        began.set()
+        yield int(hold.wait(30))
+
+    scheduler.submit(Work("tour", models.name, run=busy))
+    assert began.wait(30)
+    folder = models.fetch(model_folders.SECOND)
+    switch = threading.Thread(
+        target=lambda: scheduler.call("switch", models, lambda: models.use("animals", folder))
+    )
+    switch.start()
+    wait_for(lambda: scheduler.num_waiting == 1)
+    request = handlers.parse_generate(models.current, ["rose"], 1, 3, VALUES)
+    run = start(scheduler, models, request)
+    assert models.name == model_folders.FIRST
+    hold.set()
+    with pytest.raises(RequestError, match="The model was changed to animals"):
+        list(run)
+    switch.join(30)
+    assert models.name == model_folders.SECOND
+
+
+def test_skipped_pictures_are_made_up_for_only_while_nobody_waits(gated, monkeypatch) -> None:
+    monkeypatch.setattr(
+        "demo.scheduler.LivePictures", lambda model: LivePictures(model, share=1e-9, quick=0.0)
+    )
+    models, scheduler = ModelHolder(gated), Scheduler()
+    runs = [start(scheduler, models, wish(gated, 0))]
+    assert gated.begun.acquire(timeout=30)
+    runs += [start(scheduler, models, wish(gated, 1))]
+    gated.let(1000)
+    busy, idle = (list(run) for run in runs)
+    finished = [[run for run, images in items if images] for items in (busy, idle)]
+    # The first one's pictures would have kept the second one waiting.
+    assert [len(steps) for steps in finished] == [1, 2]
+    early, late = finished[1]
+    assert facts(early) == facts(late) and early["result"] == late["result"]
+    pictures = [[frame["src"] for frame in run["frames"]] for run in (early, late)]
+    differ = [before != after for before, after in zip(*pictures, strict=True)]
+    assert differ == [False, True, True, True, False]
+
+
+def test_log_and_counters_tell_of_jobs_and_nothing_else(caplog) -> None:
+    model = tiny_model()
+    models, scheduler = ModelHolder(model), Scheduler(max_waiting=8)
+    with caplog.at_level(logging.INFO, "maskgit.jobs"):
+        list(scheduler.run(handlers.generate_run, models, models.name, wish(model, 5, count=2)))
+        start(scheduler, models, wish(model, 6)).close()
+    lines = [json.loads(record.message) for record in caplog.records]
+    assert [line.pop("outcome") for line in lines] == ["done", "left"]
+    times = [(line.pop("ms_waiting"), line.pop("ms_working")) for line in lines]
+    assert all(isinstance(ms, int) and ms >= 0 for pair in times for ms in pair)
+    assert lines[0] == {
+        "event": "job",
+        "model": models.name,
+        "kind": "generate",
+        "steps": 5,
+        "images": 2,
+        "batch_jobs": 1,
+    }
+    text = scheduler.ledger.prometheus(waiting=3, working=1)
+    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1\n' in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1\n' in text
+    assert "maskgit_images_total 2\n" in text and "maskgit_jobs_waiting 3\n" in text
+    assert "# TYPE maskgit_wait_seconds_total counter\n" in text
+
+
+def test_a_run_that_nobody_listened_to_is_forgotten(gated) -> None:
+    scheduler = Scheduler()
+    job = scheduler.submit(Work("tour", "m", run=lambda: iter(())))
+    assert next(job.follow()) == Place(0)
+    wait_for(lambda: job.outcome is not None)
+    assert scheduler.num_waiting == 0

@@ -1,0 +1,237 @@
+"""The served page under fire: many at once, leavers, a killed process, and what the owner sees."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import socket
+import string
+import subprocess
+import sys
+import time
+import types
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import pytest
+
+from browser_model import tiny_model
+from demo import handlers, zero_gpu
+from demo.health import health_routes
+from demo.models import ModelHolder
+from demo.scheduler import Scheduler, make_scheduler
+from maskgit_core import loadtest
+from maskgit_core.loadtest import run_load
+
+ROOT = Path(__file__).parent.parent
+
+
+def get(url: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def ask(url: str, count: int, steps: int) -> Iterator:
+    arguments = [["sea"], count, 0, steps, *loadtest.SETTINGS]
+    return loadtest._events(url, "generate", arguments)
+
+
+def heard(web: httpx.Client, address: str, session: str) -> str:
+    """What a stream tells until it ends, or is cut: Gradio cuts it where there is nothing."""
+    text = ""
+    with suppress(httpx.RemoteProtocolError):
+        with web.stream("GET", address, params={"session_hash": session}) as answer:
+            for piece in answer.iter_text():
+                text += piece
+    return text
+
+
+def wait_for(condition, seconds: float = 240.0) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[tuple[str, Scheduler, ModelHolder]]:
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    from demo.launch import launch_options, queue_options
+    from demo.ui import build_demo
+
+    models, scheduler = ModelHolder(tiny_model(pause=0.03)), Scheduler(max_waiting=3)
+    demo = build_demo(models, scheduler=scheduler)
+    demo.queue(**queue_options())
+    options = launch_options(routes=health_routes(models, scheduler, metrics=True))
+    _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
+    yield url.rstrip("/"), scheduler, models
+    demo.close()
+
+
+def test_health_tells_whether_a_model_is_loaded(served) -> None:
+    url, _, models = served
+    status, text = get(url + "/healthz")
+    assert status == 200
+    assert json.loads(text) == {"status": "ok", "model": "model", "waiting": 0, "working": 0}
+    model, models._model = models._model, None
+    try:
+        assert get(url + "/healthz")[0] == 503
+    finally:
+        models._model = model
+
+
+def test_a_client_that_leaves_frees_its_place_and_is_counted(served) -> None:
+    url, scheduler, models = served
+    models.current.pause = 0.2
+    events = ask(url, 1, 64)
+    while not next(events)[1][0]["step"]:
+        pass
+    assert scheduler.num_working == 1
+    events.close()
+    wait_for(lambda: scheduler.num_working == 0)
+    models.current.pause = 0.03
+    *_, (name, (last,)) = ask(url, 2, 2)
+    assert name == "complete" and last["done"] and len(last["images"]) == 2
+    _, text = get(url + "/metrics")
+    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1\n' in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1\n' in text
+    assert "maskgit_jobs_working 0\n" in text
+
+
+def test_more_clients_than_places_meet_no_error_but_the_refusal(served) -> None:
+    url, scheduler, models = served
+    models.current.pause = 0.1
+    refused_before = scheduler.ledger._jobs["generate", "refused"]
+    report = run_load(url, clients=8, seconds=60, leave=0.3, steps=4, most=2, pid=os.getpid())
+    models.current.pause = 0.03
+    assert report["failed"] == 0 and report["errors"] == {}
+    assert report["done"] >= 4
+    assert report["done"] + report["left"] + report["refused"] == 8 * 2
+    ended = scheduler.ledger._jobs
+    assert ended["generate", "refused"] - refused_before <= report["refused"]
+    assert report["wait_p95"] >= report["wait_p50"] > 0
+    assert report["megabytes_last"] > 0
+    wait_for(lambda: scheduler.num_working == scheduler.num_waiting == 0)
+
+
+def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
+    url, scheduler, models = served
+    web = httpx.Client(base_url=f"{url}/gradio_api", timeout=60)
+    config = httpx.get(f"{url}/config", timeout=60).json()
+    (number,) = [fn["id"] for fn in config["dependencies"] if fn["api_name"] == "generate"]
+    mine = "".join(random.choices(string.ascii_lowercase + string.digits, k=11))
+    body = {"data": [["sea"], 1, 5, 64, *loadtest.SETTINGS], "session_hash": mine}
+    models.current.pause = 0.3
+    name = web.post("/call/generate", json=body).json()["event_id"]
+    # The server names a run by chance, so that nobody finds one by trying.
+    assert re.fullmatch("[0-9a-f]{32}", name)
+    wait_for(lambda: scheduler.num_working == 1)
+    for other in ("", "null", "*", mine[:-1], mine.upper(), name):
+        tried = {"session_hash": other, "fn_index": number, "event_id": uuid.uuid4().hex}
+        web.post("/cancel", json=tried)
+        web.post("/reset", json=tried)
+        for address in ("/queue/data", f"/call/generate/{tried['event_id']}"):
+            text = heard(web, address, other)
+            assert "num_steps" not in text and "data:image" not in text
+    assert scheduler.num_working == 1
+    models.current.pause = 0.0
+    text = web.get(f"/call/generate/{name}").text
+    event, data = re.findall(r"event: (\w+)\ndata: (.*)\n", text)[-1]
+    assert event == "complete" and len(json.loads(data)[0]["images"]) == 1
+    models.current.pause = 0.03
+
+
+def test_no_counters_unless_asked_for() -> None:
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    client = TestClient(Starlette(routes=health_routes(ModelHolder(tiny_model()), Scheduler())))
+    assert client.get("/healthz").status_code == 200
+    assert client.get("/metrics").status_code == 404
+
+
+def test_a_server_that_was_killed_in_mid_job_serves_again(tiny_checkpoint: Path, tmp_path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "app.py", "--checkpoint", str(tiny_checkpoint)]
+    command += ["--port", str(port)]
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    url = f"http://127.0.0.1:{port}"
+
+    def up() -> bool:
+        try:
+            return get(url + "/healthz")[0] == 200
+        except OSError:
+            return False
+
+    for kill in (True, False):
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
+        ) as server:
+            try:
+                wait_for(up)
+                events = ask(url, 16, 64 if kill else 2)
+                assert next(events)[1][0]["done"] is False
+                if kill:
+                    server.send_signal(signal.SIGKILL)
+                    continue
+                *_, (_, (last,)) = events
+                assert last["done"]
+                assert get(url + "/metrics")[0] == 404
+                server.terminate()
+                lines = [line for line in server.stderr if line.startswith("{")]
+                assert json.loads(lines[-1])["outcome"] == "done"
+            finally:
+                server.kill()
+
+
+# ---- ZeroGPU -------------------------------------------------------------------------------------
+
+
+def test_without_the_package_nothing_is_decorated(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "spaces", None)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
+    assert zero_gpu.gpu(len) is len and not zero_gpu.on_zero_gpu()
+    assert isinstance(make_scheduler(ModelHolder(tiny_model())), Scheduler)
+
+
+def test_with_the_package_every_run_is_one_decorated_call(monkeypatch) -> None:
+    calls = []
+
+    def decorate(duration: int):
+        def around(function):
+            def run(*arguments):
+                calls.append((duration, arguments))
+                yield from function(*arguments)
+
+            return run
+
+        return around
+
+    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=decorate))
+    models = ModelHolder(tiny_model())
+    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
+    assert isinstance(make_scheduler(models), Scheduler)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
+    runs = make_scheduler(models)
+    assert runs.concurrency == 1
+    model, moved = models.current, []
+    model.to = lambda device: (moved.append(device), model)[1]
+    request = handlers.parse_generate(model, ["sea"], 1, 3, {"num_steps": 3})
+    *_, (run, images) = runs.run(handlers.generate_run, models, models.name, request)
+    assert moved == ["cuda"] and len(images) == 1
+    *_, (alone, _) = handlers.generate_run(model, request)
+    assert run["result"] == alone["result"]
+    # What is sent to the other process must be plain: a function of a module, and the request.
+    assert calls == [(zero_gpu.GPU_SECONDS, (handlers.generate_run, request))]
