@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from maskgit_core.checkpoint import Checkpoint
-    from maskgit_core.config import TrainConfig
     from maskgit_core.data import Photos
-    from maskgit_core.token_shards import TokenData
+    from maskgit_core.transformer_stage import TransformerStage
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints" / "scenes-flowers"
 FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
@@ -65,6 +64,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=60, help="samples for the evaluation; 0 evaluates nothing"
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     add_preset_arguments(parser)
 
 
@@ -140,17 +140,16 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
 
 def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
-    import torch
-
     from maskgit_core.cli_training import data_folders
     from maskgit_core.data_checks import check_data
+    from maskgit_core.distributed import local_device
     from maskgit_core.train_run import Interrupted, RunFile
 
     logging.getLogger("maskgit_core.data").setLevel(logging.ERROR)  # told in one sentence below
     started, out = time.monotonic(), Path(args.out)
+    device = local_device(args.device)
     files, warnings = check_data(data_folders(args)[0])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    choices = choose(args, len(files.files), device)
+    choices = choose(args, len(files.files), device.type)
     settings = {
         "preset": choices.preset.name,
         "set": list(args.set),
@@ -194,11 +193,11 @@ class Training:
         choices: what to do.
         run: remembers what was decided and done.
         out: folder of the run.
-        device: in words, for the model card.
+        device: where everything is computed.
     """
 
     def __init__(
-        self, args: argparse.Namespace, choices: Choices, run: Any, out: Path, device: str
+        self, args: argparse.Namespace, choices: Choices, run: Any, out: Path, device: torch.device
     ) -> None:
         self.args, self.choices, self.run, self.out = args, choices, run, out
         self.device = device
@@ -248,13 +247,13 @@ class Training:
         torch.manual_seed(config.seed)
         model = VQTokenizer(self.choices.preset.tokenizer)
         try:
-            stage = TokenizerStage(model, photos, held_out, config)
+            stage = TokenizerStage(model, photos, held_out, config, self.device)
         except ValueError as error:
             if not config.perceptual_weight:
                 raise
             self.notes.append(f"The tokenizer was trained without the perceptual loss: {error}.")
             config = replace(config, perceptual_weight=0.0)
-            stage = TokenizerStage(model, photos, held_out, config)
+            stage = TokenizerStage(model, photos, held_out, config, self.device)
         self._stage("tokenizer", stage, config, len(photos.labels), TOKENIZER_SHARE)
         return load_checkpoint(self.out / "tokenizer" / "checkpoint").tokenizer
 
@@ -286,13 +285,14 @@ class Training:
             }
             model = new_transformer(replace(preset.transformer, **shape), tokenizer, config.seed)
         labels = torch.tensor(labels_in(classes, photos.classes))
+        tokenizer.to(self.device)
         data = self._tokens(tokenizer, photos, "train", labels, classes)
         val = held_out and self._tokens(tokenizer, held_out, "val", labels, classes)
         model = model.train().requires_grad_(True)
-        stage = TransformerStage(model, tokenizer, data, val or None, config, sampling)
+        stage = TransformerStage(model, tokenizer, data, val or None, config, sampling, self.device)
         share = 1.0 if self.choices.tokenizer else 1 - TOKENIZER_SHARE
         self._stage("transformer", stage, config, len(photos.labels), share)
-        self.losses = _losses(self.out / "transformer", tokenizer, data, val or None, config)
+        self.losses = _losses(self.out / "transformer", stage)
 
     def _tokens(
         self,
@@ -354,9 +354,7 @@ class Training:
         )
 
 
-def _losses(
-    folder: Path, tokenizer: nn.Module, data: TokenData, val: TokenData | None, config: TrainConfig
-) -> tuple[float, float] | None:
+def _losses(folder: Path, stage: TransformerStage) -> tuple[float, float] | None:
     """Return the cross-entropy on (training, held-out) photos; None where none were set aside.
 
     The loss in the log is another number: it holds smoothing and dropped classes.
@@ -364,13 +362,16 @@ def _losses(
     from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.transformer_stage import TransformerStage
 
-    if val is None:
+    data, val = stage.data, stage.held_out
+    if val is data:
         return None
     model = load_checkpoint(folder / "checkpoint").transformer
     some = slice(0, None, max(1, len(data.labels) // len(val.labels)))
-    seen = replace(data, tokens=data.tokens[some], labels=data.labels[some])
+    seen = replace(data, tokens=data.tokens[some, 0].unsqueeze(1), labels=data.labels[some])
     found = [
-        TransformerStage(model, tokenizer, part, None, config).metrics(model)
+        TransformerStage(
+            model, stage.tokenizer, part, None, stage.config, device=stage.device
+        ).metrics(model)
         for part in (seen, val)
     ]
     return found[0]["val_cross_entropy"], found[1]["val_cross_entropy"]

@@ -367,7 +367,7 @@ def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int)
     from maskgit_core.transformer_stage import token_geometry
 
     model = build_transformer(network)
-    codebook = tokenizer.quantizer.normalized(tokenizer.quantizer.codebook.detach())
+    codebook = tokenizer.quantizer.normalized(tokenizer.quantizer.codebook.detach()).cpu()
     geometry = token_geometry(codebook, network.width, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         model.embedding.weight[: len(geometry)] = geometry
