@@ -8,12 +8,12 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskgit_core.config import check_range
-from maskgit_core.presets import SECTIONS, Preset, load_preset, with_settings
+from maskgit_core.cli_options import add_data_arguments, add_preset_arguments
+from maskgit_core.train_choices import CPU_MINUTES, Choices, choose
 
 if TYPE_CHECKING:
     import torch
@@ -23,18 +23,11 @@ if TYPE_CHECKING:
     from maskgit_core.data import Photos
     from maskgit_core.transformer_stage import TransformerStage
 
-SHIPPED = Path(__file__).parents[1] / "checkpoints" / "scenes-flowers"
-FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
-CPU_MINUTES = 15.0
 TOKENIZER_SHARE = 0.4  # of the time budget, where both stages are trained
-FINE_TUNING_RATE = 0.25  # of the preset's rates, which are meant for random weights
-LARGE_DATA = 200_000  # photos, above which a GPU gets an ImageNet preset
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the train command."""
-    from maskgit_core.cli_training import add_data_arguments, add_preset_arguments
-
     add_data_arguments(parser)
     parser.add_argument(
         "--minutes",
@@ -68,79 +61,9 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add_preset_arguments(parser)
 
 
-@dataclass(frozen=True)
-class Choices:
-    """What a training does, decided from options, device and data.
-
-    Attributes:
-        preset: with --set applied.
-        init: model to go on from, or None.
-        tokenizer: source of a tokenizer that is kept, or "" where one is trained.
-        keep_classes: whether classes of `init` stay that the data does not show.
-        seconds: for both stages.
-    """
-
-    preset: Preset
-    init: Path | None
-    tokenizer: str
-    keep_classes: bool
-    seconds: float
-
-
-def pick_preset(device: str, num_images: int) -> str:
-    """Return the name of the preset for a device, `cpu` or `cuda`, and a number of photos."""
-    if device == "cpu":
-        return "scenes-flowers-xs"
-    return "scenes-flowers-s" if num_images < LARGE_DATA else "imagenet-256-small"
-
-
-def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
-    """Decide what is trained from what.
-
-    Raises:
-        ValueError: options that exclude each other, an unknown preset or setting.
-    """
-    from maskgit_core.hub import resolve_checkpoint
-
-    if args.minutes is not None:
-        check_range("minutes", args.minutes, 0.0)
-    check_range("samples", args.samples, 0, whole=True)
-    if args.init and args.tokenizer:
-        raise ValueError("give init or tokenizer, not both: init brings its own tokenizer")
-    preset = load_preset(args.preset or pick_preset(device, num_images))
-    init: Path | None = None
-    if args.init and args.init != "none":
-        init = resolve_checkpoint(args.init)
-    elif not (args.init or args.tokenizer or args.preset) and device == "cpu":
-        init = SHIPPED if num_images <= FEW_PHOTOS and SHIPPED.is_dir() else None
-    if init is not None:
-        training = preset.transformer_training
-        rates = ("learning_rate", "matrix_learning_rate")
-        slower = {name: FINE_TUNING_RATE * getattr(training, name) for name in rates}
-        preset = replace(preset, transformer_training=replace(training, **slower))
-    before = {name: getattr(preset, name) for name in SECTIONS}
-    after = with_settings(before, args.set)
-    kept = ["tokenizer", "tokenizer_training"] if init or args.tokenizer else []
-    for section in [*kept, *(["transformer"] if init else [])]:
-        if after[section] != before[section]:
-            raise ValueError(
-                f"set changes {section}, but that network is kept as it is in the checkpoint "
-                f"{init or args.tokenizer}; use --init none to train from nothing"
-            )
-    minutes = args.minutes if args.minutes is not None else CPU_MINUTES if device == "cpu" else 0
-    keep = args.keep_classes if args.keep_classes is not None else bool(args.init)
-    return Choices(
-        preset=replace(preset, **after),
-        init=init,
-        tokenizer=str(init or args.tokenizer or preset.published_tokenizer),
-        keep_classes=keep and init is not None,
-        seconds=60 * minutes or math.inf,
-    )
-
-
 def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
-    from maskgit_core.cli_training import data_folders
+    from maskgit_core.cli_data import data_folders
     from maskgit_core.data_checks import check_data
     from maskgit_core.distributed import local_device
     from maskgit_core.train_run import Interrupted, RunFile
@@ -223,7 +146,7 @@ class Training:
         self._finish(photos, held_out)
 
     def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
-        from maskgit_core.cli_training import load_photos
+        from maskgit_core.cli_data import load_photos
         from maskgit_core.data_checks import check_readable
         from maskgit_core.fine_tuning import set_aside
 

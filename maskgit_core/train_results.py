@@ -23,7 +23,7 @@ from maskgit_core.pipeline import MaskGIT
 from maskgit_core.sheets import tile
 
 if TYPE_CHECKING:
-    from maskgit_core.cli_train import Choices
+    from maskgit_core.train_choices import Choices
 
 SAMPLES_A_CLASS = 6
 MOST_CLASSES = 12

@@ -24,12 +24,12 @@ from maskgit_core import (
     transformer_stage,
 )
 from maskgit_core.checkpoint import load_checkpoint
-from maskgit_core.cli_train import SHIPPED, choose, pick_preset
 from maskgit_core.data import Photos
 from maskgit_core.data_checks import check_data, check_readable
 from maskgit_core.fine_tuning import labels_in, merged_classes, set_aside, with_classes
 from maskgit_core.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.tokenizer import VQTokenizer
+from maskgit_core.train_choices import SHIPPED, choose, pick_preset
 from maskgit_core.train_run import Interrupted, train_stage
 
 SMALL = [
