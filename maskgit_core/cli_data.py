@@ -10,6 +10,19 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from maskgit_core.data import Photos
 
+HELD_OUT = ("val", "validation")  # the second is the usual name on the Hub
+
+
+def fetch_data(args: argparse.Namespace) -> None:
+    """Put the folders of what is on the Hub in the place of its name, in --data and --val."""
+    from maskgit_core.distributed import first_alone
+    from maskgit_core.hub_data import fetch_dataset, is_dataset_name
+
+    for name in ("data", "val"):
+        source = getattr(args, name)
+        if source and is_dataset_name(source):
+            setattr(args, name, str(first_alone(lambda source=source: fetch_dataset(source))))
+
 
 def data_folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
     """Return the folders of training photos and of held-out ones."""
@@ -17,8 +30,9 @@ def data_folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
     held_out = Path(args.val) if args.val else None
     if not _is_split(data):
         return data, held_out
-    if held_out is None and (data / "val").is_dir():
-        held_out = data / "val"
+    for name in HELD_OUT:
+        if held_out is None and (data / name).is_dir():
+            held_out = data / name
     return data / "train", held_out
 
 
@@ -27,7 +41,9 @@ def _is_split(data: Path) -> bool:
     if not (data / "train").is_dir():
         return False
     names = {path.name for path in data.iterdir() if path.is_dir()}
-    return names <= {"train", "val", "test"} or any(p.is_dir() for p in (data / "train").iterdir())
+    return names <= {"train", *HELD_OUT, "test"} or any(
+        p.is_dir() for p in (data / "train").iterdir()
+    )
 
 
 def load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:

@@ -50,7 +50,8 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         required=True,
-        help="directory with one folder per class, or with train/ and val/ of that form",
+        help="directory with one folder per class, or with train/ and val/ of that form; "
+        "hub:OWNER/NAME is such a dataset on the Hugging Face Hub",
     )
     parser.add_argument("--val", default=None, help="held-out photos, one folder per class")
     parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")

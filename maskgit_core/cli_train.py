@@ -63,7 +63,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
-    from maskgit_core.cli_data import data_folders
+    from maskgit_core.cli_data import data_folders, fetch_data
     from maskgit_core.data_checks import check_data
     from maskgit_core.distributed import local_device
     from maskgit_core.train_run import Interrupted, RunFile
@@ -71,6 +71,7 @@ def run_train(args: argparse.Namespace) -> None:
     logging.getLogger("maskgit_core.data").setLevel(logging.ERROR)  # told in one sentence below
     started, out = time.monotonic(), Path(args.out)
     device = local_device(args.device)
+    fetch_data(args)
     files, warnings = check_data(data_folders(args)[0])
     choices = choose(args, len(files.files), device.type)
     settings = {

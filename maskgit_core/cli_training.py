@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskgit_core.cli_data import data_folders, load_photos
+from maskgit_core.cli_data import data_folders, fetch_data, load_photos
 from maskgit_core.cli_options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS, stage_settings
 from maskgit_core.config import (
     SamplingConfig,
@@ -94,6 +94,7 @@ def _together(command: Callable[[argparse.Namespace], None]) -> Callable[..., No
         from maskgit_core.distributed import local_device, process_group
 
         with process_group(local_device(getattr(args, "device", "auto"))):
+            fetch_data(args)
             command(args)
 
     return run
