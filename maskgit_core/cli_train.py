@@ -66,6 +66,7 @@ def run_train(args: argparse.Namespace) -> None:
     from maskgit_core.cli_data import data_folders, fetch_data
     from maskgit_core.data_checks import check_data
     from maskgit_core.distributed import local_device
+    from maskgit_core.run_state import data_share
     from maskgit_core.train_run import Interrupted, RunFile
 
     logging.getLogger("maskgit_core.data").setLevel(logging.ERROR)  # told in one sentence below
@@ -92,6 +93,9 @@ def run_train(args: argparse.Namespace) -> None:
     except Interrupted:
         print(f"stopped; the same command goes on. What there is lies in {out}")
         return
+    for name in run.stages:
+        if (share := data_share(out / name)) is not None:
+            print(f"{name}: making batches took {100 * share:.1f} % of the training time")
     print(f"finished after {(time.monotonic() - started) / 60:.0f} minutes. To see it:")
     print(f"    python app.py --checkpoint {out / 'checkpoint'}")
 

@@ -46,7 +46,7 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
         bars[0].update(step - bars[0].n)
         if measures:
             shown = {"loss": "loss", "psnr": "psnr", "images_per_second": "images/s"}
-            shown["accuracy"] = "accuracy"
+            shown |= {"accuracy": "accuracy", "data_share": "data share"}
             bars[0].set_postfix(
                 {t: f"{measures[k]:.3g}" for k, t in shown.items() if k in measures}
             )
@@ -64,6 +64,7 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
 
 def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
     from maskgit_core.distributed import is_first
+    from maskgit_core.run_state import data_share
     from maskgit_core.training import train
 
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
@@ -74,7 +75,9 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
     with step_report(config, out) as report:
         step = train(stage, config, out, report=report, max_seconds=seconds)
     word = "finished" if step >= config.max_steps else "stopped; the same command goes on"
-    print(f"{word} at step {step}; weights in {out / 'checkpoint'}")
+    share = data_share(out)
+    told = "" if share is None else f"; making batches took {100 * share:.1f} % of the time"
+    print(f"{word} at step {step}; weights in {out / 'checkpoint'}{told}")
 
 
 def _preset(args: argparse.Namespace) -> Preset | None:

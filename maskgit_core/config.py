@@ -18,6 +18,7 @@ GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
 TRANSFORMER_KINDS = ("class_token", "adaln")
 PRECISIONS = ("auto", "float32", "bf16")
 MASK_SCHEDULES = ("cosine", "arccos")
+SHARDINGS = ("none", "full")
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
 MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a million
@@ -258,6 +259,8 @@ class TrainConfig:
         compile: compile the blocks with torch.compile; needs a compiler, and minutes at the start.
         checkpoint_blocks: compute the blocks again in the backward pass in place of keeping what
             they computed: slower, with less memory (transformer).
+        shard: with several processes, `full` cuts weights, gradients, running mean and optimizer
+            state among them: less memory each, more traffic between them (transformer).
         explode_factor: a step whose loss is above so many times its running mean is not taken; the
             run goes back to its last state with half the rate. 0 looks for nan and infinity only.
         label_smoothing: share of the target spread over all codes (transformer).
@@ -296,6 +299,7 @@ class TrainConfig:
     precision: str = "auto"
     compile: bool = False
     checkpoint_blocks: bool = False
+    shard: str = "none"
     explode_factor: float = 5.0
     label_smoothing: float = 0.1
     class_drop: float = 0.1
@@ -330,6 +334,9 @@ class TrainConfig:
         check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
         check_choice("mask_schedule", self.mask_schedule, MASK_SCHEDULES)
         check_choice("precision", self.precision, PRECISIONS)
+        check_choice("shard", self.shard, SHARDINGS)
+        if self.compile and self.shard != "none":
+            raise ValueError("compile must be off where shard is full; the two are not joined yet")
         check_range("explode_factor", self.explode_factor, 0.0)
         for name in ("compile", "checkpoint_blocks", "freeze_codes"):
             check_flag(name, getattr(self, name))

@@ -6,6 +6,7 @@ import inspect
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -72,6 +73,7 @@ def test_both_stages_from_nothing(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert f"python app.py --checkpoint {out / 'checkpoint'}" in printed
     assert "tokenizer and transformer are trained from nothing" in printed
+    assert re.search(r"^transformer: making batches took \d+\.\d % of", printed, re.MULTILINE)
     assert "6 photos in all: the model will learn them by heart" in printed
     model = MaskGIT.from_pretrained(out / "checkpoint")
     assert sorted(model.classes) == sorted(["Straße 7", "море", "山 | 川"])
