@@ -135,11 +135,10 @@ def build_optimizer(
     """
     matrices, others = [], []
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    hidden = {
-        id(m.weight)
-        for m in module.modules()
-        if isinstance(m, nn.Linear | nn.Conv2d) and min(m.weight.flatten(1).shape) > 16
-    }
+    candidates = [m.weight for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    attentions = [m for m in module.modules() if isinstance(m, nn.MultiheadAttention)]
+    candidates += [m.in_proj_weight for m in attentions if m.in_proj_weight is not None]
+    hidden = {id(weight) for weight in candidates if min(weight.flatten(1).shape) > 16}
     for parameter in module.parameters():
         use_muon = matrix_learning_rate > 0 and id(parameter) in hidden - tables
         (matrices if use_muon else others).append(parameter)
