@@ -55,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from maskgit_core import CheckpointError, MaskGIT
+    from maskgit_core.allocation import keep_freed_memory
     from maskgit_core.hub import resolve_checkpoint
 
+    keep_freed_memory()
     runs = Path(arguments.training_dir) if arguments.training_dir else None
     if runs is not None and not runs.is_dir():
         print(f"app.py: training-dir must be a folder; {runs} is not one", file=sys.stderr)

@@ -94,7 +94,7 @@ class _Decode:
             return False
         self.state = state
         self.count += 1
-        self.images = handlers.as_array(self._model.decode_partial(state.tokens))
+        self.images = handlers.as_array(self._model.preview(state.tokens))
         return True
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from maskgit_core.config import SamplingConfig
 from maskgit_core.editing import EditPlan
 from maskgit_core.images import flatten_alpha, resize, to_tensor
+from maskgit_core.live import LivePictures
 
 from . import frames, handlers
 from .edit_plans import check_size, parse_variations, plan_extend, plan_repaint
@@ -207,18 +208,20 @@ def edit_run(
     known = start_tokens(model, request)
     run = _edit_head(model, request, handlers.as_array(known))
     yield run, []
-    tokens = None
+    tokens, pictures = None, LivePictures(model)
     labels = [request.label] * request.count
     for step in model.decode_tokens_steps(
         known.repeat(request.count, 1, 1), labels, request.config, request.seed
     ):
         tokens = step.tokens
-        run = frames.add_frame(run, handlers.frame_of(model, step))
+        run = frames.add_frame(run, handlers.frame_of(model, step, pictures))
         yield run, []
         handlers.check_time(started)
     results = [model.finish(plan, tokens[i : i + 1]) for i in range(request.count)]
     shown = np.stack([np.asarray(square_preview(image, plan)) for image in results])
-    yield frames.finish(run, shown, time.monotonic() - started), results
+    run = frames.finish(run, shown, time.monotonic() - started)
+    yield run, results
+    yield from handlers.fill_in(run, results, pictures)
 
 
 def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:

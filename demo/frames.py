@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -90,8 +90,6 @@ def step_frame(
     images: np.ndarray,
     mask_token_id: int,
     alternatives: tuple[np.ndarray, np.ndarray],
-    *,
-    quality: int = 80,
 ) -> dict[str, Any]:
     """What one step adds.
 
@@ -102,17 +100,14 @@ def step_frame(
         images: float32 (B, 3, H, W) in [-1, 1], the partial decode.
         mask_token_id: K.
         alternatives: ids int64 and probabilities float32, both (B, h, w, A), best first.
-        quality: of the lossy picture.
     """
     cells = np.flatnonzero(newly_revealed.ravel())
-    shown = render.hide_cells(render.to_uint8(images), tokens == mask_token_id)
-    sheet = render.contact_sheet(shown, sheet_columns(len(shown)))
     logs = confidence.ravel()[cells]
     ids, probabilities = alternatives
     best = ids.reshape(-1, ids.shape[-1])[cells, :NUM_ALTERNATIVES]
     share = probabilities.reshape(-1, ids.shape[-1])[cells, :NUM_ALTERNATIVES]
     return {
-        "src": render.data_url(sheet, quality=quality),
+        "src": step_picture(images, tokens == mask_token_id),
         "cells": cells.tolist(),
         "ids": tokens.ravel()[cells].tolist(),
         "sure": [_per_mille(math.exp(v)) if math.isfinite(v) else -1 for v in logs],
@@ -122,9 +117,24 @@ def step_frame(
     }
 
 
+def step_picture(images: np.ndarray, masked: np.ndarray) -> str:
+    """One step's images, float32 (B, 3, H, W) in [-1, 1], as a sheet without the masked cells."""
+    shown = render.hide_cells(render.to_uint8(images), masked)
+    return render.data_url(render.contact_sheet(shown, sheet_columns(len(shown))))
+
+
 def add_frame(run: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
     """A new run with one more frame; the old one is left as it was."""
     return {**run, "frames": [*run["frames"], frame]}
+
+
+def with_pictures(run: dict[str, Any], images: Mapping[int, np.ndarray]) -> dict[str, Any]:
+    """A new run with other pictures for some steps, by number: float32 (B, 3, H, W) in [-1, 1]."""
+    steps = list(run["frames"])
+    for step, picture in images.items():
+        masked = masked_after(run, step + 1)
+        steps[step] = {**steps[step], "src": step_picture(picture, masked)}
+    return {**run, "frames": steps}
 
 
 def finish(run: dict[str, Any], images: np.ndarray, seconds: float) -> dict[str, Any]:

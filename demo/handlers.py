@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.live import LivePictures
 from maskgit_core.schedules import reveal_counts
 
 from . import frames, render
@@ -29,6 +30,7 @@ from .settings import (
 )
 
 MAX_RUN_SECONDS = 600.0  # nobody waits longer; a forgotten run must not hold the queue
+FILL_SECONDS = 10.0  # for the pictures of skipped steps, after the result was shown
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,13 @@ def plan_shares(schedule: str, unknown: int, total: int, num_steps: int) -> list
     return shares
 
 
-def frame_of(model: Any, step: Any) -> dict[str, Any]:
-    """One frame of a run from one `StepState`."""
+def frame_of(model: Any, step: Any, pictures: LivePictures) -> dict[str, Any]:
+    """One frame of a run from one `StepState`, its picture from `pictures`."""
     return frames.step_frame(
         as_array(step.tokens),
         as_array(step.newly_revealed),
         as_array(step.confidence),
-        as_array(model.decode_partial(step.tokens)),
+        as_array(pictures.of(step.tokens)),
         int(model.mask_token_id),
         (as_array(step.alternative_ids), as_array(step.alternative_probs)),
     )
@@ -130,7 +132,7 @@ def generate_run(
 
     Yields:
         The run, empty at once and then one more frame a step, and the finished images: an empty
-        list until the last time.
+        list until the last step. A last time with better pictures, where some came too fast.
 
     Raises:
         RequestError: the run exceeded `MAX_RUN_SECONDS`.
@@ -163,12 +165,27 @@ def follow_steps(
     model: Any, run: dict[str, Any], steps: Iterator[Any], started: float
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
     """Add a frame for each step to a run, then its finished images; yields as `generate_run`."""
-    tokens = None
+    pictures = LivePictures(model)
     for step in steps:
-        tokens = step.tokens
-        run = frames.add_frame(run, frame_of(model, step))
+        run = frames.add_frame(run, frame_of(model, step, pictures))
         yield run, []
         check_time(started)
-    images = render.to_uint8(as_array(model.decode(tokens)))
+    images = render.to_uint8(as_array(pictures.images))
     run = frames.finish(run, images, time.monotonic() - started)
-    yield run, [Image.fromarray(image) for image in images]
+    results = [Image.fromarray(image) for image in images]
+    yield run, results
+    yield from fill_in(run, results, pictures)
+
+
+def fill_in(
+    run: dict[str, Any], results: list[Image.Image], pictures: LivePictures
+) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
+    """Yield a finished run once more where steps were not decoded while it went on.
+
+    The result is on the page already; this is for the player and the files to keep. It takes no
+    longer than the run itself did, so that a slow model does not hold the queue.
+    """
+    if pictures.skipped:
+        seconds = max(1.0, min(FILL_SECONDS, run["seconds"]))
+        late = {step: as_array(images) for step, images in pictures.fill(seconds)}
+        yield frames.with_pictures(run, late), results

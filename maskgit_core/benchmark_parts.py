@@ -6,7 +6,9 @@ them. Ours and the plain reference loop are timed alternately.
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -22,9 +24,15 @@ from maskgit_core.benchmark_timing import (
     gflop_of_pass,
     in_turn,
     matrix_product,
+    seconds,
     spread,
 )
+from maskgit_core.checkpoint import Checkpoint
+from maskgit_core.config import SamplingConfig
 from maskgit_core.editing import finish_edit
+from maskgit_core.live import LivePictures
+from maskgit_core.packing import bfloat16_pays
+from maskgit_core.pipeline import MaskGIT
 
 LIVE_STEPS = 12
 LIVE_BATCH = 4
@@ -156,27 +164,60 @@ def _decode(bench: Bench, steps: int, guided: bool, batch: int) -> list[Row]:
 
 
 def live_jobs(bench: Bench) -> list[Job]:
-    """What the page does: every step is decoded and shown."""
-    guided = bench.model.null_label is not None
+    """What the page does: a picture of every step, of which few are decoded before the end."""
+    model, guided = bench.model, bench.model.null_label is not None
     config = bench.config(LIVE_STEPS, guided=guided)
     case = f"{LIVE_STEPS} {'guided ' if guided else ''}steps, batch {LIVE_BATCH}, with live frames"
+    labels = bench.labels(LIVE_BATCH)
+
+    def run(runner: MaskGIT) -> LivePictures:
+        pictures = LivePictures(runner)
+        for state in runner.generate_steps(labels, config, seed=0):
+            pictures.of(state.tokens)
+        return pictures
 
     @torch.inference_mode()
     def job() -> list[Row]:
-        labels = bench.labels(LIVE_BATCH)
-
-        def ours() -> None:
-            for state in bench.model.generate_steps(labels, config, seed=0):
-                bench.model.decode_partial(state.tokens)
-
-        grid = bench.inputs(LIVE_BATCH)[0].view(LIVE_BATCH, bench.model.grid_size, -1)
+        grid = bench.inputs(LIVE_BATCH)[0].view(LIVE_BATCH, model.grid_size, -1)
         plain = None
         if bench.plain is not None:
             plain = lambda: list(bench.plain_frames(grid, labels, config))  # noqa: E731
-        expected = bench.run_seconds(config, LIVE_BATCH, LIVE_BATCH * LIVE_STEPS)
-        return [compare(bench, "live", case, ours, plain, expected=(expected, expected))]
+        expected = bench.run_seconds(config, LIVE_BATCH, LIVE_BATCH)
+        with_all = bench.run_seconds(config, LIVE_BATCH, LIVE_BATCH * LIVE_STEPS)
+        times = {"expected": (expected, with_all)}
+        row = compare(bench, "live", case, lambda: run(model), plain, **times)
+        if row.value is None:
+            return [row]
+        pictures = run(model)
+        after = [seconds(lambda: list(pictures.fill(math.inf)))]
+        rows = [row, Row("live", "the skipped frames, after the end", "s", spread(after))]
+        return rows + (_rounded(bench, case, run, config) if rounds_fast(bench) else [])
 
     return [(f"live: {case}", job)]
+
+
+def rounds_fast(bench: Bench) -> bool:
+    """Whether the model is float32 and bfloat16 would be faster here."""
+    return bench.model.precision == "float32" and bfloat16_pays(bench.model.device.type)
+
+
+def _rounded(
+    bench: Bench, case: str, run: Callable[[MaskGIT], LivePictures], config: SamplingConfig
+) -> list[Row]:
+    """The same with bfloat16 products, timed in turn with float32, and how far tokens agree."""
+    model = bench.model
+    checkpoint = Checkpoint(model.tokenizer, model.transformer, model.classes, model.sampling)
+    rounded = MaskGIT(checkpoint, precision="bfloat16")
+    values = in_turn([lambda: run(rounded), lambda: run(model)], bench.repeats, bench.limit)
+    fast, slow = map(spread, values)
+    labels = bench.labels(LIVE_BATCH)
+    same = rounded.generate(labels, config).tokens == model.generate(labels, config).tokens
+    share = 100 * float(same.float().mean())
+    note = f"{slow.median / fast.median:.2f} times as fast as float32"
+    return [
+        Row("live", f"{case}, bfloat16", "s", fast, note=note),
+        Row("live", "tokens as in float32, bfloat16", "%", Spread(share, share, share, 1)),
+    ]
 
 
 def first_jobs(bench: Bench) -> list[Job]:
@@ -192,7 +233,7 @@ def first_jobs(bench: Bench) -> list[Job]:
             return next(bench.model.generate_steps(labels, config, seed=0)).tokens
 
         def first_frame() -> Tensor:
-            return bench.model.decode_partial(first_step())
+            return bench.model.preview(first_step())
 
         plain = None
         if bench.plain is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core import cli_options, cli_space, cli_training
+from maskgit_core.allocation import keep_freed_memory
 from maskgit_core.cli_plan import add_plan_arguments, run_plan
 from maskgit_core.cli_train import add_train_arguments, run_train
 from maskgit_core.config import (
@@ -45,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # torch takes a second to load; --help and typing errors need not wait for it.
     from maskgit_core.checkpoint import CheckpointError
 
+    keep_freed_memory()
     try:
         return args.run(args) or 0
     except (ValueError, CheckpointError, OSError) as error:

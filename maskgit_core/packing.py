@@ -9,6 +9,8 @@ copy is for decoding only: it has no gradients and does not follow later changes
 from __future__ import annotations
 
 import copy
+import time
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from maskgit_core.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
 
 TRIAL_TOLERANCE = 1e-4
+PAYS = 0.8  # share of the time of float32 below which bfloat16 is worth its rounding
 
 
 class PackedLinear(nn.Module):
@@ -25,18 +28,32 @@ class PackedLinear(nn.Module):
     Args:
         weight, bias: float32 (out, in) and (out,) or None, on the CPU.
         gelu: None, or the `approximate` of the GELU, `none` or `tanh`.
+        dtype: of the product, float32 or bfloat16; sums are float32 within.
+        result: of the output.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, gelu: str | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        gelu: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        result: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
-        self.bias = None if bias is None else bias.detach().contiguous()
+        weight = weight.detach().to(dtype).contiguous()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self.bias = None if bias is None else bias.detach().to(dtype).contiguous()
         self.activation = ("none", "") if gelu is None else ("gelu", gelu)
+        self.dtype, self.result = dtype, result
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map float32 (..., in) to float32 (..., out)."""
+        """Map float (..., in) to `result` (..., out)."""
         name, algorithm = self.activation
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], algorithm)
+        x = x.to(self.dtype)
+        y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], algorithm)
+        return y.to(self.result)
 
 
 class PackedAttention(nn.Module):
@@ -45,18 +62,20 @@ class PackedAttention(nn.Module):
     Args:
         source: what to copy.
         split: keep q apart from k and v, for a layer that is asked about some positions only.
+        dtype: of the products with weights.
     """
 
-    def __init__(self, source: SelfAttention, *, split: bool) -> None:
+    def __init__(self, source: SelfAttention, *, split: bool, dtype: torch.dtype) -> None:
         super().__init__()
         self.num_heads, self.qk_norm = source.num_heads, source.qk_norm
         weight, bias, inner = source.qkv.weight, source.qkv.bias, source.out.in_features
         sizes = (inner, 2 * inner) if split else (3 * inner,)
         biases = (None,) * len(sizes) if bias is None else bias.split(sizes)
         self.projections = nn.ModuleList(
-            PackedLinear(*pair) for pair in zip(weight.split(sizes), biases, strict=True)
+            PackedLinear(*pair, dtype=dtype)
+            for pair in zip(weight.split(sizes), biases, strict=True)
         )
-        self.out = PackedLinear(source.out.weight, source.out.bias)
+        self.out = PackedLinear(source.out.weight, source.out.bias, dtype=dtype)
 
     def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
         """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
@@ -88,8 +107,36 @@ def packing_works() -> bool:
     return torch.allclose(result, wanted, rtol=TRIAL_TOLERANCE, atol=TRIAL_TOLERANCE)
 
 
-def pack(network: nn.Module) -> nn.Module:
+@cache
+def bfloat16_pays(device: str) -> bool:
+    """Whether products in bfloat16 are clearly faster than in float32 on a kind of device.
+
+    Some processors have no instructions for it and are hundreds of times slower: it is tried, on
+    one small convolution.
+    """
+    if device != "cpu":
+        return device == "cuda" and torch.cuda.is_bf16_supported()
+    if not torch.backends.mkldnn.is_available():
+        return False
+    best = []
+    with torch.no_grad():
+        for dtype in (torch.float32, torch.bfloat16):
+            x = torch.ones(1, 64, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)
+            weight = torch.ones(64, 64, 3, 3, dtype=dtype)
+            times = []
+            for _ in range(5):
+                # Of this thread alone: a busy machine must not decide.
+                begin = time.thread_time()
+                F.conv2d(x, weight, padding=1)
+                times.append(time.thread_time() - begin)
+            best.append(min(times))
+    return best[1] < PAYS * best[0]
+
+
+def pack(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
     """Return a copy of a transformer with packed weights, or the network itself.
+
+    With dtype bfloat16 the packed products are rounded to it; all else stays float32.
 
     Layers of the blocks, the stem and the head are packed; everything else is shared with the
     network. Where it is not float32 on the CPU, or packing does not work, it is returned as it is.
@@ -105,20 +152,33 @@ def pack(network: nn.Module) -> nn.Module:
         for module in list(packed.modules()):
             for name, child in list(module.named_children()):
                 if isinstance(child, SelfAttention):
-                    module.add_module(name, PackedAttention(child, split=module is last))
+                    module.add_module(
+                        name, PackedAttention(child, split=module is last, dtype=dtype)
+                    )
                 elif isinstance(child, GeluMLP):
-                    up = PackedLinear(child.up.weight, child.up.bias, gelu=child.approximate)
-                    down = PackedLinear(child.down.weight, child.down.bias)
+                    up = PackedLinear(
+                        child.up.weight,
+                        child.up.bias,
+                        gelu=child.approximate,
+                        dtype=dtype,
+                        result=dtype,
+                    )
+                    down = PackedLinear(child.down.weight, child.down.bias, dtype=dtype)
                     module.add_module(name, nn.Sequential(up, down))
                 elif isinstance(child, nn.Linear) and isinstance(module, nn.Sequential | SwiGLU):
-                    module.add_module(name, PackedLinear(child.weight, child.bias))
+                    module.add_module(name, PackedLinear(child.weight, child.bias, dtype=dtype))
     return packed.eval()
 
 
 class PackedCopy:
-    """Keeps the packed copy of one network, and makes it again after the weights have changed."""
+    """Keeps the packed copy of one network, and makes it again after the weights have changed.
 
-    def __init__(self) -> None:
+    Args:
+        dtype: as in `pack`.
+    """
+
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        self.dtype = dtype
         self._made: tuple[tuple[object, ...], nn.Module] | None = None
 
     def of(self, network: nn.Module) -> nn.Module:
@@ -129,5 +189,5 @@ class PackedCopy:
         )
         made = self._made
         if made is None or made[0] != key:
-            self._made = made = (key, pack(network))
+            self._made = made = (key, pack(network, self.dtype))
         return made[1]

@@ -1,7 +1,8 @@
-"""What each code of a codebook looks like."""
+"""What each code of a codebook looks like, and grids whose masked cells are filled with codes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,33 @@ def fit_patches(vectors: Tensor, sample: Tensor, patches: Tensor) -> Tensor:
     fitted = fitted.view(-1, *patches.shape[1:])
     fitted[sample] = patches
     return fitted
+
+
+def fill_masked(tokens: Tensor, mask_token_id: int, patches: Callable[[], np.ndarray]) -> Tensor:
+    """Return tokens int64 (B, h, w) with a code at every cell, for a look at unfinished images.
+
+    A masked cell takes the code of the nearest cell that is known, so that the decoder, which
+    looks around, colours the known cells as it will in the end; with no known cell at all, the
+    code that lies nearest to grey.
+
+    Args:
+        tokens: in [0, K].
+        mask_token_id: K.
+        patches: returns what each code shows, uint8 (K, p, p, 3); asked where no cell is known.
+    """
+    return torch.stack([_filled(grid, mask_token_id, patches) for grid in tokens])
+
+
+def _filled(grid: Tensor, mask_token_id: int, patches: Callable[[], np.ndarray]) -> Tensor:
+    known = grid != mask_token_id
+    if bool(known.all()):
+        return grid
+    if not bool(known.any()):
+        distance = torch.from_numpy(patches()).float().sub(127.5).square().mean(dim=(1, 2, 3))
+        return torch.full_like(grid, int(distance.argmin()))
+    places = known.nonzero().float()
+    holes = (~known).nonzero().float()
+    nearest = torch.cdist(holes, places).argmin(1)
+    filled = grid.clone()
+    filled[~known] = grid[known][nearest]
+    return filled

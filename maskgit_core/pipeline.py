@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,17 +14,19 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
+from maskgit_core.config import MAX_SEED, SamplingConfig, check_choice, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
 from maskgit_core.images import Box
-from maskgit_core.packing import PackedCopy
-from maskgit_core.patches import codebook_patches
-from maskgit_core.sampling import StepState, decode_steps
+from maskgit_core.labels import Label, plain_number, resolve_label
+from maskgit_core.packing import PackedCopy, bfloat16_pays
+from maskgit_core.patches import codebook_patches, fill_masked
+from maskgit_core.sampling import CellNetwork, StepState, decode_steps
+from maskgit_core.starts import StartStore
 
-Label = str | int | None
 DECODE_BATCH = 16
 MAX_IMAGES = 4096  # in one call; all are decoded together
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,10 @@ class InpaintResult:
     tokens: Tensor
 
 
-def _same_name(name: str) -> str:
-    """Return what two spellings of a name share, whatever their case and form of accents."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
-
-
 def folder_name(source: str | os.PathLike[str]) -> str:
     """Return the last part of a path or of owner/name; `.` and `..` are followed."""
     path = Path(source).expanduser()
     return (path.resolve() if path.is_dir() else path).name or "model"
-
-
-def _plain_number(value: object) -> object:
-    return int(value) if isinstance(value, np.integer) else value
 
 
 class MaskGIT:
@@ -74,6 +67,9 @@ class MaskGIT:
     Args:
         checkpoint: networks, class names and default settings.
         name: what recipes and messages call the model.
+        precision: of the transformer's products while decoding, `float32` or `bfloat16`. The
+            latter is faster where the processor has it (`packing.bfloat16_pays`) and draws other
+            tokens at some cells, so the same seed gives another, equally likely image.
 
     Attributes:
         name: of the checkpoint's folder, or the known name that it was loaded by.
@@ -86,7 +82,10 @@ class MaskGIT:
         null_label: label of "no class"; None where the network has none.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str = "model") -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, name: str = "model", *, precision: str = "float32"
+    ) -> None:
+        check_choice("precision", precision, tuple(PRECISIONS))
         if checkpoint.transformer is None:
             raise CheckpointError("the checkpoint holds a tokenizer only; a transformer is needed")
         self.name = name
@@ -102,19 +101,28 @@ class MaskGIT:
         self.codebook_size: int = self.transformer.config.codebook_size
         self.mask_token_id = self.codebook_size
         self.null_label: int | None = self.transformer.null_label
-        self._packed = PackedCopy()
+        self.precision = precision
+        self._packed = PackedCopy(PRECISIONS[precision])
+        self._starts = StartStore()
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str]) -> MaskGIT:
+    def from_pretrained(
+        cls, source: str | os.PathLike[str], *, precision: str = "float32"
+    ) -> MaskGIT:
         """Load a checkpoint folder, a published model by its name, or a Hub repository.
 
+        Args:
+            source: folder, known name or owner/name.
+            precision: as in `MaskGIT`.
+
         Raises:
+            ValueError: an unknown precision.
             CheckpointError: missing, damaged or unfitting weights, or no way to fetch them.
         """
         folder = resolve_checkpoint(source)
         known = os.fspath(source) in KNOWN_WEIGHTS and not Path(source).is_dir()
         name = os.fspath(source) if known else folder_name(source)
-        return cls(load_checkpoint(folder), name)
+        return cls(load_checkpoint(folder), name, precision=precision)
 
     @property
     def device(self) -> torch.device:
@@ -175,30 +183,22 @@ class MaskGIT:
     def decode_partial(self, tokens: Tensor) -> Tensor:
         """Return images of tokens in [0, K]; what masked cells show means nothing.
 
-        A masked cell takes the code of the nearest cell that is known, so that the decoder, which
-        looks around, colours the known cells as it will in the end; with no known cell at all, the
-        code that lies nearest to grey.
+        They take codes as `patches.fill_masked` says.
         """
-        filled = [self._fill_masked(grid) for grid in tokens]
-        return self.decode(torch.stack(filled))
+        return self.decode(fill_masked(tokens, self.mask_token_id, self.codebook_patches))
 
-    def _fill_masked(self, grid: Tensor) -> Tensor:
-        known = grid != self.mask_token_id
-        if bool(known.all()):
-            return grid
-        if not bool(known.any()):
-            return torch.full_like(grid, self._grey_code())
-        places = known.nonzero().float()
-        holes = (~known).nonzero().float()
-        nearest = torch.cdist(holes, places).argmin(1)
-        filled = grid.clone()
-        filled[~known] = grid[known][nearest]
-        return filled
+    @torch.no_grad()
+    def preview(self, tokens: Tensor) -> Tensor:
+        """Return `decode_partial` of tokens in [0, K], in bfloat16 where that is faster.
 
-    def _grey_code(self) -> int:
-        patches = torch.from_numpy(self.codebook_patches()).float()
-        spread = (patches - 127.5).square().mean(dim=(1, 2, 3))
-        return int(spread.argmin())
+        The images are for the eye: they are off by a grey level or two of 255.
+        """
+        filled = fill_masked(tokens, self.mask_token_id, self.codebook_patches)
+        with self._rounding(bfloat16_pays(self.device.type)):
+            return self.decode(filled).float()
+
+    def _rounding(self, wanted: bool) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
 
     @torch.no_grad()
     def codebook_patches(self) -> np.ndarray:
@@ -208,29 +208,11 @@ class MaskGIT:
         return self._patches
 
     def label_id(self, label: Label) -> int:
-        """Return the label of a class given by name (any case) or number; None is "no class".
-
-        Raises:
-            ValueError: an unknown name or number, or None where the network has no null class.
-        """
-        if label is None:
-            if self.null_label is None:
-                raise ValueError("label must name a class: this model cannot do without")
-            return self.null_label
-        if isinstance(label, str):
-            if label in self.classes:
-                return self.classes.index(label)
-            names = {_same_name(name): number for number, name in enumerate(self.classes)}
-            if _same_name(label) in names:
-                return names[_same_name(label)]
-            some = ", ".join(self.classes[:12]) + (", ..." if len(self.classes) > 12 else "")
-            raise ValueError(f"label must be one of {some}; got {label!r}")
-        label = _plain_number(label)
-        check_range("label", label, 0, len(self.classes) - 1, whole=True)
-        return label
+        """Return the label of a class; see `labels.resolve_label`."""
+        return resolve_label(label, self.classes, self.null_label)
 
     def _check_seed(self, seed: int, count: int) -> list[int]:
-        seed = _plain_number(seed)
+        seed = plain_number(seed)
         check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
         return [seed + i for i in range(count)]
 
@@ -253,8 +235,11 @@ class MaskGIT:
                 f"tokens must be (B, {self.grid_size}, {self.grid_size}); got {tuple(tokens.shape)}"
             )
         label_ids = torch.tensor([self.label_id(label) for label in labels], dtype=torch.int64)
+        network = self.fast_transformer()
+        if isinstance(network, CellNetwork):
+            network = self._starts.start(network, self.mask_token_id)
         steps = decode_steps(
-            self.fast_transformer(),
+            network,
             tokens.to(self.device),
             label_ids.to(self.device),
             config or self.sampling,
@@ -264,13 +249,14 @@ class MaskGIT:
         )
         return self._run(steps)
 
-    @staticmethod
-    def _run(steps: Iterator[StepState]) -> Iterator[StepState]:
+    def _run(self, steps: Iterator[StepState]) -> Iterator[StepState]:
         # Gradients are off for each step, not around the yields: a generator would otherwise
         # leave them off in the code that consumes it. Not inference mode: its tensors could not
         # be changed by who receives them.
+        # On a CPU it is the packed layers that round.
+        rounded = self.precision == "bfloat16" and self.device.type != "cpu"
         while True:
-            with torch.no_grad():
+            with torch.no_grad(), self._rounding(rounded):
                 state = next(steps, None)
             if state is None:
                 return

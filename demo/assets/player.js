@@ -35,7 +35,7 @@ const css = (name) => getComputedStyle(q(".mg")).getPropertyValue(name).trim();
 function picture(source) {
   const image = new Image();
   image.onload = draw;
-  image.src = source;
+  image.src = image.source = source;
   return image;
 }
 
@@ -103,6 +103,10 @@ function takeIn(next) {
       }
     });
   }
+  // Steps that came too fast to be decoded get their picture when the run is over.
+  next.frames.forEach((frame, i) => {
+    if (pictures[i].source !== frame.src) pictures[i] = picture(frame.src);
+  });
   if (next.result && !pictures[next.frames.length]) {
     pictures[next.frames.length] = picture(next.result);
   }

@@ -1,0 +1,51 @@
+"""Names and numbers of classes, as callers write them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+import numpy as np
+
+from maskgit_core.config import check_range
+
+Label = str | int | None
+NAMES_SHOWN = 12  # in a message
+
+
+def plain_number(value: object) -> object:
+    """Return numpy's whole numbers as Python's, all else as it is."""
+    return int(value) if isinstance(value, np.integer) else value
+
+
+def _same_name(name: str) -> str:
+    """Return what two spellings of a name share, whatever their case and form of accents."""
+    return unicodedata.normalize("NFC", name).strip().casefold()
+
+
+def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) -> int:
+    """Return the label of a class given by name (any case) or number; None is "no class".
+
+    Args:
+        label: a name of `classes`, a number in [0, len(classes)), or None.
+        classes: name of each label.
+        null_label: what None stands for; None where the network has no such class.
+
+    Raises:
+        ValueError: an unknown name or number, or None where the network has no null class.
+    """
+    if label is None:
+        if null_label is None:
+            raise ValueError("label must name a class: this model cannot do without")
+        return null_label
+    if isinstance(label, str):
+        if label in classes:
+            return classes.index(label)
+        names = {_same_name(name): number for number, name in enumerate(classes)}
+        if _same_name(label) in names:
+            return names[_same_name(label)]
+        some = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
+        raise ValueError(f"label must be one of {some}; got {label!r}")
+    label = plain_number(label)
+    check_range("label", label, 0, len(classes) - 1, whole=True)
+    return label

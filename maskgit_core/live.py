@@ -1,0 +1,105 @@
+"""Pictures of a run in progress: every step gets one, but only few are decoded before the end.
+
+Decoding all steps takes longer than half the run on a small model. So a part of the time is set
+aside for pictures; a step that comes too early shows the last decoded picture with the new tokens
+pasted in as their codes look, and can be decoded when the run is over. The last step is decoded
+exactly, once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from maskgit_core.packing import bfloat16_pays
+
+SHARE = 0.05  # of a run's time, about what decoding pictures may take before the end
+QUICK = 0.03  # seconds; pictures that take less are all decoded
+FILL_BATCH = 16  # images
+
+
+class LivePictures:
+    """The pictures of one run, made as its steps arrive.
+
+    Args:
+        model: a `MaskGIT`.
+        share: of the time between two pictures, what decoding may take; 1 decodes every step.
+        quick: seconds; a picture that takes less has no pause after it.
+        clock: seconds of work of this process. Not of the day: other programs on the machine must
+            not change what is decoded, nor may the threads in which a run goes on.
+
+    Attributes:
+        skipped: the tokens of the steps that were not decoded, by number of the call of `of`.
+        images: what the last call returned; of finished grids the exact images.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        share: float = SHARE,
+        quick: float = QUICK,
+        clock: Callable[[], float] = time.process_time,
+    ) -> None:
+        bfloat16_pays("cpu")  # tried once a process; the first picture must not be blamed for it
+        self.skipped: dict[int, Tensor] = {}
+        self.images: Tensor | None = None
+        self._model, self._clock = model, clock
+        self._pause = 1 / share - 1  # between two pictures, in times of what a picture takes
+        self._quick = quick
+        self._due = -float("inf")
+        self._count = 0
+        self._decoded: tuple[Tensor, Tensor] | None = None
+
+    def of(self, tokens: Tensor) -> Tensor:
+        """Return float32 (B, 3, H, W) in [-1, 1] of the next step's tokens, int64 (B, h, w).
+
+        What masked cells show means nothing.
+        """
+        number, began = self._count, self._clock()
+        self._count += 1
+        finished = not bool((tokens == self._model.mask_token_id).any())
+        if finished:
+            self.images = self._model.decode(tokens)
+        elif self._decoded is not None and began < self._due:
+            self.skipped[number] = tokens
+            self.images = self._pasted(tokens)
+            return self.images
+        else:
+            self.images = self._model.preview(tokens)
+        ended = self._clock()
+        taken = ended - began
+        self._due = ended + (taken * self._pause if taken > self._quick else 0.0)
+        self._decoded = (tokens.cpu(), self.images)
+        return self.images
+
+    def _pasted(self, tokens: Tensor) -> Tensor:
+        before, images = self._decoded
+        tokens = tokens.cpu()
+        count, rows, columns = tokens.shape
+        new = (tokens != before) & (tokens != self._model.mask_token_id)
+        patches = torch.from_numpy(self._model.codebook_patches())[tokens[new]]
+        images = images.clone()
+        cells = images.view(count, 3, rows, images.shape[2] // rows, columns, -1)
+        cells.permute(0, 2, 4, 3, 5, 1)[new] = patches.float() / 127.5 - 1
+        return images
+
+    def fill(self, seconds: float) -> Iterator[tuple[int, Tensor]]:
+        """Decode the steps that were skipped, in order, until so much work was done.
+
+        Yields:
+            The number of a step, and its images as `of` would have decoded them.
+        """
+        end = self._clock() + seconds
+        waiting = sorted(self.skipped.items())
+        while waiting and self._clock() < end:
+            at_once = max(1, FILL_BATCH // len(waiting[0][1]))
+            some, waiting = waiting[:at_once], waiting[at_once:]
+            images = self._model.preview(torch.cat([tokens for _, tokens in some]))
+            parts = images.split(len(some[0][1]))
+            for (number, _), part in zip(some, parts, strict=True):
+                del self.skipped[number]
+                yield number, part
