@@ -15,7 +15,7 @@ from torch import Tensor
 
 from maskgit_core.benchmark_setup import Bench, Job
 from maskgit_core.benchmark_timing import Row, spread
-from maskgit_core.cli_training import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
+from maskgit_core.cli_options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
 from maskgit_core.config import TrainConfig
 from maskgit_core.data import WHOLE, Part, Photos
 from maskgit_core.reference_loop import plain_transformer

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from maskgit_core import cli_space, cli_training
+from maskgit_core import cli_options, cli_space, cli_training
 from maskgit_core.allocation import keep_freed_memory
 from maskgit_core.cli_plan import add_plan_arguments, run_plan
 from maskgit_core.cli_train import add_train_arguments, run_train
@@ -70,13 +70,13 @@ def build_parser() -> argparse.ArgumentParser:
         ("train", add_train_arguments, run_train, "a folder of photos in, a model of them out"),
         (
             "train-tokenizer",
-            cli_training.tokenizer_arguments,
+            cli_options.tokenizer_arguments,
             cli_training.train_tokenizer,
             "train the VQ tokenizer on a folder of photos",
         ),
         (
             "train-transformer",
-            cli_training.transformer_arguments,
+            cli_options.transformer_arguments,
             cli_training.train_transformer,
             "train the masked transformer on a tokenizer's tokens",
         ),

@@ -8,34 +8,26 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskgit_core.config import check_range
-from maskgit_core.presets import SECTIONS, Preset, load_preset, with_settings
+from maskgit_core.cli_options import add_data_arguments, add_preset_arguments
+from maskgit_core.train_choices import CPU_MINUTES, Choices, choose
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from maskgit_core.checkpoint import Checkpoint
-    from maskgit_core.config import TrainConfig
     from maskgit_core.data import Photos
-    from maskgit_core.token_shards import TokenData
+    from maskgit_core.transformer_stage import TransformerStage
 
-SHIPPED = Path(__file__).parents[1] / "checkpoints" / "scenes-flowers"
-FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
-CPU_MINUTES = 15.0
 TOKENIZER_SHARE = 0.4  # of the time budget, where both stages are trained
-FINE_TUNING_RATE = 0.25  # of the preset's rates, which are meant for random weights
-LARGE_DATA = 200_000  # photos, above which a GPU gets an ImageNet preset
 
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the train command."""
-    from maskgit_core.cli_training import add_data_arguments, add_preset_arguments
-
     add_data_arguments(parser)
     parser.add_argument(
         "--minutes",
@@ -65,92 +57,24 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--samples", type=int, default=60, help="samples for the evaluation; 0 evaluates nothing"
     )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     add_preset_arguments(parser)
-
-
-@dataclass(frozen=True)
-class Choices:
-    """What a training does, decided from options, device and data.
-
-    Attributes:
-        preset: with --set applied.
-        init: model to go on from, or None.
-        tokenizer: source of a tokenizer that is kept, or "" where one is trained.
-        keep_classes: whether classes of `init` stay that the data does not show.
-        seconds: for both stages.
-    """
-
-    preset: Preset
-    init: Path | None
-    tokenizer: str
-    keep_classes: bool
-    seconds: float
-
-
-def pick_preset(device: str, num_images: int) -> str:
-    """Return the name of the preset for a device, `cpu` or `cuda`, and a number of photos."""
-    if device == "cpu":
-        return "scenes-flowers-xs"
-    return "scenes-flowers-s" if num_images < LARGE_DATA else "imagenet-256-small"
-
-
-def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
-    """Decide what is trained from what.
-
-    Raises:
-        ValueError: options that exclude each other, an unknown preset or setting.
-    """
-    from maskgit_core.hub import resolve_checkpoint
-
-    if args.minutes is not None:
-        check_range("minutes", args.minutes, 0.0)
-    check_range("samples", args.samples, 0, whole=True)
-    if args.init and args.tokenizer:
-        raise ValueError("give init or tokenizer, not both: init brings its own tokenizer")
-    preset = load_preset(args.preset or pick_preset(device, num_images))
-    init: Path | None = None
-    if args.init and args.init != "none":
-        init = resolve_checkpoint(args.init)
-    elif not (args.init or args.tokenizer or args.preset) and device == "cpu":
-        init = SHIPPED if num_images <= FEW_PHOTOS and SHIPPED.is_dir() else None
-    if init is not None:
-        training = preset.transformer_training
-        rates = ("learning_rate", "matrix_learning_rate")
-        slower = {name: FINE_TUNING_RATE * getattr(training, name) for name in rates}
-        preset = replace(preset, transformer_training=replace(training, **slower))
-    before = {name: getattr(preset, name) for name in SECTIONS}
-    after = with_settings(before, args.set)
-    kept = ["tokenizer", "tokenizer_training"] if init or args.tokenizer else []
-    for section in [*kept, *(["transformer"] if init else [])]:
-        if after[section] != before[section]:
-            raise ValueError(
-                f"set changes {section}, but that network is kept as it is in the checkpoint "
-                f"{init or args.tokenizer}; use --init none to train from nothing"
-            )
-    minutes = args.minutes if args.minutes is not None else CPU_MINUTES if device == "cpu" else 0
-    keep = args.keep_classes if args.keep_classes is not None else bool(args.init)
-    return Choices(
-        preset=replace(preset, **after),
-        init=init,
-        tokenizer=str(init or args.tokenizer or preset.published_tokenizer),
-        keep_classes=keep and init is not None,
-        seconds=60 * minutes or math.inf,
-    )
 
 
 def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
-    import torch
-
-    from maskgit_core.cli_training import data_folders
+    from maskgit_core.cli_data import data_folders, fetch_data
     from maskgit_core.data_checks import check_data
+    from maskgit_core.distributed import local_device
+    from maskgit_core.run_state import data_share
     from maskgit_core.train_run import Interrupted, RunFile
 
     logging.getLogger("maskgit_core.data").setLevel(logging.ERROR)  # told in one sentence below
     started, out = time.monotonic(), Path(args.out)
+    device = local_device(args.device)
+    fetch_data(args)
     files, warnings = check_data(data_folders(args)[0])
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    choices = choose(args, len(files.files), device)
+    choices = choose(args, len(files.files), device.type)
     settings = {
         "preset": choices.preset.name,
         "set": list(args.set),
@@ -169,6 +93,9 @@ def run_train(args: argparse.Namespace) -> None:
     except Interrupted:
         print(f"stopped; the same command goes on. What there is lies in {out}")
         return
+    for name in run.stages:
+        if (share := data_share(out / name)) is not None:
+            print(f"{name}: making batches took {100 * share:.1f} % of the training time")
     print(f"finished after {(time.monotonic() - started) / 60:.0f} minutes. To see it:")
     print(f"    python app.py --checkpoint {out / 'checkpoint'}")
 
@@ -194,11 +121,11 @@ class Training:
         choices: what to do.
         run: remembers what was decided and done.
         out: folder of the run.
-        device: in words, for the model card.
+        device: where everything is computed.
     """
 
     def __init__(
-        self, args: argparse.Namespace, choices: Choices, run: Any, out: Path, device: str
+        self, args: argparse.Namespace, choices: Choices, run: Any, out: Path, device: torch.device
     ) -> None:
         self.args, self.choices, self.run, self.out = args, choices, run, out
         self.device = device
@@ -224,7 +151,7 @@ class Training:
         self._finish(photos, held_out)
 
     def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
-        from maskgit_core.cli_training import load_photos
+        from maskgit_core.cli_data import load_photos
         from maskgit_core.data_checks import check_readable
         from maskgit_core.fine_tuning import set_aside
 
@@ -248,13 +175,13 @@ class Training:
         torch.manual_seed(config.seed)
         model = VQTokenizer(self.choices.preset.tokenizer)
         try:
-            stage = TokenizerStage(model, photos, held_out, config)
+            stage = TokenizerStage(model, photos, held_out, config, self.device)
         except ValueError as error:
             if not config.perceptual_weight:
                 raise
             self.notes.append(f"The tokenizer was trained without the perceptual loss: {error}.")
             config = replace(config, perceptual_weight=0.0)
-            stage = TokenizerStage(model, photos, held_out, config)
+            stage = TokenizerStage(model, photos, held_out, config, self.device)
         self._stage("tokenizer", stage, config, len(photos.labels), TOKENIZER_SHARE)
         return load_checkpoint(self.out / "tokenizer" / "checkpoint").tokenizer
 
@@ -286,13 +213,14 @@ class Training:
             }
             model = new_transformer(replace(preset.transformer, **shape), tokenizer, config.seed)
         labels = torch.tensor(labels_in(classes, photos.classes))
+        tokenizer.to(self.device)
         data = self._tokens(tokenizer, photos, "train", labels, classes)
         val = held_out and self._tokens(tokenizer, held_out, "val", labels, classes)
         model = model.train().requires_grad_(True)
-        stage = TransformerStage(model, tokenizer, data, val or None, config, sampling)
+        stage = TransformerStage(model, tokenizer, data, val or None, config, sampling, self.device)
         share = 1.0 if self.choices.tokenizer else 1 - TOKENIZER_SHARE
         self._stage("transformer", stage, config, len(photos.labels), share)
-        self.losses = _losses(self.out / "transformer", tokenizer, data, val or None, config)
+        self.losses = _losses(self.out / "transformer", stage)
 
     def _tokens(
         self,
@@ -354,9 +282,7 @@ class Training:
         )
 
 
-def _losses(
-    folder: Path, tokenizer: nn.Module, data: TokenData, val: TokenData | None, config: TrainConfig
-) -> tuple[float, float] | None:
+def _losses(folder: Path, stage: TransformerStage) -> tuple[float, float] | None:
     """Return the cross-entropy on (training, held-out) photos; None where none were set aside.
 
     The loss in the log is another number: it holds smoothing and dropped classes.
@@ -364,13 +290,16 @@ def _losses(
     from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.transformer_stage import TransformerStage
 
-    if val is None:
+    data, val = stage.data, stage.held_out
+    if val is data:
         return None
     model = load_checkpoint(folder / "checkpoint").transformer
     some = slice(0, None, max(1, len(data.labels) // len(val.labels)))
-    seen = replace(data, tokens=data.tokens[some], labels=data.labels[some])
+    seen = replace(data, tokens=data.tokens[some, 0].unsqueeze(1), labels=data.labels[some])
     found = [
-        TransformerStage(model, tokenizer, part, None, config).metrics(model)
+        TransformerStage(
+            model, stage.tokenizer, part, None, stage.config, device=stage.device
+        ).metrics(model)
         for part in (seen, val)
     ]
     return found[0]["val_cross_entropy"], found[1]["val_cross_entropy"]

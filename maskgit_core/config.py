@@ -19,6 +19,7 @@ TRANSFORMER_KINDS = ("class_token", "adaln")
 TRAIN_PRECISIONS = ("auto", "float32", "bf16")
 PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
 MASK_SCHEDULES = ("cosine", "arccos")
+SHARDINGS = ("none", "full")
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
 MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a million
@@ -259,6 +260,8 @@ class TrainConfig:
         compile: compile the blocks with torch.compile; needs a compiler, and minutes at the start.
         checkpoint_blocks: compute the blocks again in the backward pass in place of keeping what
             they computed: slower, with less memory (transformer).
+        shard: with several processes, `full` cuts weights, gradients, running mean and optimizer
+            state among them: less memory each, more traffic between them (transformer).
         explode_factor: a step whose loss is above so many times its running mean is not taken; the
             run goes back to its last state with half the rate. 0 looks for nan and infinity only.
         label_smoothing: share of the target spread over all codes (transformer).
@@ -297,6 +300,7 @@ class TrainConfig:
     precision: str = "auto"
     compile: bool = False
     checkpoint_blocks: bool = False
+    shard: str = "none"
     explode_factor: float = 5.0
     label_smoothing: float = 0.1
     class_drop: float = 0.1
@@ -331,6 +335,9 @@ class TrainConfig:
         check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
         check_choice("mask_schedule", self.mask_schedule, MASK_SCHEDULES)
         check_choice("precision", self.precision, TRAIN_PRECISIONS)
+        check_choice("shard", self.shard, SHARDINGS)
+        if self.compile and self.shard != "none":
+            raise ValueError("compile must be off where shard is full; the two are not joined yet")
         check_range("explode_factor", self.explode_factor, 0.0)
         for name in ("compile", "checkpoint_blocks", "freeze_codes"):
             check_flag(name, getattr(self, name))

@@ -119,12 +119,44 @@ def sum_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def wait() -> None:
+    """Wait until all ranks are here."""
+    if size() > 1:
+        dist.barrier()
+
+
 @torch.no_grad()
 def broadcast_(tensors: Iterable[Tensor]) -> None:
     """Replace tensors by those of the first rank."""
     if size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, 0)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this rank's slice, as a view; a tensor that is not cut is returned as it is."""
+    return tensor.to_local() if is_cut(tensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return the tensor put together, on every rank; where it is cut all of them call this."""
+    return tensor.full_tensor() if is_cut(tensor) else tensor
+
+
+def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """Return this rank's slice of a tensor that every rank has whole, cut as `like` is."""
+    if not is_cut(like):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = like.device_mesh
+    held = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return held.redistribute(placements=like.placements).to_local()
+
+
+def is_cut(tensor: Tensor) -> bool:
+    """Whether a tensor is cut among the ranks, a DTensor."""
+    return hasattr(tensor, "device_mesh")  # its class takes long to import
 
 
 def same_everywhere(value: int) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from maskgit_core.distributed import local, slice_like, whole
+
 # Quintic Newton-Schulz coefficients that push singular values towards 1 (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
@@ -47,6 +49,9 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for the groups marked `orthogonal`, AdamW for the others, in one optimizer state.
 
+    Parameters may be cut among ranks (`sharding`): what is done number by number is done to the
+    own slice; a matrix is put together to be orthogonalised, by all ranks.
+
     Args:
         groups: parameter groups with `lr` and `orthogonal`.
         weight_decay: decoupled, applied to matrices only.
@@ -76,7 +81,7 @@ class MuonAdamW(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     if parameter.ndim > 1 and group["weight_decay"]:
-                        parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                        local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
                     update(parameter, parameter.grad, group)
 
     def _muon(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
@@ -84,12 +89,12 @@ class MuonAdamW(torch.optim.Optimizer):
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
-        momentum.lerp_(grad, 1 - group["momentum"])
-        direction = grad.lerp(momentum, group["momentum"]).flatten(1)
+        local(momentum).lerp_(local(grad), 1 - group["momentum"])
+        direction = whole(grad.lerp(momentum, group["momentum"])).flatten(1)
         rows, columns = direction.shape
         scale = math.sqrt(max(1.0, rows / columns))
         update = self.orthogonalize(direction).view(parameter.shape)
-        parameter.add_(update, alpha=-group["lr"] * scale)
+        local(parameter).add_(slice_like(update, parameter), alpha=-group["lr"] * scale)
 
     def _adamw(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
         state = self.state[parameter]
@@ -99,13 +104,20 @@ class MuonAdamW(torch.optim.Optimizer):
             state["square"] = torch.zeros_like(parameter)
         state["step"] += 1
         beta1, beta2 = group["betas"]
-        state["mean"].lerp_(grad, 1 - beta1)
-        state["square"].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+        grad, mean, square = local(grad), local(state["mean"]), local(state["square"])
+        mean.lerp_(grad, 1 - beta1)
+        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
         count = state["step"].item()
         scale = math.sqrt(1 - beta2**count) / (1 - beta1**count)
-        parameter.addcdiv_(
-            state["mean"], state["square"].sqrt().add_(1e-10), value=-group["lr"] * scale
-        )
+        local(parameter).addcdiv_(mean, square.sqrt().add_(1e-10), value=-group["lr"] * scale)
+
+
+def clip_gradients_(model: nn.Module, largest: float) -> Tensor:
+    """Scale the gradients down to a norm; returns the norm that they had, of all ranks' slices."""
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters]))
+    nn.utils.clip_grads_with_norm_(parameters, largest, norm)
+    return norm
 
 
 def build_optimizer(
@@ -123,11 +135,10 @@ def build_optimizer(
     """
     matrices, others = [], []
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
-    hidden = {
-        id(m.weight)
-        for m in module.modules()
-        if isinstance(m, nn.Linear | nn.Conv2d) and min(m.weight.flatten(1).shape) > 16
-    }
+    candidates = [m.weight for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    attentions = [m for m in module.modules() if isinstance(m, nn.MultiheadAttention)]
+    candidates += [m.in_proj_weight for m in attentions if m.in_proj_weight is not None]
+    hidden = {id(weight) for weight in candidates if min(weight.flatten(1).shape) > 16}
     for parameter in module.parameters():
         use_muon = matrix_learning_rate > 0 and id(parameter) in hidden - tables
         (matrices if use_muon else others).append(parameter)

@@ -46,7 +46,8 @@ class StagePlan:
         step_flops: operations of a step whatever its batch: the optimizer's.
         steps, batch_size: of the whole run, all ranks together.
         ranks: processes that share a batch.
-        fixed_bytes: weights, gradients, running mean and optimizer state of a rank.
+        fixed_bytes: weights, gradients, running mean and optimizer state of a rank, less where
+            `shard` cuts them among the ranks.
         image_bytes: activations kept for the backward pass, for each image of a rank's batch.
         images_per_second: expected, all ranks together.
     """
@@ -157,8 +158,7 @@ def plan_stage(
         steps=training.max_steps,
         batch_size=training.batch_size,
         ranks=ranks,
-        # Weights, gradients, running mean, and what the optimizer keeps.
-        fixed_bytes=3 * FLOAT * parameters + state,
+        fixed_bytes=fixed_bytes(network, training, state, ranks),
         image_bytes=kept * (MIXED if device.precision != "fp32" else 1.0),
         images_per_second=training.batch_size * speed / step,
     )
@@ -267,6 +267,27 @@ def optimizer_needs(network: nn.Module, training: TrainConfig) -> tuple[float, f
                 # Two products with the long side and one of the small square in each iteration.
                 flops += NEWTON_SCHULZ_STEPS * (4 * short**2 * long + 2 * short**3)
     return state, flops
+
+
+def fixed_bytes(
+    network: nn.Module, training: TrainConfig, optimizer_bytes: float, ranks: int
+) -> float:
+    """Return the memory of a rank that no image adds to.
+
+    Args:
+        network: on the meta device.
+        training: its settings.
+        optimizer_bytes: state of the optimizer, of the whole network.
+        ranks: processes; with `shard = full` each holds its slices, and for a time the weights and
+            gradients of one block and of what lies outside the blocks.
+    """
+    parameters = sum(p.numel() for p in network.parameters())
+    everything = 3 * FLOAT * parameters + optimizer_bytes  # weights, gradients, running mean
+    if training.shard == "none" or ranks == 1:
+        return everything
+    blocks = [sum(p.numel() for p in block.parameters()) for block in network.blocks]
+    gathered = parameters - sum(blocks) + max(blocks)
+    return everything / ranks + 2 * FLOAT * gathered
 
 
 def _too_large(stage: StagePlan, preset: Preset, device: Device) -> str:

@@ -93,10 +93,10 @@ class PlainAdaLNBlock(nn.Module):
         self.num_heads = config.num_heads
         self.norm1 = nn.Parameter(torch.ones(width))
         self.norm2 = nn.Parameter(torch.ones(width))
-        self.q, self.k, self.v = (nn.Linear(width, inner, bias=False) for _ in range(3))
+        # One matrix for the optimizer, as in ours; used in three products.
+        self.qkv = nn.Linear(width, 3 * inner, bias=False)
         self.out = nn.Linear(inner, width, bias=False)
-        self.gate = nn.Linear(width, config.mlp_width, bias=False)
-        self.up = nn.Linear(width, config.mlp_width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, width, bias=False)
         self.modulation = nn.Linear(width, 6 * width)
 
@@ -105,13 +105,15 @@ class PlainAdaLNBlock(nn.Module):
         modulation = self.modulation(F.silu(condition)).unsqueeze(1)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=-1)
         hidden = _plain_norm(x) * self.norm1 * (1 + scale1) + shift1
-        q, k, v = _plain_norm(self.q(hidden)), _plain_norm(self.k(hidden)), self.v(hidden)
+        q, k, v = (F.linear(hidden, part) for part in self.qkv.weight.chunk(3))
+        q, k = _plain_norm(q), _plain_norm(k)
         split = (self.num_heads, -1)
         q, k, v = (part.unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         x = x + gate1 * self.out(mixed)
         hidden = _plain_norm(x) * self.norm2 * (1 + scale2) + shift2
-        return x + gate2 * self.down(F.silu(self.gate(hidden)) * self.up(hidden))
+        gate, up = (F.linear(hidden, part) for part in self.gate_up.weight.chunk(2))
+        return x + gate2 * self.down(F.silu(gate) * up)
 
 
 class PlainAdaLNTransformer(nn.Module):
@@ -134,18 +136,13 @@ class PlainAdaLNTransformer(nn.Module):
         self.blocks = nn.ModuleList()
         for source in model.blocks:
             block = PlainAdaLNBlock(config)
-            q, k, v = source.attention.qkv.weight.chunk(3)
-            gate, up = source.mlp.gate_up.weight.chunk(2)
             with torch.no_grad():
                 for ours, theirs in (
                     (block.norm1, source.norm1),
                     (block.norm2, source.norm2),
-                    (block.q.weight, q),
-                    (block.k.weight, k),
-                    (block.v.weight, v),
+                    (block.qkv.weight, source.attention.qkv.weight),
                     (block.out.weight, source.attention.out.weight),
-                    (block.gate.weight, gate),
-                    (block.up.weight, up),
+                    (block.gate_up.weight, source.mlp.gate_up.weight),
                     (block.down.weight, source.mlp.down.weight),
                     (block.modulation.weight, source.modulation.weight),
                     (block.modulation.bias, source.modulation.bias),

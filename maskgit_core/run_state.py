@@ -1,19 +1,26 @@
-"""What a run leaves in its folder: one file with its whole state, and its log.
+"""What a run leaves in its folder: its whole state, and its log.
 
-All ranks hold the same state, so the first one writes it and every rank reads it; a run goes on
-with any number of them. The folder must be one that all of them see.
+Usually all ranks hold the same state, so the first one writes it, in one file, and every rank reads
+it. Where the ranks hold slices (`sharding`), all of them write: the tensors into a folder beside
+that file, which then holds the rest and the folder's name. So the file is always the switch from
+one state to the next, and small runs keep a single file that any tool of PyTorch reads.
+
+A run goes on with any number of ranks, from either form. The folder must be one that all of them
+see.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+import shutil
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from maskgit_core import distributed
 from maskgit_core.checkpoint import CheckpointError, write_atomically
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
     from maskgit_core.training import Stage
 
 STATE_FILE = "state.pt"
+SHARDS_FOLDER = "state-{step:07d}"
+SHARDS_PATTERN = "state-*"
 METRICS_FILE = "metrics.jsonl"
 # These may change when a run is resumed: they change when something happens or how it is computed,
 # not what is learned.
@@ -36,6 +45,7 @@ FREE_SETTINGS = (
     "precision",
     "compile",
     "checkpoint_blocks",
+    "shard",
     "explode_factor",
 )
 
@@ -62,6 +72,7 @@ class Run:
         ema: running mean of the network.
         optimizer: of the network's parameters.
         guard: judges losses and lowers the rate.
+        shape: the network on the meta device where it is cut among the ranks, else None.
     """
 
     stage: Stage
@@ -70,28 +81,73 @@ class Run:
     ema: nn.Module
     optimizer: torch.optim.Optimizer
     guard: LossGuard
+    shape: nn.Module | None = None
 
     def save(self, step: int, *, export: bool = True) -> None:
-        """Write the state after `step` steps, and the weights for use; the first rank only.
+        """Write the state after `step` steps, and the weights for use; all ranks call this.
 
         Raises:
             CheckpointError: the disk is full; the old files survive.
         """
-        if not distributed.is_first():
-            return
         state = {
             "step": step,
             "config": to_dict(self.config),
             "network": _network_settings(self.stage.model),
-            "model": self.stage.model.state_dict(),
-            "ema": self.ema.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
             "stage": self.stage.state(),
             "guard": self.guard.state(),
         }
+        if self.shape is None:
+            state["model"] = self.stage.model.state_dict()
+            state["ema"] = self.ema.state_dict()
+            state["optimizer"] = self.optimizer.state_dict()
+        else:
+            state |= self._save_shards(step)
+        ema = self.usable_ema() if export else None
+        if not distributed.is_first():
+            return
         write_atomically(self.out / STATE_FILE, lambda path: torch.save(state, path))
-        if export:
-            self.stage.export(self.ema, self.out)
+        for old in self.out.glob(SHARDS_PATTERN):
+            if old.name != state.get("shards"):
+                shutil.rmtree(old, ignore_errors=True)
+        if ema is not None:
+            self.stage.export(ema, self.out)
+
+    def usable_ema(self) -> nn.Module | None:
+        """Return the running mean, whole, on the first rank and None on the others.
+
+        All ranks call this.
+        """
+        if self.shape is not None:
+            from maskgit_core.sharding import gathered
+
+            return gathered(self.ema, self.shape)
+        return self.ema if distributed.is_first() else None
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Return what is cut among the ranks, or what it would be, by names without a nesting."""
+        found = {f"model.{name}": value for name, value in self.stage.model.state_dict().items()}
+        found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        for index, parameter in enumerate(_parameters(self.optimizer)):
+            for name, value in self.optimizer.state.get(parameter, {}).items():
+                if value.ndim:  # counts of steps are the same everywhere
+                    found[f"optimizer.{index}.{name}"] = value
+        return found
+
+    def _save_shards(self, step: int) -> dict[str, Any]:
+        """Write what the ranks hold; returns the rest of the state and where it lies."""
+        from maskgit_core.sharding import save_shards
+
+        folder = self.out / SHARDS_FOLDER.format(step=step)
+        if distributed.is_first():
+            shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
+        distributed.wait()
+        save_shards(folder, self._tensors())
+        counts = {
+            index: {name: value for name, value in held.items() if not value.ndim}
+            for index, parameter in enumerate(_parameters(self.optimizer))
+            if (held := self.optimizer.state.get(parameter))
+        }
+        return {"shards": folder.name, "counts": counts}
 
     def resume(self) -> int:
         """Take the state of the folder; returns its step, 0 where there is none.
@@ -152,12 +208,48 @@ class Run:
                 log.write(json.dumps({"step": step, **line}) + "\n")
 
     def _take(self, state: dict[str, Any], *, keep_rate: bool = False) -> None:
-        self.stage.model.load_state_dict(state["model"])
-        self.ema.load_state_dict(state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "shards" in state:
+            self._take_shards(self.out / str(state["shards"]), state["counts"])
+        elif self.shape is not None:
+            self._take_whole(state)
+        else:
+            self.stage.model.load_state_dict(state["model"])
+            self.ema.load_state_dict(state["ema"])
+            self.optimizer.load_state_dict(state["optimizer"])
         self.stage.load_state(state["stage"])
         # States of runs that began before there was a guard have none.
         self.guard.load_state(state.get("guard", {}), keep_rate=keep_rate)
+
+    @torch.no_grad()
+    def _take_shards(self, folder: Path, counts: dict[int, dict[str, Tensor]]) -> None:
+        """Read slices, of any number of ranks, into what this rank holds."""
+        from maskgit_core.sharding import load_shards, names_in
+
+        parameters = _parameters(self.optimizer)
+        self.optimizer.state.clear()
+        for name in names_in(folder):
+            kind, _, place = name.partition(".")
+            if kind == "optimizer":
+                index, _, key = place.partition(".")
+                parameter = parameters[int(index)]
+                self.optimizer.state[parameter][key] = torch.zeros_like(parameter)
+        load_shards(folder, self._tensors())
+        for index, held in counts.items():
+            self.optimizer.state[parameters[index]].update(held)
+
+    @torch.no_grad()
+    def _take_whole(self, state: dict[str, Any]) -> None:
+        """Take this rank's slices of a state that was written whole."""
+        for part, module in (("model", self.stage.model), ("ema", self.ema)):
+            for name, own in module.state_dict().items():
+                distributed.local(own).copy_(distributed.slice_like(state[part][name], own))
+        self.optimizer.state.clear()
+        for index, parameter in enumerate(_parameters(self.optimizer)):
+            for name, value in state["optimizer"]["state"].get(index, {}).items():
+                own = torch.zeros_like(parameter) if value.ndim else value.clone()
+                if value.ndim:
+                    distributed.local(own).copy_(distributed.slice_like(value, own))
+                self.optimizer.state[parameter][name] = own
 
     def _check_settings(self, state: dict[str, Any]) -> None:
         before = to_dict(from_dict(TrainConfig, state["config"])) | state.get("network", {})
@@ -190,6 +282,11 @@ def _read(path: Path) -> dict[str, Any]:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Return the parameters in the order of the numbers that a state gives them."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def _network_settings(model: nn.Module) -> dict[str, Any]:
     config = getattr(model, "config", None)
     return to_dict(config) if is_dataclass(config) else {}
@@ -197,6 +294,19 @@ def _network_settings(model: nn.Module) -> dict[str, Any]:
 
 class _ChangedError(Exception):
     """A run is resumed with other settings."""
+
+
+def data_share(out: Path) -> float | None:
+    """Return the mean share of a run's time that went to its batches; None without a log line.
+
+    What is left is the network's. The log's lines cover equal numbers of steps.
+    """
+    shares = []
+    with contextlib.suppress(OSError):
+        for line in (out / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+            share = json.loads(line).get("data_share")
+            shares += [] if share is None else [share]
+    return sum(shares) / len(shares) if shares else None
 
 
 def keep_metrics(path: Path, step: int) -> None:

@@ -23,7 +23,7 @@ from maskgit_core.pipeline import MaskGIT
 from maskgit_core.sheets import tile
 
 if TYPE_CHECKING:
-    from maskgit_core.cli_train import Choices
+    from maskgit_core.train_choices import Choices
 
 SAMPLES_A_CLASS = 6
 MOST_CLASSES = 12
@@ -40,7 +40,7 @@ def write_results(
     choices: Choices,
     stages: dict[str, dict[str, Any]],
     notes: list[str],
-    device: str,
+    device: torch.device,
     losses: tuple[float, float] | None,
 ) -> None:
     """Write `checkpoint/` in the folder of a run whose stages are done.
@@ -49,7 +49,7 @@ def write_results(
         CheckpointError: weights cannot be read, or the disk is full.
     """
     loaded = load_checkpoint(out / "transformer" / "checkpoint")
-    model = MaskGIT(loaded, out.name)
+    model = MaskGIT(loaded, out.name).to(device)
     target = out / "checkpoint"
     save_checkpoint(
         target,
@@ -71,7 +71,7 @@ def write_results(
             measures=measures,
             notes=[*notes, *found],
             losses=losses,
-            device="a GPU" if device == "cuda" else "CPU cores",
+            device="a GPU" if device.type == "cuda" else "CPU cores",
         )
     )
     write_all_atomically(
@@ -97,6 +97,7 @@ def _measures(
             num_samples=max(num_samples, num_classes),
             out=out / "evaluation",
             cache_dir=out / "cache",
+            device=model.device,
             progress=lambda text, items: tqdm(items, desc=text, file=sys.stderr),
         )
     except ValueError as error:

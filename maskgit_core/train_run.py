@@ -1,4 +1,9 @@
-"""What a whole training remembers in its folder, and how its stages share a time budget."""
+"""What a whole training remembers in its folder, and how its stages share a time budget.
+
+A stage's state file compares every setting of that stage. What `train.json` keeps is what no state
+knows: the data's classes, where the weights came from, and what holds for a stage that has not
+begun yet or is done. So a changed command is refused before photos are read, in its own words.
+"""
 
 from __future__ import annotations
 

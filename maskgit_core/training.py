@@ -27,7 +27,7 @@ from maskgit_core.checkpoint import write_atomically
 from maskgit_core.config import TrainConfig
 from maskgit_core.data import Part
 from maskgit_core.guards import LossGuard, run_lock, stop_on_signal
-from maskgit_core.optim import build_optimizer
+from maskgit_core.optim import build_optimizer, clip_gradients_
 from maskgit_core.precision import bfloat16_pays
 from maskgit_core.run_state import METRICS_FILE, STATE_FILE, Run
 
@@ -106,7 +106,7 @@ def rate_factor(step: int, config: TrainConfig) -> float:
 def update_ema_(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the running mean towards the model; early steps move it faster."""
     decay = min(decay, (1 + step) / (10 + step))
-    means, values = list(ema.parameters()), list(model.parameters())
+    means, values = ([distributed.local(p) for p in m.parameters()] for m in (ema, model))
     torch._foreach_lerp_(means, values, 1 - decay)
     for mean, value in zip(ema.buffers(), model.buffers(), strict=True):
         mean.copy_(value)
@@ -194,17 +194,25 @@ class _Loop:
         self.device = next(model.parameters()).device
         self.autocast = autocast_for(config.precision, self.device)
         distributed.broadcast_([*model.parameters(), *model.buffers()])
+        ema = copy.deepcopy(model).requires_grad_(False)
+        shape = None
+        self.sharded = config.shard == "full" and distributed.size() > 1
+        if self.sharded:
+            from maskgit_core.sharding import shard_
+
+            shape = copy.deepcopy(model).to("meta")
+            for network in (model, ema):
+                shard_(network, self.device)
         optimizer = build_optimizer(
             model,
             learning_rate=config.learning_rate,
             matrix_learning_rate=config.matrix_learning_rate,
             weight_decay=config.weight_decay,
         )
-        ema = copy.deepcopy(model).requires_grad_(False)
         guard = LossGuard(config.explode_factor)
-        self.state = Run(stage, config, out, ema, optimizer, guard)
+        self.state = Run(stage, config, out, ema, optimizer, guard, shape)
         self.network: nn.Module = _Step(stage)
-        if distributed.size() > 1:
+        if distributed.size() > 1 and not self.sharded:
             self.network = DistributedDataParallel(
                 self.network,
                 broadcast_buffers=False,
@@ -222,9 +230,7 @@ class _Loop:
                 begin = time.monotonic()
                 stage.before_step(step, state.ema)
                 loss, measures = self._gradients(step)
-                norm = nn.utils.clip_grad_norm_(
-                    stage.model.parameters(), config.grad_clip or math.inf
-                )
+                norm = clip_gradients_(stage.model, config.grad_clip or math.inf)
                 late = distributed.is_first() and time.monotonic() - started > max_seconds
                 loss, watched, norm, stop = self._agree(
                     loss, measures, norm, stopping.is_set() or late
@@ -245,7 +251,7 @@ class _Loop:
                     line["images_per_second"] = images / seconds
                     line["data_share"] = stage.data_seconds / seconds
                     seconds = images = stage.data_seconds = 0.0
-                if distributed.is_first() and (step % config.sample_every == 0 or done):
+                if step % config.sample_every == 0 or done:
                     line |= self._picture(step)
                 if line:
                     state.log(step, line)
@@ -264,12 +270,13 @@ class _Loop:
         shares: dict[str, Tensor] = {}
         for place, part in enumerate(self.parts):
             last = place == len(self.parts) - 1
-            alone = distributed.size() == 1
-            with nullcontext() if last or alone else self.network.no_sync():
+            # Slices of gradients are summed at once: to keep them whole would take the memory.
+            at_once = last or distributed.size() == 1 or self.sharded
+            with nullcontext() if at_once else self.network.no_sync():
                 with self.autocast, _compiler_named():
                     loss, measures = self.network(step, part)
-                # DistributedDataParallel takes the mean over the processes; the loss is a sum.
-                (loss if alone else loss * distributed.size()).backward()
+                # Both ways to share take the mean over the processes; the loss is a sum.
+                (loss * distributed.size()).backward()
             total = total + loss.detach()
             for name, value in measures.items():
                 shares[name] = shares[name] + value if name in shares else value
@@ -312,8 +319,11 @@ class _Loop:
         return back
 
     def _picture(self, step: int) -> dict[str, float]:
-        measures = self.stage.metrics(self.state.ema)
-        picture = self.stage.sheet(self.state.ema)
+        ema = self.state.usable_ema()
+        if ema is None:
+            return {}
+        measures = self.stage.metrics(ema)
+        picture = self.stage.sheet(ema)
         path = self.state.out / f"sheet-{step:07d}.png"
         write_atomically(path, lambda part: picture.save(part, "PNG"))
         return measures

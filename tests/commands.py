@@ -43,6 +43,9 @@ def train_transformer(data: Path, out: Path, tokenizer: Path, *more: object) -> 
     return run("train-transformer", "--data", data, "--out", out, *options)
 
 
+def logged(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
 def steps(out: Path) -> list[int]:
-    text = (out / "metrics.jsonl").read_text()
-    return [json.loads(line)["step"] for line in text.splitlines()]
+    return [line["step"] for line in logged(out)]

@@ -8,7 +8,11 @@ import re
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import huggingface_hub.constants
+import pytest
 
 COMMIT = "c0ffee" + "0" * 34
 
@@ -69,14 +73,33 @@ class FakeHub:
         self.requests.append(f"{request.command} {path}")
         if match := re.fullmatch(r"/content/(\w+)/(.+)", path):
             return self.send_content(request, match[2])
-        if match := re.fullmatch(r"/api/(?:models|spaces)/([^/]+/[^/]+)/tree/main", path):
+        kinds = "/api/(?:models|spaces|datasets)"
+        if match := re.fullmatch(kinds + r"/([^/]+/[^/]+)/tree/(?:main|" + COMMIT + ")", path):
             found = [
-                {"type": "file", "path": name, "oid": COMMIT, "size": len(content)}
+                {
+                    "type": "file",
+                    "path": name,
+                    "oid": COMMIT,
+                    "size": len(content),
+                    "lfs": {
+                        "oid": hashlib.sha256(content).hexdigest(),
+                        "size": len(content),
+                        "pointerSize": 100,
+                    },
+                }
                 for (repo, name), content in self.files.items()
                 if repo == match[1]
             ]
             return self.answer(request, 200, json.dumps(found).encode())
-        match = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
+        if match := re.fullmatch(kinds + r"/([^/]+/[^/]+)/revision/([^/]+)", path):
+            if not any(repo == match[1] for repo, _ in self.files):
+                return self.answer(request, 404, b"", X_Error_Code="RepoNotFound")
+            if match[2] not in ("main", COMMIT):
+                return self.answer(request, 404, b"", X_Error_Code="RevisionNotFound")
+            facts = {"id": match[1], "sha": COMMIT, "private": False, "disabled": False}
+            facts |= {"downloads": 0, "likes": 0, "tags": [], "gated": False, "siblings": []}
+            return self.answer(request, 200, json.dumps(facts).encode())
+        match = re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if not match:
             return self.answer(request, 404, b"", X_Error_Code="RepoNotFound")
         repo, revision, name = match.groups()
@@ -173,6 +196,18 @@ def read_body(request: BaseHTTPRequestHandler) -> bytes:
         request.rfile.readline()
     request.rfile.readline()
     return body
+
+
+def talk_to(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+    """Let the Hub's client know this server only, and an empty cache."""
+    constants = huggingface_hub.constants
+    template = hub.address + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub.address)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
 
 
 @contextlib.contextmanager

@@ -26,6 +26,9 @@ TRANSFORMER = replace(BUSY, batch_size=5)
 TOKENIZER = replace(
     BUSY, batch_size=5, adversarial_weight=0.2, adversarial_start=6, matrix_learning_rate=0.0
 )
+# Wide enough for Muon's matrices; slices are of unequal and of no length.
+SHARDED = replace(TRANSFORMER, shard="full")
+WIDE = {"width": 20}
 HALF = 7
 KILLED = 8
 
@@ -50,17 +53,31 @@ def extract(folder: Path) -> None:
     (folder / f"encoded-{rank()}.json").write_text(json.dumps([rows, data.tokens[:, 1].tolist()]))
 
 
+def stop(step: int, measures: dict[str, float]) -> None:
+    """Send a signal to the second rank in the middle of a run."""
+    if step == HALF - 1 and rank() == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def share_weights(folder: Path) -> None:
+    """Train with weights that are cut among the ranks."""
+    config = SHARDED
+    train(transformer_stage(config, **WIDE), config, folder / "sharded-class_token")
+    parts = replace(config, accumulate_steps=2, checkpoint_blocks=True)
+    train(transformer_stage(parts, kind="adaln", **WIDE), parts, folder / "sharded-adaln")
+    train(transformer_stage(config, **WIDE), config, folder / "sharded-then-one", report=stop)
+    # Begun by one process before this pair was started.
+    train(transformer_stage(config, **WIDE), config, folder / "one-then-sharded")
+
+
 def main(folder: Path) -> None:
     extract(folder)
     config = TRANSFORMER
     train(transformer_stage(config), config, folder / "transformer")
     train(seeded(tokenizer_stage, TOKENIZER), TOKENIZER, folder / "tokenizer")
+    share_weights(folder)
     parts = replace(config, accumulate_steps=2)
     train(transformer_stage(parts), parts, folder / "accumulated")
-
-    def stop(step: int, measures: dict[str, float]) -> None:
-        if step == HALF - 1 and rank() == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
 
     step = train(transformer_stage(config), config, folder / "two-then-one", report=stop)
     (folder / f"stopped-{rank()}").write_text(str(step))

@@ -14,13 +14,26 @@ import pytest
 import torch
 
 import tiny
-from commands import ROOT, SHORT, assert_refused, run, steps, train_tokenizer, train_transformer
+from commands import (
+    ROOT,
+    SHORT,
+    assert_refused,
+    logged,
+    run,
+    steps,
+    train_tokenizer,
+    train_transformer,
+)
 from maskgit_core.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_from_photos_to_samples(capsys, photo_folder, tmp_path):
     assert train_tokenizer(photo_folder, tmp_path / "one") == 0
-    assert "finished at step 6" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "finished at step 6" in printed
+    shares = [line["data_share"] for line in logged(tmp_path / "one")]
+    assert len(shares) == 6 and all(0 < share < 1 for share in shares)
+    assert f"making batches took {100 * sum(shares) / 6:.1f} % of the time" in printed
     tokenizer = tmp_path / "one" / "checkpoint"
     assert train_transformer(photo_folder, tmp_path / "two", tokenizer, "--crops", 2) == 0
     assert "finished at step 6" in capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,12 +18,13 @@ import torch
 import ranks
 import tiny
 from commands import ROOT, SHORT, steps
-from maskgit_core.checkpoint import load_checkpoint
+from maskgit_core.checkpoint import CheckpointError, load_checkpoint
 from maskgit_core.token_shards import extract_tokens
 from maskgit_core.training import train
 from runs import METRICS, STATE, WEIGHTS, lines, tokenizer_stage, transformer_stage
 
 TIMEOUT = 300
+KINDS = ("class_token", "adaln")
 
 
 def free_port() -> int:
@@ -42,6 +44,8 @@ def pair(tmp_path_factory) -> tuple[Path, list[subprocess.Popen[str]], list[str]
             os.kill(os.getpid(), signal.SIGTERM)
 
     train(transformer_stage(begun), begun, folder / "one-then-two", report=stop)
+    wide = transformer_stage(begun, **ranks.WIDE)
+    train(wide, begun, folder / "one-then-sharded", report=stop)
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
     shared |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "GLOO_SOCKET_IFNAME": "lo"}
     processes = [
@@ -62,17 +66,26 @@ def pair(tmp_path_factory) -> tuple[Path, list[subprocess.Popen[str]], list[str]
     return folder, processes, printed
 
 
-def assert_same_course(left: Path, right: Path) -> None:
-    """The same losses and weights, within what the order of sums changes."""
+def assert_same_curve(left: Path, right: Path) -> None:
     for ours, theirs in zip(lines(left), lines(right), strict=True):
         assert list(ours) == list(theirs)
         assert ours == pytest.approx(theirs, rel=2e-3, abs=2e-4)
+
+
+def assert_same_matrices(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert list(left) == list(right)
+    for name, tensor in left.items():
+        if tensor.ndim < 2:
+            continue  # biases before a norm have no gradient but rounding, which AdamW enlarges
+        torch.testing.assert_close(tensor, right[name], rtol=1e-3, atol=1e-3)
+
+
+def assert_same_course(left: Path, right: Path) -> None:
+    """The same losses and weights, within what the order of sums changes."""
+    assert_same_curve(left, right)
     states = [torch.load(folder / STATE, weights_only=True) for folder in (left, right)]
     for part in ("model", "ema"):
-        for name, tensor in states[0][part].items():
-            if tensor.ndim < 2:
-                continue  # biases before a norm have no gradient but rounding, which AdamW enlarges
-            torch.testing.assert_close(tensor, states[1][part][name], rtol=1e-3, atol=1e-3)
+        assert_same_matrices(states[0][part], states[1][part])
     assert states[0]["step"] == states[1]["step"]
 
 
@@ -81,6 +94,9 @@ def alone(tmp_path_factory) -> Path:
     """Runs of one process."""
     folder = tmp_path_factory.mktemp("alone")
     train(transformer_stage(ranks.TRANSFORMER), ranks.TRANSFORMER, folder / "transformer")
+    for kind in KINDS:
+        stage = transformer_stage(ranks.TRANSFORMER, kind=kind, **ranks.WIDE)
+        train(stage, ranks.TRANSFORMER, folder / kind)
     stage = ranks.seeded(tokenizer_stage, ranks.TOKENIZER)
     train(stage, ranks.TOKENIZER, folder / "tokenizer")
     return folder
@@ -120,6 +136,45 @@ def test_a_run_of_two_goes_on_with_one(pair, alone):
 
 def test_a_run_of_one_goes_on_with_two(pair, alone):
     assert_same_course(pair[0] / "one-then-two", alone / "transformer")
+
+
+def assert_same_use(left: Path, right: Path) -> None:
+    """The same losses and the same exported network."""
+    assert_same_curve(left, right)
+    networks = [load_checkpoint(folder / WEIGHTS).transformer for folder in (left, right)]
+    assert_same_matrices(*(network.state_dict() for network in networks))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_cut_among_two_learn_what_whole_ones_do(pair, alone, kind):
+    folder = pair[0] / f"sharded-{kind}"
+    assert_same_use(folder, alone / kind)
+    state = torch.load(folder / STATE, weights_only=True)
+    assert "model" not in state
+    # Older states have been removed, and each rank has written its own slices.
+    assert [path.name for path in folder.glob("state-*")] == [state["shards"]]
+    assert len(list((folder / state["shards"]).glob("*.safetensors"))) == 2
+
+
+def test_cut_weights_go_on_with_one_process(pair, alone):
+    folder = pair[0] / "sharded-then-one"
+    state = torch.load(folder / STATE, weights_only=True)
+    assert state["step"] == ranks.HALF and "shards" in state
+    left = folder / state["shards"]
+    (copied := folder.with_name("damaged")).mkdir()
+    shutil.copy(folder / STATE, copied)
+    shutil.copytree(left, copied / left.name)
+    stage = transformer_stage(ranks.SHARDED, **ranks.WIDE)
+    next((copied / left.name).glob("*.safetensors")).unlink()
+    with pytest.raises(CheckpointError, match="cannot be resumed"):
+        train(stage, ranks.SHARDED, copied)
+    train(transformer_stage(ranks.SHARDED, **ranks.WIDE), ranks.SHARDED, folder)
+    assert_same_use(folder, alone / "class_token")
+    assert not left.exists()
+
+
+def test_whole_weights_go_on_cut_among_two(pair, alone):
+    assert_same_use(pair[0] / "one-then-sharded", alone / "class_token")
 
 
 def test_a_loss_that_is_nan_on_one_rank_sends_both_back(pair):

@@ -11,7 +11,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 
-from fake_hub import COMMIT, running_hub
+from fake_hub import COMMIT, running_hub, talk_to
 from maskgit_core import hub
 from maskgit_core.bert import BertConfig, BertTransformer
 from maskgit_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -63,16 +63,9 @@ def published_files(tmp_path_factory) -> dict[tuple[str, str], bytes]:
 @pytest.fixture
 def server(published_files, tmp_path, monkeypatch):
     """A server with the published files, and a client that knows no other and an empty cache."""
-    constants = huggingface_hub.constants
     with running_hub() as running:
         running.files.update(published_files)
-        template = running.address + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "ENDPOINT", running.address)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HOME", str(tmp_path / "home"))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        talk_to(running, monkeypatch, tmp_path / "home")
         yield running
 
 

@@ -10,6 +10,7 @@ import torch
 
 import tiny
 from commands import assert_refused, run
+from maskgit_core import TrainConfig
 from maskgit_core import plan as plans
 from maskgit_core.devices import GPUS, Device, find_device, matrix_speed
 from maskgit_core.presets import DataConfig, Preset
@@ -139,3 +140,24 @@ def test_the_command_prints_lines_or_json(capsys, monkeypatch):
     assert_refused(capsys, *command, "--gpus", 300, says="must not exceed the 256 images")
     assert_refused(capsys, *command, "--set", "transformer.dept=3", says="did you mean 'depth'")
     assert_refused(capsys, "plan", "--preset", "imagenet", says="preset must be one of")
+
+
+def test_a_rank_needs_less_where_weights_are_cut_among_several():
+    network = build_transformer(replace(tiny.TRANSFORMER, num_classes=3))
+    block = sum(p.numel() for p in network.blocks[0].parameters())
+    count = sum(p.numel() for p in network.parameters())
+    cut = replace(SMALL.transformer_training, shard="full")
+
+    def needs(training: TrainConfig, ranks: int) -> float:
+        state, _ = plans.optimizer_needs(network, training)
+        return plans.fixed_bytes(network, training, state, ranks)
+
+    # 20 bytes a parameter with AdamW and the running mean.
+    whole = SMALL.transformer_training
+    assert needs(whole, 1) == needs(whole, 8) == needs(cut, 1) == 20 * count
+    # Put together for a time: weights and gradients of a block and of what is outside the blocks.
+    gathered = 8 * (count - (tiny.TRANSFORMER.depth - 1) * block)
+    assert needs(cut, 8) == 20 * count / 8 + gathered
+    assert needs(cut, 8) < needs(cut, 2) < needs(whole, 2)
+    preset = replace(SMALL, transformer_training=cut)
+    assert plans.make_plan(preset, DEVICE, 8).stages[1].fixed_bytes == needs(cut, 8)

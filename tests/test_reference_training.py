@@ -9,11 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import tiny
 from maskgit_core.benchmark_training import PlainTokenizerStage, PlainTransformerStage
 from maskgit_core.data import WHOLE
-from maskgit_core.optim import orthogonalize
+from maskgit_core.optim import build_optimizer, orthogonalize
 from maskgit_core.reference_loop import plain_transformer
 from maskgit_core.reference_training import plain_orthogonalize, plain_training
 from maskgit_core.tokenizer_stage import TokenizerStage
@@ -36,6 +37,13 @@ def test_the_quick_orthogonalisation_is_the_textbook_one(side, times, tall, seed
     torch.testing.assert_close(orthogonalize(matrix), wanted, atol=2e-3, rtol=0)
 
 
+def matrix_sizes(model: nn.Module) -> list[tuple[int, ...]]:
+    """Shapes of what Muon updates: no share of the work may be left out of the comparison."""
+    settings = {"learning_rate": 1e-3, "matrix_learning_rate": 0.02, "weight_decay": 0.0}
+    groups = build_optimizer(model, **settings).param_groups
+    return sorted(tuple(p.shape) for g in groups if g["orthogonal"] for p in g["params"])
+
+
 def assert_same_losses(plain, config, folder):
     losses = list(plain_training(lambda step: plain.loss(step, WHOLE)[0], plain.model, config))
     wanted = [line["loss"] for line in lines(folder)]
@@ -43,11 +51,14 @@ def assert_same_losses(plain, config, folder):
     assert abs(losses[0] - losses[-1]) > 1e-3
 
 
+@pytest.mark.parametrize("width", [16, 24])  # too narrow for Muon, and wide enough
 @pytest.mark.parametrize("kind", ["class_token", "adaln"])
-def test_the_transformer_s(tmp_path, kind):
-    stage = transformer_stage(CONFIG, kind=kind)
+def test_the_transformer_s(tmp_path, kind, width):
+    stage = transformer_stage(CONFIG, kind=kind, width=width)
     network = plain_transformer(copy.deepcopy(stage.model))
     plain = PlainTransformerStage(network, tiny.tokenizer(), token_data(), None, CONFIG)
+    sizes = [matrix_sizes(model) for model in (stage.model, network)]
+    assert sizes[0] == sizes[1] and bool(sizes[0]) == (width > 16)
     train(stage, CONFIG, tmp_path)
     assert_same_losses(plain, CONFIG, tmp_path)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import math
+import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,13 +16,21 @@ import torch
 
 import tiny
 from commands import assert_refused, run
-from maskgit_core import MaskGIT
+from maskgit_core import (
+    MaskGIT,
+    distributed,
+    token_shards,
+    tokenizer_stage,
+    train_results,
+    transformer_stage,
+)
 from maskgit_core.checkpoint import load_checkpoint
-from maskgit_core.cli_train import SHIPPED, choose, pick_preset
 from maskgit_core.data import Photos
 from maskgit_core.data_checks import check_data, check_readable
 from maskgit_core.fine_tuning import labels_in, merged_classes, set_aside, with_classes
 from maskgit_core.model_card import CardFacts, StageFacts, model_card
+from maskgit_core.tokenizer import VQTokenizer
+from maskgit_core.train_choices import SHIPPED, choose, pick_preset
 from maskgit_core.train_run import Interrupted, train_stage
 
 SMALL = [
@@ -62,6 +73,7 @@ def test_both_stages_from_nothing(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert f"python app.py --checkpoint {out / 'checkpoint'}" in printed
     assert "tokenizer and transformer are trained from nothing" in printed
+    assert re.search(r"^transformer: making batches took \d+\.\d % of", printed, re.MULTILINE)
     assert "6 photos in all: the model will learn them by heart" in printed
     model = MaskGIT.from_pretrained(out / "checkpoint")
     assert sorted(model.classes) == sorted(["Straße 7", "море", "山 | 川"])
@@ -79,6 +91,62 @@ def test_both_stages_from_nothing(capsys, tmp_path):
     assert_refused(capsys, *changed, says="minutes was 0, is 3.0; give it those")
     tiny.write_photos(photos, ["new"], count=1)
     assert_refused(capsys, *from_nothing(photos, out), says="classes was")
+
+
+def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
+    # The CPU by another name: not equal to what a part takes that was told nothing.
+    chosen, asked = torch.device("cpu", 0), []
+    assert chosen != torch.device("cpu")
+    seen: dict[str, list[object]] = {}
+    monkeypatch.setattr(distributed, "local_device", lambda name: asked.append(name) or chosen)
+
+    def watch(module: ModuleType, name: str) -> None:
+        real = getattr(module, name)
+
+        def watched(*arguments: object, **options: object) -> object:
+            bound = inspect.signature(real).bind(*arguments, **options)
+            seen.setdefault(name, []).append(bound.arguments.get("device"))
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(module, name, watched)
+
+    watch(tokenizer_stage, "TokenizerStage")
+    watch(transformer_stage, "TransformerStage")
+    watch(train_results, "write_results")
+    moved: list[object] = []  # by the tokenizer, and where extraction begins
+    real_to, real_extract = torch.nn.Module.to, token_shards.extract_tokens
+
+    def to(module: torch.nn.Module, *arguments: object, **options: object) -> torch.nn.Module:
+        if isinstance(module, VQTokenizer):
+            moved.append(arguments[0] if arguments else None)
+        return real_to(module, *arguments, **options)
+
+    def extract(tokenizer: torch.nn.Module, *arguments: object, **options: object) -> object:
+        moved.append("extraction")
+        return real_extract(tokenizer, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", to)
+    monkeypatch.setattr(token_shards, "extract_tokens", extract)
+    photos = tiny.write_photos(tmp_path / "photos", ["a", "b"], count=2)
+    for index in range(30):  # so many that some are set aside
+        tiny.picture(index).save(photos / "a" / f"more-{index}.png")
+    assert run(*from_nothing(photos, tmp_path / "out"), "--device", "cuda") == 0
+    assert asked == ["cuda"]
+    # Two of the transformer's measure seen and held-out photos.
+    assert {name: len(found) for name, found in seen.items()} == {
+        "TokenizerStage": 1,
+        "TransformerStage": 3,
+        "write_results": 1,
+    }
+    assert all(device == chosen for found in seen.values() for device in found), seen
+    assert moved[:2] == [chosen, chosen]  # training it, then the one that was exported
+    assert moved.index("extraction") == 2 and moved[-1] == chosen
+    monkeypatch.undo()
+    if not torch.cuda.is_available():
+        command = [*from_nothing(photos, tmp_path / "two"), "--device", "cuda"]
+        assert_refused(capsys, *command, says="device cuda needs one GPU")
+    command = [*from_nothing(photos, tmp_path / "two"), "--device", "tpu"]
+    assert_refused(capsys, *command, says="device must be one of auto, cpu, cuda; got 'tpu'")
 
 
 def test_a_model_learns_new_classes_and_keeps_its_own(capsys, tmp_path, tiny_checkpoint):
@@ -226,8 +294,8 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
     """An interrupted stage goes on to the number of steps that its trial decided."""
     from contextlib import nullcontext
 
+    import runs
     from maskgit_core import train_run
-    from runs import transformer_stage
 
     times = iter(range(10**6))
     monkeypatch.setattr(train_run.time, "monotonic", lambda: float(next(times)))
@@ -245,7 +313,7 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
     monkeypatch.setattr(train_run, "train", fake_train)
     settings = {"minutes": 1.0}
     reporting = lambda config, out: nullcontext(lambda step, measures: None)  # noqa: E731
-    stage = transformer_stage(config)
+    stage = runs.transformer_stage(config)
 
     def go_on() -> int:
         run_file = train_run.RunFile.open(tmp_path, settings)

@@ -32,6 +32,7 @@ TRANSFORMER_ONLY = (
     "token_drop",
     "mask_schedule",
     "checkpoint_blocks",
+    "shard",
 )
 TOKENIZER_ONLY = (
     "l1_weight",

@@ -1,0 +1,165 @@
+"""The options of the training commands: one for every setting, with the words of its docstring.
+
+A setting comes from the preset or the defaults below, then from --set, then from its own option.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from maskgit_core.config import TokenizerConfig, TrainConfig, TransformerConfig, to_dict
+from maskgit_core.presets import (
+    FROM_DATA,
+    TOKENIZER_ONLY,
+    TRANSFORMER_ONLY,
+    preset_names,
+    with_settings,
+)
+
+TOKENIZER_DEFAULTS = TrainConfig(
+    max_steps=2000,
+    batch_size=16,
+    learning_rate=2e-3,
+    matrix_learning_rate=0.02,
+    warmup_steps=30,
+    ema_decay=0.998,
+    l2_weight=2.0,
+    continuous_steps=60,
+    sample_every=200,
+    save_every=50,
+)
+TRANSFORMER_DEFAULTS = TrainConfig(
+    max_steps=2500,
+    batch_size=32,
+    learning_rate=2e-3,
+    matrix_learning_rate=0.02,
+    warmup_steps=50,
+    ema_decay=0.998,
+    sample_every=250,
+    save_every=100,
+)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --data, --val and --out."""
+    parser.add_argument(
+        "--data",
+        required=True,
+        help="directory with one folder per class, or with train/ and val/ of that form; "
+        "hub:OWNER/NAME is such a dataset on the Hugging Face Hub",
+    )
+    parser.add_argument("--val", default=None, help="held-out photos, one folder per class")
+    parser.add_argument("--out", required=True, help="folder of the run; resumed where it exists")
+
+
+def _common_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser)
+    parser.add_argument("--cache", default=None, help="where packed photos are kept; default: out")
+    parser.add_argument("--max-minutes", type=float, default=None, help="stop cleanly after")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    add_preset_arguments(parser)
+
+
+def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --preset and --set."""
+    parser.add_argument(
+        "--preset",
+        default=None,
+        metavar="NAME",
+        help=f"settings to begin with: {', '.join(preset_names())}; other options win",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one setting, for example width=512; may be given several times",
+    )
+
+
+def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of train-tokenizer."""
+    _common_arguments(parser)
+    parser.add_argument(
+        "--init",
+        default=None,
+        help="checkpoint whose tokenizer to start from; with --continuous-steps 0 also from its "
+        "codes, which then move little, so that its transformer adapts quickly",
+    )
+    _add_settings(parser, "training", TOKENIZER_DEFAULTS, TRANSFORMER_ONLY)
+    _add_settings(parser, "network", TokenizerConfig())
+
+
+def transformer_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of train-transformer."""
+    _common_arguments(parser)
+    parser.add_argument(
+        "--tokenizer",
+        default=None,
+        help="checkpoint folder or known name whose tokenizer is used; needed unless the preset "
+        "names one",
+    )
+    parser.add_argument(
+        "--crops", type=int, default=None, help="crops a photo that are encoded, 1-5 (1 if unset)"
+    )
+    parser.add_argument("--init", default=None, help="checkpoint whose transformer to start from")
+    _add_settings(parser, "training", TRANSFORMER_DEFAULTS, TOKENIZER_ONLY)
+    _add_settings(parser, "network", TransformerConfig(), FROM_DATA)
+
+
+def stage_settings(
+    args: argparse.Namespace, stage: str, training: TrainConfig, network: Any
+) -> tuple[TrainConfig, Any]:
+    """Return training and network settings with --set, then with the options that were given."""
+    names = (f"{stage}_training", stage)
+    changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
+    return tuple(_with_options(args, changed[name]) for name in names)  # type: ignore[return-value]
+
+
+def _with_options(args: argparse.Namespace, default: Any) -> Any:
+    values = to_dict(default)
+    for name in values:
+        if hasattr(args, name):
+            values[name] = getattr(args, name)
+    return type(default)(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def _add_settings(
+    parser: argparse.ArgumentParser, title: str, default: Any, leave_out: Sequence[str] = ()
+) -> None:
+    """Add one option for every field of a configuration; only what is given is in the result."""
+    group = parser.add_argument_group(title)
+    described = _descriptions(type(default))
+    for field in fields(default):
+        if field.name in leave_out:
+            continue
+        value = getattr(default, field.name)
+        option = "--" + field.name.replace("_", "-")
+        if isinstance(value, bool):
+            kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        elif isinstance(value, tuple):
+            kind = {"nargs": "+", "type": type(value[0]), "metavar": "N"}
+        else:
+            kind = {"type": type(value), "metavar": "N" if isinstance(value, int) else "X"}
+        text = f"{described.get(field.name, '')} (default: {_shown(value)})".strip()
+        group.add_argument(option, default=argparse.SUPPRESS, help=text, **kind)
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _descriptions(config_class: type) -> dict[str, str]:
+    """Return what the docstring of a configuration says of each setting."""
+    text = inspect.getdoc(config_class) or ""
+    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", text, flags=re.MULTILINE)
+    return {
+        name.strip(): " ".join(words.split()).replace("%", "%%")
+        for names, words in entries
+        for name in names.split(",")
+    }

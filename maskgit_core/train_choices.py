@@ -1,0 +1,87 @@
+"""What the train command does where its options leave it open: preset, start and time."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from maskgit_core.config import check_range
+from maskgit_core.presets import SECTIONS, Preset, load_preset, with_settings
+
+SHIPPED = Path(__file__).parents[1] / "checkpoints" / "scenes-flowers"
+FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
+CPU_MINUTES = 15.0
+FINE_TUNING_RATE = 0.25  # of the preset's rates, which are meant for random weights
+LARGE_DATA = 200_000  # photos, above which a GPU gets an ImageNet preset
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What a training does, decided from options, device and data.
+
+    Attributes:
+        preset: with --set applied.
+        init: model to go on from, or None.
+        tokenizer: source of a tokenizer that is kept, or "" where one is trained.
+        keep_classes: whether classes of `init` stay that the data does not show.
+        seconds: for both stages.
+    """
+
+    preset: Preset
+    init: Path | None
+    tokenizer: str
+    keep_classes: bool
+    seconds: float
+
+
+def pick_preset(device: str, num_images: int) -> str:
+    """Return the name of the preset for a device, `cpu` or `cuda`, and a number of photos."""
+    if device == "cpu":
+        return "scenes-flowers-xs"
+    return "scenes-flowers-s" if num_images < LARGE_DATA else "imagenet-256-small"
+
+
+def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
+    """Decide what is trained from what.
+
+    Raises:
+        ValueError: options that exclude each other, an unknown preset or setting.
+    """
+    from maskgit_core.hub import resolve_checkpoint
+
+    if args.minutes is not None:
+        check_range("minutes", args.minutes, 0.0)
+    check_range("samples", args.samples, 0, whole=True)
+    if args.init and args.tokenizer:
+        raise ValueError("give init or tokenizer, not both: init brings its own tokenizer")
+    preset = load_preset(args.preset or pick_preset(device, num_images))
+    init: Path | None = None
+    if args.init and args.init != "none":
+        init = resolve_checkpoint(args.init)
+    elif not (args.init or args.tokenizer or args.preset) and device == "cpu":
+        init = SHIPPED if num_images <= FEW_PHOTOS and SHIPPED.is_dir() else None
+    if init is not None:
+        training = preset.transformer_training
+        rates = ("learning_rate", "matrix_learning_rate")
+        slower = {name: FINE_TUNING_RATE * getattr(training, name) for name in rates}
+        preset = replace(preset, transformer_training=replace(training, **slower))
+    before = {name: getattr(preset, name) for name in SECTIONS}
+    after = with_settings(before, args.set)
+    kept = ["tokenizer", "tokenizer_training"] if init or args.tokenizer else []
+    for section in [*kept, *(["transformer"] if init else [])]:
+        if after[section] != before[section]:
+            raise ValueError(
+                f"set changes {section}, but that network is kept as it is in the checkpoint "
+                f"{init or args.tokenizer}; use --init none to train from nothing"
+            )
+    minutes = args.minutes if args.minutes is not None else CPU_MINUTES if device == "cpu" else 0
+    keep = args.keep_classes if args.keep_classes is not None else bool(args.init)
+    return Choices(
+        preset=replace(preset, **after),
+        init=init,
+        tokenizer=str(init or args.tokenizer or preset.published_tokenizer),
+        keep_classes=keep and init is not None,
+        seconds=60 * minutes or math.inf,
+    )
