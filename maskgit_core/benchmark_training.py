@@ -18,6 +18,7 @@ from maskgit_core.benchmark_timing import Row, spread
 from maskgit_core.cli_options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
 from maskgit_core.config import TrainConfig
 from maskgit_core.data import WHOLE, Part, Photos
+from maskgit_core.precision import bfloat16_pays
 from maskgit_core.reference_loop import plain_transformer
 from maskgit_core.reference_training import plain_training
 from maskgit_core.token_shards import TokenData
@@ -146,20 +147,35 @@ def train_jobs(bench: Bench) -> list[Job]:
             return [
                 Row("train", name, "images/s", None, note="published network, not trained here")
             ]
-        stages, config = found
+        (stage, *plain), config = found
+        rounded = replace(config, precision="bf16")
+        ways = {"": lambda: step_seconds(stage, config, STEPS_A_ROUND)}
+        if bfloat16_pays(bench.model.device.type):
+            ways[", bfloat16"] = lambda: step_seconds(stage, rounded, STEPS_A_ROUND)
+        if plain:
+            ways["plain"] = lambda: plain_seconds(plain[0], config, STEPS_A_ROUND)
+        taken: dict[str, list[float]] = {way: [] for way in ways}
         started = time.perf_counter()
-        taken: list[list[float]] = [[] for _ in stages]
-        while len(taken[0]) < bench.repeats and (
-            not taken[0] or time.perf_counter() - started < bench.limit
+        while len(taken[""]) < bench.repeats and (
+            not taken[""] or time.perf_counter() - started < bench.limit
         ):
-            ways = (step_seconds, plain_seconds)
-            for stage, seconds, values in zip(stages, ways, taken, strict=False):
-                values += seconds(stage, config, STEPS_A_ROUND)
-        rates = [spread(values).per(config.batch_size) for values in taken]
-        other = rates[1] if len(rates) > 1 else None
-        ratio = rates[0].median / other.median if other is not None else None
+            for way, seconds in ways.items():
+                taken[way] += seconds()
+        rates = {way: spread(values).per(config.batch_size) for way, values in taken.items()}
+        other = rates.pop("plain", None)
         case = f"{name}, batch {config.batch_size}"
-        return [Row("train", case, "images/s", rates[0], other, ratio)]
+        return [
+            Row(
+                "train",
+                case + way,
+                "images/s",
+                rate,
+                other,
+                None if other is None else rate.median / other.median,
+                note="the plain loop is float32" if way and other is not None else "",
+            )
+            for way, rate in rates.items()
+        ]
 
     return [(f"train: {name}", lambda n=name: job(n)) for name in ("tokenizer", "transformer")]
 

@@ -50,6 +50,7 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
         ValueError: options that exclude each other, an unknown preset or setting.
     """
     from maskgit_core.hub import resolve_checkpoint
+    from maskgit_core.precision import bfloat16_pays
 
     if args.minutes is not None:
         check_range("minutes", args.minutes, 0.0)
@@ -67,6 +68,10 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
         rates = ("learning_rate", "matrix_learning_rate")
         slower = {name: FINE_TUNING_RATE * getattr(training, name) for name in rates}
         preset = replace(preset, transformer_training=replace(training, **slower))
+    if device == "cpu" and bfloat16_pays("cpu"):
+        sections = ("tokenizer_training", "transformer_training")
+        faster = {name: replace(getattr(preset, name), precision="bf16") for name in sections}
+        preset = replace(preset, **faster)
     before = {name: getattr(preset, name) for name in SECTIONS}
     after = with_settings(before, args.set)
     kept = ["tokenizer", "tokenizer_training"] if init or args.tokenizer else []

@@ -25,6 +25,7 @@ from maskgit_core import (
     transformer_stage,
 )
 from maskgit_core.checkpoint import load_checkpoint
+from maskgit_core.cli import build_parser
 from maskgit_core.data import Photos
 from maskgit_core.data_checks import check_data, check_readable
 from maskgit_core.fine_tuning import labels_in, merged_classes, set_aside, with_classes
@@ -147,6 +148,19 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
         assert_refused(capsys, *command, says="device cuda needs one GPU")
     command = [*from_nothing(photos, tmp_path / "two"), "--device", "tpu"]
     assert_refused(capsys, *command, says="device must be one of auto, cpu, cuda; got 'tpu'")
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_a_cpu_trains_in_bfloat16_where_that_is_faster(monkeypatch, pays):
+    monkeypatch.setattr("maskgit_core.precision.bfloat16_pays", lambda device: pays)
+    arguments = ["train", "--data", "photos", "--out", "out", "--init", "none"]
+    chosen = choose(build_parser().parse_args(arguments), 10, "cpu").preset
+    expected = "bf16" if pays else "auto"
+    assert chosen.tokenizer_training.precision == expected
+    assert chosen.transformer_training.precision == expected
+    arguments += ["--set", "transformer_training.precision=float32"]
+    chosen = choose(build_parser().parse_args(arguments), 10, "cpu").preset
+    assert chosen.transformer_training.precision == "float32"
 
 
 def test_a_model_learns_new_classes_and_keeps_its_own(capsys, tmp_path, tiny_checkpoint):
