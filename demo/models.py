@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from maskgit_core import CheckpointError, MaskGIT, hub
+from maskgit_core.arguments import folder_name
 from maskgit_core.checkpoint import load_checkpoint, read_config
 from maskgit_core.known_weights import KNOWN_WEIGHTS, KnownWeights
-from maskgit_core.pipeline import folder_name
 
 from .example import FirstResult
 from .settings import RequestError

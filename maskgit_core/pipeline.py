@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,52 +12,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from maskgit_core.arguments import Label, folder_name, image_seeds, resolve_label
 from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
-from maskgit_core.config import MAX_SEED, SamplingConfig, check_range
+from maskgit_core.config import SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
 from maskgit_core.images import Box
-from maskgit_core.labels import Label, plain_number, resolve_label
 from maskgit_core.packing import PackedCopy
 from maskgit_core.patches import codebook_patches, fill_masked
 from maskgit_core.precision import bfloat16_pays, check_precision
+from maskgit_core.results import GenerateResult, InpaintResult
 from maskgit_core.sampling import CellNetwork, StepState, decode_steps
 from maskgit_core.starts import StartStore
 
 DECODE_BATCH = 16
 MAX_IMAGES = 4096  # in one call; all are decoded together
-
-
-@dataclass(frozen=True)
-class GenerateResult:
-    """Finished images.
-
-    Attributes:
-        images: float32 (B, 3, H, W) in [-1, 1].
-        tokens: int64 (B, h, w), in [0, K).
-    """
-
-    images: Tensor
-    tokens: Tensor
-
-
-@dataclass(frozen=True)
-class InpaintResult:
-    """A finished edit.
-
-    Attributes:
-        image: of the input's size; kept pixels are those of the input.
-        tokens: int64 (1, h, w), in [0, K), of the edited square.
-    """
-
-    image: Image.Image
-    tokens: Tensor
-
-
-def folder_name(source: str | os.PathLike[str]) -> str:
-    """Return the last part of a path or of owner/name; `.` and `..` are followed."""
-    path = Path(source).expanduser()
-    return (path.resolve() if path.is_dir() else path).name or "model"
 
 
 class MaskGIT:
@@ -212,15 +180,6 @@ class MaskGIT:
         """Return the label of a class; see `labels.resolve_label`."""
         return resolve_label(label, self.classes, self.null_label)
 
-    def _check_seed(self, seed: int | Sequence[int], count: int) -> list[int]:
-        if isinstance(seed, list | tuple):
-            if len(seed) != count:
-                raise ValueError(f"seed must hold one seed for each of {count} images; got {seed}")
-            return [self._check_seed(one, 1)[0] for one in seed]
-        seed = plain_number(seed)
-        check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
-        return [seed + i for i in range(count)]
-
     def decode_tokens_steps(
         self,
         tokens: Tensor,
@@ -252,7 +211,7 @@ class MaskGIT:
             config or self.sampling,
             codebook_size=self.codebook_size,
             null_label=self.null_label,
-            seeds=self._check_seed(seed, len(label_ids)),
+            seeds=image_seeds(seed, len(label_ids)),
             wanted=wanted,
         )
         return self._run(steps)

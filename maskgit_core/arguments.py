@@ -1,19 +1,21 @@
-"""Names and numbers of classes, as callers write them."""
+"""What callers of the facade write: classes, seeds, names of models."""
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from maskgit_core.config import check_range
+from maskgit_core.config import MAX_SEED, check_range
 
 Label = str | int | None
 NAMES_SHOWN = 12  # in a message
 
 
-def plain_number(value: object) -> object:
+def _plain_number(value: object) -> object:
     """Return numpy's whole numbers as Python's, all else as it is."""
     return int(value) if isinstance(value, np.integer) else value
 
@@ -46,6 +48,31 @@ def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) 
             return names[_same_name(label)]
         some = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
         raise ValueError(f"label must be one of {some}; got {label!r}")
-    label = plain_number(label)
+    label = _plain_number(label)
     check_range("label", label, 0, len(classes) - 1, whole=True)
     return label
+
+
+def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """Return one seed an image: seed + i, or seed i of a list.
+
+    Args:
+        seed: whole numbers in [0, 2**63), that of the last image too.
+        count: images.
+
+    Raises:
+        ValueError: no whole number, out of range, or a list of another length.
+    """
+    if isinstance(seed, list | tuple):
+        if len(seed) != count:
+            raise ValueError(f"seed must hold one seed for each of {count} images; got {seed}")
+        return [image_seeds(one, 1)[0] for one in seed]
+    seed = _plain_number(seed)
+    check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
+    return [seed + i for i in range(count)]
+
+
+def folder_name(source: str | os.PathLike[str]) -> str:
+    """Return the last part of a path or of owner/name; `.` and `..` are followed."""
+    path = Path(source).expanduser()
+    return (path.resolve() if path.is_dir() else path).name or "model"
