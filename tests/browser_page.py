@@ -45,14 +45,8 @@ def page_url() -> Iterator[str]:
     demo.close()
 
 
-CUT_STREAM = (
-    "ERR_ABORTED",
-    "ERR_INCOMPLETE",
-    "AbortError",
-    "Connection errored out",
-    "Failed to fetch",
-    "network error",
-)
+CUT_BY_THE_PAGE = ("ERR_ABORTED", "ERR_INCOMPLETE")  # the stream of a finished run
+CUT_BY_A_RELOAD = ("AbortError", "Connection errored out", "Failed to fetch", "network error")
 
 
 @dataclass
@@ -61,9 +55,11 @@ class Trouble:
 
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
+    loads: int = 0
 
     def watch(self, page) -> None:
         """Listen to a Playwright page."""
+        page.on("domcontentloaded", self._loaded)
         page.on("pageerror", lambda error: self._error(str(error)))
         page.on("console", self._console)
         page.on("request", self._request)
@@ -72,9 +68,12 @@ class Trouble:
         if message.type == "error":
             self._error(message.text)
 
+    def _loaded(self, page) -> None:
+        self.loads += 1
+
     def _error(self, text: str) -> None:
-        # The stream of a finished run is cut by the page itself, others by a reload.
-        if not any(cut in text for cut in CUT_STREAM):
+        usual = CUT_BY_THE_PAGE + (CUT_BY_A_RELOAD if self.loads > 1 else ())
+        if not any(cut in text for cut in usual):
             self.errors.append(text)
 
     def _request(self, request) -> None:
