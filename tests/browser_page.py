@@ -53,28 +53,29 @@ CUT_BY_A_RELOAD = ("AbortError", "Connection errored out", "Failed to fetch", "n
 class Trouble:
     """What a page should never do: report errors, or ask another machine."""
 
-    errors: list[str] = field(default_factory=list)
+    seen: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     loads: int = 0
+
+    @property
+    def errors(self) -> list[str]:
+        """What the page reported, without what is usual."""
+        usual = CUT_BY_THE_PAGE + (CUT_BY_A_RELOAD if self.loads > 1 else ())
+        return [text for text in self.seen if not any(cut in text for cut in usual)]
 
     def watch(self, page) -> None:
         """Listen to a Playwright page."""
         page.on("domcontentloaded", self._loaded)
-        page.on("pageerror", lambda error: self._error(str(error)))
+        page.on("pageerror", lambda error: self.seen.append(str(error)))
         page.on("console", self._console)
         page.on("request", self._request)
 
     def _console(self, message) -> None:
         if message.type == "error":
-            self._error(message.text)
+            self.seen.append(message.text)
 
     def _loaded(self, page) -> None:
         self.loads += 1
-
-    def _error(self, text: str) -> None:
-        usual = CUT_BY_THE_PAGE + (CUT_BY_A_RELOAD if self.loads > 1 else ())
-        if not any(cut in text for cut in usual):
-            self.errors.append(text)
 
     def _request(self, request) -> None:
         address = urlparse(request.url)
