@@ -222,15 +222,13 @@ class Scheduler:
                 for job, rows, last in going:
                     job.deliver(DecodedStep(_only(state, rows, last + 1), images[rows]))
             ready = [member for member in live if state.index == member[2]]
-            if not ready:
-                continue
-            images = model.decode(state.tokens[sum((rows for _, rows, _ in ready), [])])
-            parts = images.split([len(rows) for _, rows, _ in ready])
-            for (job, rows, last), part in zip(ready, parts, strict=True):
-                job.deliver(DecodedStep(_only(state, rows, last + 1), part))
+            for job, rows, last in ready:
+                # Each by itself, as alone: in a larger batch pixels can differ in the last bit.
+                images = model.decode(state.tokens[rows])
+                job.deliver(DecodedStep(_only(state, rows, last + 1), images))
                 if going:
                     job.end(jobs.DONE)
-            if not going:
+            if ready and not going:
                 self._fill_in({job: rows for job, rows, _ in ready}, pictures, began)
 
     def _fill_in(self, ready: dict[Job, list[int]], pictures: LivePictures, began: float) -> None:

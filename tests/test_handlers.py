@@ -237,7 +237,7 @@ CHANGES = {
     "order": "raster",
     "schedule": "linear",
     "guidance_scale": 6.0,
-    "guidance_schedule": "constant",
+    "guidance_schedule": "linear",
     "temperature": 0.5,
     "choice_temperature": 0.0,
     "top_k": 2,
