@@ -279,19 +279,11 @@ def _inpaint(bench: Bench) -> None:
 
 
 def _train(bench: Bench, name: str) -> bool:
-    from maskgit_core.benchmark_training import (
-        step_seconds,
-        tokenizer_stage,
-        transformer_stages,
-    )
+    from maskgit_core.benchmark_training import step_seconds, tokenizer_stages, transformer_stages
 
-    if name == "tokenizer":
-        found = tokenizer_stage(bench)
-        stage, config = found if found else (None, None)
-    else:
-        stages = transformer_stages(bench)
-        stage, config = (stages[0][0], stages[1]) if stages else (None, None)
-    if stage is None:
+    found = (tokenizer_stages if name == "tokenizer" else transformer_stages)(bench)
+    if found is None:
         return False
-    step_seconds(stage, config, 1)
+    stages, config = found
+    step_seconds(stages[0], config, 1)
     return True

@@ -7,7 +7,7 @@ import torch
 from maskgit_core.benchmark import benchmark
 from maskgit_core.benchmark_models import RANDOM_MODELS, load_model
 from maskgit_core.benchmark_parts import hole_of
-from maskgit_core.benchmark_processes import peak_megabytes
+from maskgit_core.benchmark_processes import PROBES, peak_megabytes
 from maskgit_core.benchmark_setup import Bench, compare
 from maskgit_core.benchmark_timing import Row, Spread, gflop_of_pass, in_turn, spread
 from maskgit_core.benchmark_training import PlainTransformerStage
@@ -315,3 +315,8 @@ def test_bad_options_give_one_line_and_exit_code_two(options, named, capsys):
     assert main(["benchmark", *options]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("python -m maskgit_core benchmark:") and named in error
+
+
+@pytest.mark.parametrize("name", ["train tokenizer", "train transformer"])
+def test_memory_of_training_is_measured_on_a_real_step(checkpoint, name):
+    assert PROBES[name](Bench(load_model(checkpoint), checkpoint)) is True
