@@ -93,8 +93,9 @@ def launch_options(
         "ssr_mode": False,
         "pwa": False,
         "max_threads": MAX_THREADS,
-        # A session holds paths and the last images; past it the longest unused one is forgotten.
-        "state_session_capacity": 1000,
+        # Each takes about 0.3 MB, one call of the API too, and is kept for long after its end; past
+        # this many the longest unused one is forgotten. No more visitors fit the line in any case.
+        "state_session_capacity": MAX_EVENTS,
         "share": share,
         "mcp_server": mcp,
     }
