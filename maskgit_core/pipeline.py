@@ -54,7 +54,7 @@ class MaskGIT:
     def __init__(
         self, checkpoint: Checkpoint, name: str = "model", *, precision: str = "float32"
     ) -> None:
-        check_precision(precision, "cpu")
+        check_precision(precision)
         if checkpoint.transformer is None:
             raise CheckpointError("the checkpoint holds a tokenizer only; a transformer is needed")
         self.name = name

@@ -98,10 +98,10 @@ def bfloat16_pays(device: str) -> bool:
     return best[1] < PAYS * best[0]
 
 
-def check_precision(precision: str, device: str) -> None:
-    """Raise ValueError where a precision is unknown, or cannot be had on a kind of device."""
+def check_precision(precision: str) -> None:
+    """Raise ValueError where a precision is unknown, or this processor does not have it."""
     check_choice("precision", precision, PRECISIONS)
-    if precision == "int8" and device == "cpu" and not int8_works():
+    if precision == "int8" and not int8_works():
         raise ValueError(
             "precision must be float32 or bfloat16 on this processor, which has no products in "
             "int8; got 'int8'"
