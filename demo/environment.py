@@ -1,4 +1,4 @@
-"""What the environment tells Gradio and the Hub's client; must be set before they are imported."""
+"""What the environment tells Gradio, the Hub's client and torch; set before they are imported."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 SPACE_STORAGE = "/data"  # where a Space with persistent storage mounts it
+# Programs that oneDNN and torch's layer above it (LRU_CACHE_CAPACITY) each keep, one for each size
+# of a product: a quarter of a megabyte apiece. With batches of all sizes their usual 1,024 take
+# minutes to fill and hundreds of megabytes; to make a forgotten one again takes below a
+# millisecond.
+MATRIX_PROGRAMS = "96"
 
 
 def prepare_environment(
     environ: MutableMapping[str, str] = os.environ, storage: str = SPACE_STORAGE
 ) -> None:
-    """Keep Gradio off the network, and its files and the Hub's in places of their own.
+    """Keep Gradio off the network, its files and the Hub's in places of their own, memory level.
 
     Whatever is set already stays. HF_HUB_OFFLINE is left to the user: nothing asks the Hub unless
     a published model is wanted.
@@ -25,6 +30,8 @@ def prepare_environment(
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     environ.setdefault("GRADIO_CACHE_EXAMPLES", "false")
+    environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", MATRIX_PROGRAMS)
+    environ.setdefault("LRU_CACHE_CAPACITY", MATRIX_PROGRAMS)
     if "GRADIO_TEMP_DIR" not in environ:
         environ["GRADIO_TEMP_DIR"] = str(private_folder())
     # Models that were fetched once are still there after a Space's restart.

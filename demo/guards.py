@@ -1,4 +1,4 @@
-"""Three habits of Gradio 6.31 that no setting changes, and what replaces them here.
+"""Habits of Gradio 6.31 that no setting changes, and what replaces them here and in `forgetting`.
 
 Each is one function or class of the pinned version; the tests of the running page fail if a new
 version no longer uses it.
@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 import gradio as gr
 from gradio import processing_utils, queueing, route_utils, routes, utils
 from gradio.exceptions import InvalidPathError
+
+from .forgetting import make_forgetful
 
 log = logging.getLogger(__name__)
 
@@ -72,3 +74,4 @@ def guard_gradio() -> None:
     routes.secure_url_stream_response = refuse_download_later
     route_utils.GradioUploadFile = routes.GradioUploadFile = UnguessableUpload
     utils.error_payload = queueing.error_payload = plain_payload
+    make_forgetful()
