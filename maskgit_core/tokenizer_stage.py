@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from maskgit_core.adversarial import AdversarialLoss
 from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import TrainConfig
+from maskgit_core.critics import FeatureCritic, PatchCritic
 from maskgit_core.data import (
     WHOLE,
     Part,
@@ -45,6 +46,7 @@ PREVIEW_BATCHES = 4
 DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
+FIRST_JUDGED = 1  # feature map for the critic; the one before has hardly more than pixels
 WINDOW_SHARE = 0.75  # of an image's side, enlarged for the feature network
 CPU = torch.device("cpu")
 
@@ -133,8 +135,9 @@ class TokenizerStage:
             enlarged = config.perceptual_scale > 1
             self.perceptual = PerceptualLoss(DEEP_FEATURE_BLOCKS if enlarged else FEATURE_BLOCKS)
             self.perceptual.to(device)
-        self.adversarial = AdversarialLoss(device) if config.adversarial_weight else None
-        if self.adversarial is not None:
+        self.adversarial: AdversarialLoss | None = None
+        if config.adversarial_weight:
+            self.adversarial = AdversarialLoss(self._build_critic(), device)
             broadcast_(self.adversarial.critic.parameters())
         # The codebook has no gradient before quantisation starts.
         self.may_leave_unused = not self.quantising
@@ -144,6 +147,14 @@ class TokenizerStage:
         if config.freeze_codes:
             model.encoder.requires_grad_(False)
             model.quantizer.requires_grad_(False)
+
+    def _build_critic(self) -> nn.Module:
+        if self.config.critic == "patches":
+            return PatchCritic()
+        blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
+        with torch.no_grad():
+            maps = self.perceptual.features(*self._seen(0, blank))
+        return FeatureCritic([tuple(view.shape[1:3]) for view in maps[FIRST_JUDGED:]])
 
     def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
         began = time.perf_counter()
@@ -200,21 +211,34 @@ class TokenizerStage:
         output = self.model.decoder(latents).float()
         parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
         total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
+        views, wanted = [output], [images]
         if self.perceptual is not None:
-            parts["perceptual"] = self.perceptual(*self._seen(step, output, images)).mean()
+            maps, targets = self._features(step, output, images)
+            parts["perceptual"] = self.perceptual.distance(maps, targets).mean()
             total = total + config.perceptual_weight * parts["perceptual"]
+            if config.critic == "features":
+                views, wanted = maps[FIRST_JUDGED:], targets[FIRST_JUDGED:]
+        total = share * total
         if self.adversarial is not None and step >= config.adversarial_start:
-            parts["adversarial"] = self.adversarial.generator_loss(output)
-            last_weight = self.model.decoder.head.weight
-            balance = self.adversarial.balance(
-                share * total, share * parts["adversarial"], last_weight
+            parts["adversarial"] = self.adversarial.generator_loss(views)
+            total, parts["balance"] = self.adversarial.join(
+                total,
+                share * parts["adversarial"],
+                output,
+                self.model.decoder.head.weight,
+                config.adversarial_weight,
             )
-            total = total + config.adversarial_weight * balance * parts["adversarial"]
-            parts["balance"] = balance
-            self.critic_pairs.append((images, output.detach(), share))
+            self.critic_pairs.append((wanted, [view.detach() for view in views], share))
         parts["psnr"] = psnr(output.detach(), images).mean()
         measures = {name: share * torch.as_tensor(value).detach() for name, value in parts.items()}
-        return share * (total + code_loss), measures
+        return total + share * code_loss, measures
+
+    def _features(self, step: int, output: Tensor, images: Tensor) -> tuple[list[Tensor], ...]:
+        """Return the feature maps of what was made and, without gradient, of the photos."""
+        made, real = self._seen(step, output, images)
+        with torch.no_grad():
+            targets = self.perceptual.features(real)
+        return self.perceptual.features(made), targets
 
     def _seen(self, step: int, *pair: Tensor) -> list[Tensor]:
         """Return images as the feature network sees them: whole, or one window enlarged."""

@@ -42,6 +42,7 @@ TOKENIZER_ONLY = (
     "commit_weight",
     "adversarial_weight",
     "adversarial_start",
+    "critic",
     "freeze_codes",
     "continuous_steps",
     "revive_every",
