@@ -88,17 +88,17 @@ class AdversarialLoss:
         """Move the critic one step with the hinge loss; returns this process's share, float32 ().
 
         Args:
-            pairs: views of photos and of reconstructions, without gradient, and their share of the
-                whole batch; those of all processes together are the batch.
+            pairs: views of photos and of what was made, not always as many, without gradient, and
+                their share of the whole batch; those of all processes together are the batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(())
         for photos, made, share in pairs:
             both = [torch.cat(views).float() for views in zip(photos, made, strict=True)]
-            halves = [scores.chunk(2) for scores in self.critic(both)]
+            scores, count = self.critic(both), len(photos[0])
             loss = share * (
-                _mean([F.relu(1 - real) for real, _ in halves])
-                + _mean([F.relu(1 + fake) for _, fake in halves])
+                _mean([F.relu(1 - score[:count]) for score in scores])
+                + _mean([F.relu(1 + score[count:]) for score in scores])
             )
             loss.backward()
             total = total + loss.detach().cpu()

@@ -91,6 +91,11 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint whose tokenizer to start from; with --continuous-steps 0 also from its "
         "codes, which then move little, so that its transformer adapts quickly",
     )
+    parser.add_argument(
+        "--sampled",
+        default=None,
+        help="checkpoint whose transformer samples tokens for --sampled-images; --init if unset",
+    )
     _add_settings(parser, "training", TOKENIZER_DEFAULTS, TRANSFORMER_ONLY)
     _add_settings(parser, "network", TokenizerConfig())
 

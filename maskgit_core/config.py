@@ -281,6 +281,8 @@ class TrainConfig:
         adversarial_start: tokenizer steps before the critic has a say.
         critic: what the critic sees, `patches` of the image (PatchGAN) or `features`, the maps of
             the network of the perceptual loss (Projected GAN), which must be on.
+        sampled_images: images a step that are decoded from tokens of a trained transformer and
+            judged by the critic only, beside the batch (tokenizer, with freeze_codes).
         freeze_codes: train the decoder only, so that tokens keep their meaning.
         continuous_steps: tokenizer steps before quantisation starts.
         revive_every: tokenizer steps between revivals of dead codes; 0 revives none.
@@ -317,6 +319,7 @@ class TrainConfig:
     adversarial_weight: float = 0.0
     adversarial_start: int = 0
     critic: str = "patches"
+    sampled_images: int = 0
     freeze_codes: bool = False
     continuous_steps: int = 200
     revive_every: int = 50
@@ -328,6 +331,12 @@ class TrainConfig:
             check_range(name, getattr(self, name), 1, whole=True)
         for name in ("warmup_steps", "continuous_steps", "revive_every", "adversarial_start"):
             check_range(name, getattr(self, name), 0, whole=True)
+        check_range("sampled_images", self.sampled_images, 0, whole=True)
+        if self.sampled_images and not (self.freeze_codes and self.adversarial_weight):
+            raise ValueError(
+                "sampled_images must be 0 without freeze_codes and an adversarial_weight; "
+                f"got {self.sampled_images}"
+            )
         check_range("seed", self.seed, 0, MAX_SEED, whole=True)
         for name in ("min_rate", "label_smoothing", "class_drop", "token_drop"):
             check_range(name, getattr(self, name), 0.0, 1.0)

@@ -106,6 +106,8 @@ class TokenizerStage:
         config: batch size, weights of the losses, seed.
         device: where to train.
         fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
+        sampled: int64 (num, h, w), sampled tokens; `config.sampled_images` of them are decoded a
+            step, for the critic only.
     """
 
     watched = "l1"  # the critic's loss may be anything, and the codes' begins late
@@ -119,6 +121,7 @@ class TokenizerStage:
         device: torch.device = CPU,
         *,
         fit_codes: bool = True,
+        sampled: Tensor | None = None,
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)
         self.device = device
@@ -126,6 +129,7 @@ class TokenizerStage:
         self.photos = photos
         self.held_out = held_out or photos
         self.config = config
+        self.sampled = sampled
         self.fit_codes = fit_codes and not config.freeze_codes
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64, device=device)
@@ -208,13 +212,15 @@ class TokenizerStage:
             self.batch_latents, self.critic_pairs = [], []
         parts: dict[str, Any] = {}
         latents, code_loss = self._quantize(step, images, parts)
-        output = self.model.decoder(latents).float()
+        made = self._decode(step, latents, part)
+        output = made[: len(images)]
         parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
         total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
-        views, wanted = [output], [images]
+        views, wanted = [made], [images]
         if self.perceptual is not None:
-            maps, targets = self._features(step, output, images)
-            parts["perceptual"] = self.perceptual.distance(maps, targets).mean()
+            maps, targets = self._features(step, made, images)
+            pairs = [view[: len(images)] for view in maps]
+            parts["perceptual"] = self.perceptual.distance(pairs, targets).mean()
             total = total + config.perceptual_weight * parts["perceptual"]
             if config.critic == "features":
                 views, wanted = maps[FIRST_JUDGED:], targets[FIRST_JUDGED:]
@@ -224,7 +230,7 @@ class TokenizerStage:
             total, parts["balance"] = self.adversarial.join(
                 total,
                 share * parts["adversarial"],
-                output,
+                made,
                 self.model.decoder.head.weight,
                 config.adversarial_weight,
             )
@@ -232,6 +238,17 @@ class TokenizerStage:
         parts["psnr"] = psnr(output.detach(), images).mean()
         measures = {name: share * torch.as_tensor(value).detach() for name, value in parts.items()}
         return total + share * code_loss, measures
+
+    def _decode(self, step: int, latents: Tensor, part: Part) -> Tensor:
+        """Return images of the latents, then images of sampled tokens where there are some."""
+        if self.sampled is not None:
+            generator = step_generator(self.config.seed, step, stream=4)
+            drawn = torch.randint(
+                len(self.sampled), (self.config.sampled_images,), generator=generator
+            )
+            tokens = self.sampled[drawn[part.of(len(drawn))]].to(self.device)
+            latents = torch.cat([latents, self.model.quantizer.lookup(tokens)])
+        return self.model.decoder(latents).float()
 
     def _features(self, step: int, output: Tensor, images: Tensor) -> tuple[list[Tensor], ...]:
         """Return the feature maps of what was made and, without gradient, of the photos."""

@@ -294,6 +294,27 @@ def test_a_critic_of_features_has_a_say_in_what_the_decoder_makes(monkeypatch):
     assert any(not torch.equal(critic[name], moved[name]) for name in critic)
 
 
+def test_sampled_tokens_reach_the_critic_and_no_other_loss():
+    config = replace(
+        tiny.TRAIN, continuous_steps=0, freeze_codes=True, adversarial_weight=0.5, sampled_images=3
+    )
+    sampled = torch.randint(32, (6, 4, 4), generator=torch.Generator().manual_seed(0))
+    measures = []
+    for pool in (sampled, None):
+        torch.manual_seed(0)
+        model = tiny.tokenizer().train()
+        stage = TokenizerStage(model, tiny.photos(), None, config, sampled=pool)
+        measures.append(stage.loss(0)[1])
+        ((photos,), (made,), _) = stage.critic_pairs[0]
+        assert len(photos) == 4 and len(made) == (4 if pool is None else 7)
+        stage.after_step(0, tiny.tokenizer(), torch.optim.SGD(model.parameters()))
+        if pool is not None:
+            images = model.decode_tokens(pool)
+            assert any(torch.allclose(made[-1], image, atol=1e-5) for image in images)
+    assert torch.allclose(measures[0]["l1"], measures[1]["l1"])
+    assert not torch.allclose(measures[0]["adversarial"], measures[1]["adversarial"])
+
+
 @pytest.mark.parametrize("fit_codes", [True, False])
 def test_codes_of_a_given_tokenizer_are_kept_where_asked(fit_codes):
     config = replace(tiny.TRAIN, continuous_steps=0)

@@ -43,6 +43,7 @@ TOKENIZER_ONLY = (
     "adversarial_weight",
     "adversarial_start",
     "critic",
+    "sampled_images",
     "freeze_codes",
     "continuous_steps",
     "revive_every",
