@@ -98,9 +98,13 @@ class PackedAttention(nn.Module):
         else:
             q, k, v = self.projections[0](x).chunk(3, dim=-1)
             q = q if at is None else take(q, at)
+        return self.mixed(q, k, v, skip)
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Attend with q float (B, M, D), k and v float (B, N, D); add skip to the result."""
         if self.qk_norm:
             q, k = rms_norm(q), rms_norm(k)
-        split = (len(x), -1, self.num_heads, q.shape[-1] // self.num_heads)
+        split = (len(q), -1, self.num_heads, q.shape[-1] // self.num_heads)
         q, k, v = (part.view(split).transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).flatten(2), skip)
@@ -120,10 +124,23 @@ class PackedBlock(nn.Module):
         self.attention = PackedAttention(source.attention, split=split, precision=precision)
         self.up, self.down = _packed_mlp(source.mlp, precision)
 
-    def forward(self, x: Tensor, at: Tensor | None = None, cells: Tensor | None = None) -> Tensor:
-        """As `Block.forward`."""
+    def projected(self, x: Tensor) -> Tensor:
+        """Return q, k and v side by side, float (..., 3 D), of x, float (..., D)."""
+        return torch.cat([layer(self.norm1(x)) for layer in self.attention.projections], dim=-1)
+
+    def forward(
+        self,
+        x: Tensor,
+        at: Tensor | None = None,
+        cells: Tensor | None = None,
+        qkv: Tensor | None = None,
+    ) -> Tensor:
+        """As `Block.forward`; qkv is `projected(x)` where that is known (not together with at)."""
         skip = x if at is None else take(x, at)
-        x = self.attention(self.norm1(x), at, skip)
+        if qkv is None:
+            x = self.attention(self.norm1(x), at, skip)
+        else:
+            x = self.attention.mixed(*qkv.chunk(3, dim=-1), skip)
         x = x if cells is None else x[cells]
         return self.down(self.up(self.norm2(x)), x)
 
