@@ -1,7 +1,6 @@
-"""Adversarial loss of the tokenizer: a PatchGAN critic that learns beside the decoder.
+"""Adversarial loss of the tokenizer: a critic that learns beside the decoder.
 
-Reference: VQGAN (Esser et al. 2021), Sec. 3.1 and Eq. 7; PatchGAN (Isola et al. 2017). Differs:
-group norm in place of batch norm, so that a real and a made batch do not share statistics.
+Reference: VQGAN (Esser et al. 2021), Sec. 3.1 and Eq. 7.
 """
 
 from __future__ import annotations
@@ -15,81 +14,92 @@ from torch import Tensor, nn
 
 from maskgit_core.distributed import sum_
 
-CRITIC_WIDTHS = (48, 96, 192)
 CRITIC_RATE = 4e-4
 CRITIC_BETAS = (0.5, 0.9)
 LARGEST_BALANCE = 1e3
 
 
-class PatchCritic(nn.Module):
-    """Scores overlapping patches: high for photos, low for reconstructions."""
+Views = Sequence[Tensor]
 
-    def __init__(self) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [
-            nn.Conv2d(3, CRITIC_WIDTHS[0], 4, stride=2, padding=1),
-            nn.LeakyReLU(0.2),
-        ]
-        for before, width in zip(CRITIC_WIDTHS, CRITIC_WIDTHS[1:], strict=False):
-            layers += [
-                nn.Conv2d(before, width, 4, stride=2, padding=1),
-                nn.GroupNorm(8, width),
-                nn.LeakyReLU(0.2),
-            ]
-        layers.append(nn.Conv2d(CRITIC_WIDTHS[-1], 1, 3, padding=1))
-        self.layers = nn.Sequential(*layers)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Map float32 (B, 3, H, W) in [-1, 1] to float32 (B, 1, H / 8, W / 8)."""
-        return self.layers(images)
+def _mean(scores: Sequence[Tensor]) -> Tensor:
+    """Return float32 (), the mean over all maps, each of which counts alike."""
+    return torch.stack([score.float().mean() for score in scores]).mean()
 
 
 class AdversarialLoss:
     """The critic, its optimizer, and the balance with the other losses.
 
     Args:
+        critic: see `critics`.
         device: where the images are; None is the CPU.
     """
 
-    def __init__(self, device: torch.device | None = None) -> None:
-        self.critic = PatchCritic().to(device, memory_format=torch.channels_last)
+    def __init__(self, critic: nn.Module, device: torch.device | None = None) -> None:
+        self.critic = critic.to(device, memory_format=torch.channels_last)
         self.optimizer = torch.optim.Adam(
             self.critic.parameters(), lr=CRITIC_RATE, betas=CRITIC_BETAS
         )
 
-    def generator_loss(self, output: Tensor) -> Tensor:
-        """Return float32 (), low where the critic takes float32 (B, 3, H, W) for photos."""
+    def generator_loss(self, views: Views) -> Tensor:
+        """Return float32 (), low where the critic takes the views for those of photos."""
         self.critic.requires_grad_(False)
-        loss = -self.critic(output).mean()
+        scores = self.critic(views)
         self.critic.requires_grad_(True)
-        return loss
+        return -_mean(scores)
 
     @staticmethod
-    def balance(reconstruction: Tensor, adversarial: Tensor, last_weight: Tensor) -> Tensor:
-        """Return float32 (), the factor that gives both losses equal gradients at the last layer.
+    def join(
+        reconstruction: Tensor,
+        adversarial: Tensor,
+        output: Tensor,
+        last_weight: Tensor,
+        weight: float,
+    ) -> tuple[Tensor, Tensor]:
+        """Return reconstruction + weight * balance * adversarial, and the balance, float32 ().
 
-        Both are the shares of this process; their gradients are added up over all.
+        The balance gives both losses equal gradients at the decoder's last layer. What lies between
+        output and losses is gone through once for each: the sum hands down the gradients found.
+
+        Args:
+            reconstruction: float32 (), of `output`, this process's share.
+            adversarial: float32 (), of `output`, this process's share.
+            output: float32 (B, 3, H, W), what the decoder made.
+            last_weight: of the decoder's last layer.
+            weight: of the adversarial loss.
 
         Reference: VQGAN (Esser et al. 2021), Eq. 7.
         """
-        wanted, got = (
-            sum_(torch.autograd.grad(loss, last_weight, retain_graph=True)[0]).norm()
+        pulls = [
+            torch.autograd.grad(loss, output, retain_graph=True)[0]
             for loss in (reconstruction, adversarial)
+        ]
+        wanted, got = (
+            sum_(torch.autograd.grad(output, last_weight, pull, retain_graph=True)[0]).norm()
+            for pull in pulls
         )
-        return (wanted / (got + 1e-6)).clamp(0, LARGEST_BALANCE).detach()
+        balance = (wanted / (got + 1e-6)).clamp(0, LARGEST_BALANCE).detach()
+        factor = weight * balance
+        carrier = (output * (pulls[0] + factor * pulls[1])).sum()
+        value = (reconstruction + factor * adversarial).detach()
+        return value + carrier - carrier.detach(), balance
 
-    def update(self, pairs: Sequence[tuple[Tensor, Tensor, float]]) -> Tensor:
+    def update(self, pairs: Sequence[tuple[Views, Views, float]]) -> Tensor:
         """Move the critic one step with the hinge loss; returns this process's share, float32 ().
 
         Args:
-            pairs: photos and reconstructions, float32 (B, 3, H, W), with their share of the whole
-                batch; those of all processes together are the batch.
+            pairs: views of photos and of what was made, not always as many, without gradient, and
+                their share of the whole batch; those of all processes together are the batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(())
-        for images, output, share in pairs:
-            real, made = self.critic(torch.cat([images, output.detach()])).chunk(2)
-            loss = share * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
+        for photos, made, share in pairs:
+            both = [torch.cat(views).float() for views in zip(photos, made, strict=True)]
+            scores, count = self.critic(both), len(photos[0])
+            loss = share * (
+                _mean([F.relu(1 - score[:count]) for score in scores])
+                + _mean([F.relu(1 + score[count:]) for score in scores])
+            )
             loss.backward()
             total = total + loss.detach().cpu()
         for parameter in self.critic.parameters():

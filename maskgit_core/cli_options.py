@@ -9,7 +9,7 @@ import argparse
 import inspect
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from maskgit_core.config import TokenizerConfig, TrainConfig, TransformerConfig, to_dict
@@ -17,32 +17,15 @@ from maskgit_core.presets import (
     FROM_DATA,
     TOKENIZER_ONLY,
     TRANSFORMER_ONLY,
+    load_preset,
     preset_names,
     with_settings,
 )
 
-TOKENIZER_DEFAULTS = TrainConfig(
-    max_steps=2000,
-    batch_size=16,
-    learning_rate=2e-3,
-    matrix_learning_rate=0.02,
-    warmup_steps=30,
-    ema_decay=0.998,
-    l2_weight=2.0,
-    continuous_steps=60,
-    sample_every=200,
-    save_every=50,
-)
-TRANSFORMER_DEFAULTS = TrainConfig(
-    max_steps=2500,
-    batch_size=32,
-    learning_rate=2e-3,
-    matrix_learning_rate=0.02,
-    warmup_steps=50,
-    ema_decay=0.998,
-    sample_every=250,
-    save_every=100,
-)
+_DEFAULTS = load_preset("scenes-flowers-xs")
+# Without the perceptual loss: its network is not among what the project needs.
+TOKENIZER_DEFAULTS = replace(_DEFAULTS.tokenizer_training, perceptual_weight=0.0)
+TRANSFORMER_DEFAULTS = _DEFAULTS.transformer_training
 
 
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +73,11 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="checkpoint whose tokenizer to start from; with --continuous-steps 0 also from its "
         "codes, which then move little, so that its transformer adapts quickly",
+    )
+    parser.add_argument(
+        "--sampled",
+        default=None,
+        help="checkpoint whose transformer samples tokens for --sampled-images; --init if unset",
     )
     _add_settings(parser, "training", TOKENIZER_DEFAULTS, TRANSFORMER_ONLY)
     _add_settings(parser, "network", TokenizerConfig())

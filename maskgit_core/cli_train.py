@@ -180,7 +180,7 @@ class Training:
             if not config.perceptual_weight:
                 raise
             self.notes.append(f"The tokenizer was trained without the perceptual loss: {error}.")
-            config = replace(config, perceptual_weight=0.0)
+            config = replace(config, perceptual_weight=0.0, critic="patches")
             stage = TokenizerStage(model, photos, held_out, config, self.device)
         self._stage("tokenizer", stage, config, len(photos.labels), TOKENIZER_SHARE)
         return load_checkpoint(self.out / "tokenizer" / "checkpoint").tokenizer

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from maskgit_core.training import Report, Stage
 
+SAMPLED_POOL = 2112
+SAMPLED_FILE = "sampled.safetensors"
+
 
 @contextmanager
 def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
@@ -148,8 +151,37 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         model = VQTokenizer(network)
     photos, held_out = load_photos(args, model.config.image_size)
     fit_codes = not args.init or config.continuous_steps > 0
-    stage = TokenizerStage(model, photos, held_out, config, device, fit_codes=fit_codes)
+    stage = TokenizerStage(
+        model,
+        photos,
+        held_out,
+        config,
+        device,
+        fit_codes=fit_codes,
+        sampled=_sampled(args, model, device) if config.sampled_images else None,
+    )
     _run_stage(stage, config, args)
+
+
+def _sampled(args: argparse.Namespace, tokenizer: nn.Module, device: torch.device) -> torch.Tensor:
+    """Return tokens of the transformer in --sampled, whose codes must be those of the tokenizer."""
+    import torch
+    from tqdm import tqdm
+
+    from maskgit_core.pipeline import MaskGIT
+    from maskgit_core.sampled_tokens import sampled_tokens
+
+    source = args.sampled or args.init
+    model = MaskGIT.from_pretrained(source).to(device)
+    codes, others = (each.quantizer.codebook.cpu() for each in (tokenizer, model.tokenizer))
+    # Weights kept in float16 are near enough.
+    if codes.shape != others.shape or not torch.allclose(codes, others, rtol=1e-2, atol=1e-3):
+        raise ValueError(f"sampled must have the codes of init; {source} has others")
+
+    def progress(starts: range) -> tqdm:
+        return tqdm(starts, desc="sampling tokens", unit="batch")
+
+    return sampled_tokens(model, SAMPLED_POOL, Path(args.out) / SAMPLED_FILE, progress)
 
 
 def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:

@@ -19,6 +19,7 @@ TRANSFORMER_KINDS = ("class_token", "adaln")
 TRAIN_PRECISIONS = ("auto", "float32", "bf16")
 PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
 MASK_SCHEDULES = ("cosine", "arccos")
+CRITICS = ("patches", "features")
 SHARDINGS = ("none", "full")
 MAX_STEPS = 4096
 MAX_SEED = 2**63 - 1
@@ -278,6 +279,10 @@ class TrainConfig:
         commit_weight: of the distance of latents to their codes (tokenizer).
         adversarial_weight: of the critic's loss, relative to the balance of both; 0 has no critic.
         adversarial_start: tokenizer steps before the critic has a say.
+        critic: what the critic sees, `patches` of the image (PatchGAN) or `features`, the maps of
+            the network of the perceptual loss (Projected GAN), which must be on.
+        sampled_images: images a step that are decoded from tokens of a trained transformer and
+            judged by the critic only, beside the batch (tokenizer, with freeze_codes).
         freeze_codes: train the decoder only, so that tokens keep their meaning.
         continuous_steps: tokenizer steps before quantisation starts.
         revive_every: tokenizer steps between revivals of dead codes; 0 revives none.
@@ -313,6 +318,8 @@ class TrainConfig:
     commit_weight: float = 0.25
     adversarial_weight: float = 0.0
     adversarial_start: int = 0
+    critic: str = "patches"
+    sampled_images: int = 0
     freeze_codes: bool = False
     continuous_steps: int = 200
     revive_every: int = 50
@@ -324,6 +331,12 @@ class TrainConfig:
             check_range(name, getattr(self, name), 1, whole=True)
         for name in ("warmup_steps", "continuous_steps", "revive_every", "adversarial_start"):
             check_range(name, getattr(self, name), 0, whole=True)
+        check_range("sampled_images", self.sampled_images, 0, whole=True)
+        if self.sampled_images and not (self.freeze_codes and self.adversarial_weight):
+            raise ValueError(
+                "sampled_images must be 0 without freeze_codes and an adversarial_weight; "
+                f"got {self.sampled_images}"
+            )
         check_range("seed", self.seed, 0, MAX_SEED, whole=True)
         for name in ("min_rate", "label_smoothing", "class_drop", "token_drop"):
             check_range(name, getattr(self, name), 0.0, 1.0)
@@ -333,6 +346,9 @@ class TrainConfig:
         for part in ("l1", "l2", "perceptual", "commit", "adversarial"):
             check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)
         check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
+        check_choice("critic", self.critic, CRITICS)
+        if self.critic == "features" and not self.perceptual_weight:
+            raise ValueError("critic must be patches where perceptual_weight is 0; got features")
         check_choice("mask_schedule", self.mask_schedule, MASK_SCHEDULES)
         check_choice("precision", self.precision, TRAIN_PRECISIONS)
         check_choice("shard", self.shard, SHARDINGS)

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskgit_core.precision import bfloat16_pays
 
 SHARE = 0.05  # of a run's time, about what decoding pictures may take before the end
 QUICK = 0.03  # seconds; pictures that take less are all decoded
@@ -44,7 +43,6 @@ class LivePictures:
         quick: float = QUICK,
         clock: Callable[[], float] = time.process_time,
     ) -> None:
-        bfloat16_pays("cpu")  # tried once a process; the first picture must not be blamed for it
         self.skipped: dict[int, Tensor] = {}
         self.images: Tensor | None = None
         self._model, self._clock = model, clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -110,7 +111,7 @@ class PerceptualLoss(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Return unit-length feature maps of float32 (B, 3, H, W) images in [-1, 1]."""
+        """Return the feature maps of float32 (B, 3, H, W) images in [-1, 1], one for each block."""
         network = self.network
         x = (images / 2 + 0.5 - self.mean) / self.std
         x = network._swish(network._bn0(network._conv_stem(x)))
@@ -118,12 +119,20 @@ class PerceptualLoss(nn.Module):
         for index in range(self.blocks[-1] + 1):
             x = network._blocks[index](x)
             if index in self.blocks:
-                maps.append(F.normalize(x, dim=1))
+                maps.append(x)
         return maps
+
+    @staticmethod
+    def distance(maps: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+        """Return float32 (B,), the distance of each pair of images from their feature maps."""
+        pairs = ((a.float(), b.float()) for a, b in zip(maps, targets, strict=True))
+        return sum(
+            (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean(dim=(1, 2))
+            for a, b in pairs
+        )
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Return float32 (B,), the distance of each pair of images."""
         with torch.no_grad():
             wanted = self.features(targets)
-        pairs = zip(self.features(images), wanted, strict=True)
-        return sum((a - b).square().sum(1).mean(dim=(1, 2)) for a, b in pairs)
+        return self.distance(self.features(images), wanted)

@@ -6,7 +6,6 @@ instructions for them, and hundreds of times slower on others: only a trial tell
 
 from __future__ import annotations
 
-import time
 import warnings
 from functools import cache
 
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from maskgit_core.config import PRECISIONS, check_choice
 
-PAYS = 0.8  # share of the time of float32 below which bfloat16 is worth its rounding
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 LEVELS = 127  # of int8 on either side of zero
 SMALLEST = 1e-12
 TRIAL_ERROR = 0.05
@@ -73,30 +73,15 @@ def int8_works() -> bool:
     return bool((result - wanted).abs().max() < TRIAL_ERROR * wanted.abs().max())
 
 
-@cache
 def bfloat16_pays(device: str) -> bool:
-    """Whether products in bfloat16 are clearly faster than in float32 on a kind of device.
+    """Whether a kind of device has instructions for products in bfloat16.
 
-    On a CPU it is tried on one small convolution.
+    Without them they are emulated, hundreds of times slower on some CPUs.
     """
-    if device != "cpu":
-        # A GPU without instructions for it computes it in float32, slowly.
-        return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    if not torch.backends.mkldnn.is_available():
-        return False
-    best = []
-    with torch.no_grad():
-        for dtype in (torch.float32, torch.bfloat16):
-            x = torch.ones(1, 64, 32, 32, dtype=dtype).to(memory_format=torch.channels_last)
-            weight = torch.ones(64, 64, 3, 3, dtype=dtype)
-            times = []
-            for _ in range(5):
-                # Of this thread alone: a busy machine must not decide.
-                begin = time.thread_time()
-                F.conv2d(x, weight, padding=1)
-                times.append(time.thread_time() - begin)
-            best.append(min(times))
-    return best[1] < PAYS * best[0]
+    if device == "cpu":
+        able = torch.cpu.get_capabilities()
+        return torch.backends.mkldnn.is_available() and any(map(able.get, BFLOAT16_INSTRUCTIONS))
+    return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def check_precision(precision: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from maskgit_core.adversarial import AdversarialLoss
 from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import TrainConfig
+from maskgit_core.critics import FeatureCritic, PatchCritic
 from maskgit_core.data import (
     WHOLE,
     Part,
@@ -45,6 +46,7 @@ PREVIEW_BATCHES = 4
 DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
+FIRST_JUDGED = 1  # feature map for the critic; the one before has hardly more than pixels
 WINDOW_SHARE = 0.75  # of an image's side, enlarged for the feature network
 CPU = torch.device("cpu")
 
@@ -104,6 +106,8 @@ class TokenizerStage:
         config: batch size, weights of the losses, seed.
         device: where to train.
         fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
+        sampled: int64 (num, h, w), sampled tokens; `config.sampled_images` of them are decoded a
+            step, for the critic only.
     """
 
     watched = "l1"  # the critic's loss may be anything, and the codes' begins late
@@ -117,6 +121,7 @@ class TokenizerStage:
         device: torch.device = CPU,
         *,
         fit_codes: bool = True,
+        sampled: Tensor | None = None,
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)
         self.device = device
@@ -124,6 +129,7 @@ class TokenizerStage:
         self.photos = photos
         self.held_out = held_out or photos
         self.config = config
+        self.sampled = sampled
         self.fit_codes = fit_codes and not config.freeze_codes
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64, device=device)
@@ -133,8 +139,9 @@ class TokenizerStage:
             enlarged = config.perceptual_scale > 1
             self.perceptual = PerceptualLoss(DEEP_FEATURE_BLOCKS if enlarged else FEATURE_BLOCKS)
             self.perceptual.to(device)
-        self.adversarial = AdversarialLoss(device) if config.adversarial_weight else None
-        if self.adversarial is not None:
+        self.adversarial: AdversarialLoss | None = None
+        if config.adversarial_weight:
+            self.adversarial = AdversarialLoss(self._build_critic(), device)
             broadcast_(self.adversarial.critic.parameters())
         # The codebook has no gradient before quantisation starts.
         self.may_leave_unused = not self.quantising
@@ -144,6 +151,14 @@ class TokenizerStage:
         if config.freeze_codes:
             model.encoder.requires_grad_(False)
             model.quantizer.requires_grad_(False)
+
+    def _build_critic(self) -> nn.Module:
+        if self.config.critic == "patches":
+            return PatchCritic()
+        blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
+        with torch.no_grad():
+            maps = self.perceptual.features(*self._seen(0, blank))
+        return FeatureCritic([tuple(view.shape[1:3]) for view in maps[FIRST_JUDGED:]])
 
     def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
         began = time.perf_counter()
@@ -197,24 +212,50 @@ class TokenizerStage:
             self.batch_latents, self.critic_pairs = [], []
         parts: dict[str, Any] = {}
         latents, code_loss = self._quantize(step, images, parts)
-        output = self.model.decoder(latents).float()
+        made = self._decode(step, latents, part)
+        output = made[: len(images)]
         parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
         total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
+        views, wanted = [made], [images]
         if self.perceptual is not None:
-            parts["perceptual"] = self.perceptual(*self._seen(step, output, images)).mean()
+            maps, targets = self._features(step, made, images)
+            pairs = [view[: len(images)] for view in maps]
+            parts["perceptual"] = self.perceptual.distance(pairs, targets).mean()
             total = total + config.perceptual_weight * parts["perceptual"]
+            if config.critic == "features":
+                views, wanted = maps[FIRST_JUDGED:], targets[FIRST_JUDGED:]
+        total = share * total
         if self.adversarial is not None and step >= config.adversarial_start:
-            parts["adversarial"] = self.adversarial.generator_loss(output)
-            last_weight = self.model.decoder.head.weight
-            balance = self.adversarial.balance(
-                share * total, share * parts["adversarial"], last_weight
+            parts["adversarial"] = self.adversarial.generator_loss(views)
+            total, parts["balance"] = self.adversarial.join(
+                total,
+                share * parts["adversarial"],
+                made,
+                self.model.decoder.head.weight,
+                config.adversarial_weight,
             )
-            total = total + config.adversarial_weight * balance * parts["adversarial"]
-            parts["balance"] = balance
-            self.critic_pairs.append((images, output.detach(), share))
+            self.critic_pairs.append((wanted, [view.detach() for view in views], share))
         parts["psnr"] = psnr(output.detach(), images).mean()
         measures = {name: share * torch.as_tensor(value).detach() for name, value in parts.items()}
-        return share * (total + code_loss), measures
+        return total + share * code_loss, measures
+
+    def _decode(self, step: int, latents: Tensor, part: Part) -> Tensor:
+        """Return images of the latents, then images of sampled tokens where there are some."""
+        if self.sampled is not None:
+            generator = step_generator(self.config.seed, step, stream=4)
+            drawn = torch.randint(
+                len(self.sampled), (self.config.sampled_images,), generator=generator
+            )
+            tokens = self.sampled[drawn[part.of(len(drawn))]].to(self.device)
+            latents = torch.cat([latents, self.model.quantizer.lookup(tokens)])
+        return self.model.decoder(latents).float()
+
+    def _features(self, step: int, output: Tensor, images: Tensor) -> tuple[list[Tensor], ...]:
+        """Return the feature maps of what was made and, without gradient, of the photos."""
+        made, real = self._seen(step, output, images)
+        with torch.no_grad():
+            targets = self.perceptual.features(real)
+        return self.perceptual.features(made), targets
 
     def _seen(self, step: int, *pair: Tensor) -> list[Tensor]:
         """Return images as the feature network sees them: whole, or one window enlarged."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import tiny
 from commands import (
@@ -47,6 +48,31 @@ def test_from_photos_to_samples(capsys, photo_folder, tmp_path):
     assert train_tokenizer(photo_folder, tmp_path / "three", "--init", tokenizer) == 0
     more = ["--init", checkpoint]
     assert train_transformer(photo_folder, tmp_path / "four", tokenizer, *more) == 0
+
+
+def test_a_decoder_learns_from_sampled_tokens_too(capsys, photo_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("maskgit_core.cli_training.SAMPLED_POOL", 40)
+    save_checkpoint(
+        tmp_path / "whole",
+        tokenizer=tiny.tokenizer(),
+        transformer=tiny.transformer(),
+        classes=tiny.CLASSES,
+    )
+    options = ["--init", tmp_path / "whole", "--freeze-codes", "--adversarial-weight", 0.4]
+    options += ["--sampled-images", 3]
+    assert train_tokenizer(photo_folder, tmp_path / "out", *options) == 0
+    kept = load_file(tmp_path / "out" / "sampled.safetensors")["tokens"]
+    assert kept.shape == (40, 4, 4) and kept.max() < 32
+    before, after = tiny.tokenizer(), load_checkpoint(tmp_path / "out" / "checkpoint").tokenizer
+    assert torch.equal(before.quantizer.codebook, after.quantizer.codebook)
+    assert not torch.equal(before.decoder.head.weight, after.decoder.head.weight)
+    other = tmp_path / "other"
+    save_checkpoint(
+        other, tokenizer=tiny.tokenizer(1), transformer=tiny.transformer(), classes=tiny.CLASSES
+    )
+    options += ["--sampled", other]
+    assert train_tokenizer(photo_folder, tmp_path / "no", *options) == 2
+    assert "sampled must have the codes of init" in capsys.readouterr().err
 
 
 def test_train_and_val_folders(tmp_path):

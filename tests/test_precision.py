@@ -106,6 +106,13 @@ def test_int8_is_refused_where_there_is_none(monkeypatch):
         model_of("int8")
 
 
+@pytest.mark.parametrize(("instructions", "pays"), [({"avx512_bf16": True}, True), ({}, False)])
+def test_bfloat16_pays_where_the_processor_has_products_in_it(monkeypatch, instructions, pays):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, **instructions})
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert bfloat16_pays("cpu") is pays
+
+
 def test_training_in_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch):
     config = replace(tiny.TRAIN, max_steps=2, precision="bf16")
     if bfloat16_pays("cpu"):

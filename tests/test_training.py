@@ -14,6 +14,7 @@ import tiny
 from maskgit_core import TrainConfig
 from maskgit_core.checkpoint import load_checkpoint
 from maskgit_core.data import step_generator
+from maskgit_core.losses import PerceptualLoss
 from maskgit_core.token_shards import TokenData, extract_tokens
 from maskgit_core.tokenizer_stage import TokenizerStage, kmeans, revive_dead_codes_
 from maskgit_core.training import rate_factor, train, update_ema_
@@ -240,16 +241,16 @@ def test_codes_that_look_alike_start_alike():
 def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkeypatch):
     seen = []
 
-    class Distance(torch.nn.Module):
+    class Pixels(PerceptualLoss):
         def __init__(self, blocks: tuple[int, ...]) -> None:
-            super().__init__()
+            torch.nn.Module.__init__(self)
             self.blocks = blocks
 
-        def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            seen.append((self.blocks, images, targets))
-            return (images - targets).square().mean(dim=(1, 2, 3))
+        def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+            seen.append((self.blocks, images))
+            return [images]
 
-    monkeypatch.setattr("maskgit_core.tokenizer_stage.PerceptualLoss", Distance)
+    monkeypatch.setattr("maskgit_core.tokenizer_stage.PerceptualLoss", Pixels)
     config = replace(tiny.TRAIN, perceptual_weight=1.0, perceptual_scale=2.0)
     stage = TokenizerStage(tiny.tokenizer().train(), tiny.photos(), None, config)
     rows = torch.arange(16.0).expand(2, 3, 16, 16)
@@ -260,8 +261,58 @@ def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkey
     assert len({window[0, 0, 0, 12].item() for window, _ in first}) > 1
     assert torch.equal(first[3][0], stage._seen(3, rows)[0])
     stage.loss(5)[0].backward()
-    ((blocks, images, _),) = seen
-    assert blocks[-1] == 15 and images.shape[-1] == 24
+    assert [blocks[-1] for blocks, _ in seen] == [15, 15]
+    assert [images.shape[-1] for _, images in seen] == [24, 24]
+
+
+def test_a_critic_of_features_has_a_say_in_what_the_decoder_makes(monkeypatch):
+    class Pixels(PerceptualLoss):
+        def __init__(self, blocks: tuple[int, ...]) -> None:
+            torch.nn.Module.__init__(self)
+
+        def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+            return [images, images[:, :, ::2, ::2]]
+
+    monkeypatch.setattr("maskgit_core.tokenizer_stage.PerceptualLoss", Pixels)
+    config = replace(tiny.TRAIN, perceptual_weight=1.0, continuous_steps=0, critic="features")
+    gradients = []
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        model = tiny.tokenizer().train()
+        stage = TokenizerStage(
+            model, tiny.photos(), None, replace(config, adversarial_weight=weight)
+        )
+        loss, measures = stage.loss(0)
+        loss.backward()
+        gradients.append(model.decoder.head.weight.grad.clone())
+        assert ("adversarial" in measures) is (weight > 0)
+        critic = copy.deepcopy(stage.adversarial.critic.state_dict()) if weight else {}
+        stage.after_step(0, tiny.tokenizer(), torch.optim.SGD(model.parameters()))
+    assert not torch.allclose(*gradients)
+    moved = stage.adversarial.critic.state_dict()
+    assert len(stage.adversarial.critic.heads) == 1
+    assert any(not torch.equal(critic[name], moved[name]) for name in critic)
+
+
+def test_sampled_tokens_reach_the_critic_and_no_other_loss():
+    config = replace(
+        tiny.TRAIN, continuous_steps=0, freeze_codes=True, adversarial_weight=0.5, sampled_images=3
+    )
+    sampled = torch.randint(32, (6, 4, 4), generator=torch.Generator().manual_seed(0))
+    measures = []
+    for pool in (sampled, None):
+        torch.manual_seed(0)
+        model = tiny.tokenizer().train()
+        stage = TokenizerStage(model, tiny.photos(), None, config, sampled=pool)
+        measures.append(stage.loss(0)[1])
+        ((photos,), (made,), _) = stage.critic_pairs[0]
+        assert len(photos) == 4 and len(made) == (4 if pool is None else 7)
+        stage.after_step(0, tiny.tokenizer(), torch.optim.SGD(model.parameters()))
+        if pool is not None:
+            images = model.decode_tokens(pool)
+            assert any(torch.allclose(made[-1], image, atol=1e-5) for image in images)
+    assert torch.allclose(measures[0]["l1"], measures[1]["l1"])
+    assert not torch.allclose(measures[0]["adversarial"], measures[1]["adversarial"])
 
 
 @pytest.mark.parametrize("fit_codes", [True, False])

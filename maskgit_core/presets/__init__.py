@@ -42,6 +42,8 @@ TOKENIZER_ONLY = (
     "commit_weight",
     "adversarial_weight",
     "adversarial_start",
+    "critic",
+    "sampled_images",
     "freeze_codes",
     "continuous_steps",
     "revive_every",
