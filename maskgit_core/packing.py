@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from maskgit_core.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
 from maskgit_core.precision import Int8Linear
+from maskgit_core.transformer import Block
 
 TRIAL_TOLERANCE = 1e-4
 
@@ -46,12 +47,14 @@ class PackedLinear(nn.Module):
         self.activation = ("none", "") if gelu is None else ("gelu", gelu)
         self.dtype, self.result = dtype, result
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float (..., in) to `result` (..., out)."""
-        name, algorithm = self.activation
-        x = x.to(self.dtype)
-        y = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, name, [], algorithm)
-        return y.to(self.result)
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map float (..., in) to `result` (..., out), and add skip, of the result's shape."""
+        linear, (name, algorithm) = torch.ops.mkldnn._linear_pointwise, self.activation
+        if skip is not None and name == "none" and self.dtype == torch.float32:
+            return linear.binary(x, skip, self.packed, self.bias, "add")
+        y = linear.default(x.to(self.dtype), self.packed, self.bias, name, [], algorithm)
+        y = y.to(self.result)
+        return y if skip is None else skip + y
 
 
 def packed_linear(
@@ -84,20 +87,62 @@ class PackedAttention(nn.Module):
         )
         self.out = packed_linear(source.out.weight, source.out.bias, precision)
 
-    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
+    def forward(self, x: Tensor, at: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M).
+
+        skip, of the result's shape, is added to it.
+        """
         if len(self.projections) == 2:
             q = self.projections[0](x if at is None else take(x, at))
             k, v = self.projections[1](x).chunk(2, dim=-1)
         else:
             q, k, v = self.projections[0](x).chunk(3, dim=-1)
             q = q if at is None else take(q, at)
+        return self.mixed(q, k, v, skip)
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Attend with q float (B, M, D), k and v float (B, N, D); add skip to the result."""
         if self.qk_norm:
             q, k = rms_norm(q), rms_norm(k)
-        split = (self.num_heads, -1)
-        q, k, v = (part.unflatten(-1, split).transpose(1, 2) for part in (q, k, v))
+        split = (len(q), -1, self.num_heads, q.shape[-1] // self.num_heads)
+        q, k, v = (part.view(split).transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        return self.out(mixed.transpose(1, 2).flatten(2), skip)
+
+
+class PackedBlock(nn.Module):
+    """`Block` with packed weights; a product adds its skip while the result is in a register.
+
+    Args:
+        source: what to copy.
+        split, precision: as in `PackedAttention`.
+    """
+
+    def __init__(self, source: Block, *, split: bool, precision: str) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = source.norm1, source.norm2
+        self.attention = PackedAttention(source.attention, split=split, precision=precision)
+        self.up, self.down = _packed_mlp(source.mlp, precision)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """Return q, k and v side by side, float (..., 3 D), of x, float (..., D)."""
+        return torch.cat([layer(self.norm1(x)) for layer in self.attention.projections], dim=-1)
+
+    def forward(
+        self,
+        x: Tensor,
+        at: Tensor | None = None,
+        cells: Tensor | None = None,
+        qkv: Tensor | None = None,
+    ) -> Tensor:
+        """As `Block.forward`; qkv is `projected(x)` where that is known (not together with at)."""
+        skip = x if at is None else take(x, at)
+        if qkv is None:
+            x = self.attention(self.norm1(x), at, skip)
+        else:
+            x = self.attention.mixed(*qkv.chunk(3, dim=-1), skip)
+        x = x if cells is None else x[cells]
+        return self.down(self.up(self.norm2(x)), x)
 
 
 def packing_works() -> bool:
@@ -132,22 +177,29 @@ def pack(network: nn.Module, precision: str = "float32") -> nn.Module:
     with torch.no_grad():
         packed = copy.deepcopy(network, {id(parameter): parameter for parameter in parameters})
         blocks = getattr(packed, "blocks", None)
-        last = blocks[-1] if blocks else None
-        for module in list(packed.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, SelfAttention):
-                    split = module is last
-                    module.add_module(
-                        name, PackedAttention(child, split=split, precision=precision)
-                    )
-                elif isinstance(child, GeluMLP):
-                    module.add_module(name, _packed_mlp(child, precision))
-                elif isinstance(child, nn.Linear) and isinstance(module, nn.Sequential | SwiGLU):
-                    module.add_module(name, packed_linear(child.weight, child.bias, precision))
+        _pack_children(packed, precision, blocks[-1] if blocks else None)
     return packed.eval()
 
 
-def _packed_mlp(mlp: GeluMLP, precision: str) -> nn.Module:
+def _pack_children(module: nn.Module, precision: str, last: nn.Module | None) -> None:
+    for name, child in list(module.named_children()):
+        # Of the last block q is asked at some positions only.
+        split = child is last or module is last
+        if isinstance(child, Block):
+            packed: nn.Module = PackedBlock(child, split=split, precision=precision)
+        elif isinstance(child, SelfAttention):
+            packed = PackedAttention(child, split=split, precision=precision)
+        elif isinstance(child, GeluMLP):
+            packed = nn.Sequential(*_packed_mlp(child, precision))
+        elif isinstance(child, nn.Linear) and isinstance(module, nn.Sequential | SwiGLU):
+            packed = packed_linear(child.weight, child.bias, precision)
+        else:
+            _pack_children(child, precision, last)
+            continue
+        module.add_module(name, packed)
+
+
+def _packed_mlp(mlp: GeluMLP, precision: str) -> tuple[nn.Module, nn.Module]:
     up, down = (mlp.up.weight, mlp.up.bias), (mlp.down.weight, mlp.down.bias)
     if precision == "bfloat16":
         # What lies between is rounded for the next product anyway: it need not become float32.
@@ -155,7 +207,7 @@ def _packed_mlp(mlp: GeluMLP, precision: str) -> nn.Module:
         first = PackedLinear(*up, gelu=mlp.approximate, dtype=dtype, result=dtype)
     else:
         first = packed_linear(*up, precision, gelu=mlp.approximate)
-    return nn.Sequential(first, packed_linear(*down, precision))
+    return first, packed_linear(*down, precision)
 
 
 class PackedCopy:

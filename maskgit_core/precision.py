@@ -46,15 +46,16 @@ class Int8Linear(nn.Module):
         self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().float()
         self.gelu = gelu
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float (..., in) to float32 (..., out)."""
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map float (..., in) to float32 (..., out), and add skip, of the result's shape."""
         rows = x.flatten(0, -2).float()
         largest = rows.abs().amax(1, keepdim=True).clamp_min(SMALLEST)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             rows / largest, 1 / LEVELS, LEVELS + 1, self.packed
         )
         y = torch.addcmul(self.bias, y, largest).view(*x.shape[:-1], -1)
-        return y if self.gelu is None else F.gelu(y, approximate=self.gelu)
+        y = y if self.gelu is None else F.gelu(y, approximate=self.gelu)
+        return y if skip is None else skip + y
 
 
 @cache

@@ -9,8 +9,10 @@ import tiny
 from maskgit_core import MaskGIT, SamplingConfig
 from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.config import ORDERS
+from maskgit_core.packing import pack
 from maskgit_core.reference_loop import plain_steps, plain_transformer
 from maskgit_core.starts import StartStore
+from maskgit_core.token_memory import remembering
 
 K = tiny.TRANSFORMER.codebook_size
 KINDS = [
@@ -104,3 +106,28 @@ def test_memory_is_bounded():
         network = store.start(counting, K)
         network.hidden_at(tokens, network.condition(torch.tensor([label])), cells)
     assert counting.rows == [1, 1, 1, 1]  # 2 from memory, 0 anew
+
+
+@torch.no_grad()
+def test_remembered_tokens_give_what_all_of_them_give():
+    network = pack(tiny.transformer())
+    memory, generator = remembering(network), torch.Generator().manual_seed(0)
+    tokens = torch.randint(K + 1, (3, 16), generator=generator)
+    for rows in (3, 3, 2, 2, 3):  # a number of rows that changes, and one that stays
+        tokens = tokens[:rows] if rows <= len(tokens) else tokens.repeat(2, 1)[:rows]
+        changed = torch.rand(tokens.shape, generator=generator) < 0.2
+        tokens = torch.where(changed, (tokens + 1) % (K + 1), tokens)
+        labels = torch.randint(3, (rows,), generator=generator)
+        cells = torch.rand(tokens.shape, generator=generator) < 0.5
+        hidden, wanted = (n.hidden_at(tokens, labels, cells) for n in (memory, network))
+        torch.testing.assert_close(hidden, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoding_may_leave_inference_mode():
+    model, config = model_of(), SamplingConfig(num_steps=5)
+    steps = model.generate_steps([0, 1], config, seed=3)
+    with torch.inference_mode():
+        next(steps)
+        next(steps)
+    *_, last = steps
+    assert torch.equal(last.tokens, model.generate([0, 1], config, seed=3).tokens)
