@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-
 SHARE = 0.05  # of a run's time, about what decoding pictures may take before the end
 QUICK = 0.03  # seconds; pictures that take less are all decoded
 FILL_BATCH = 16  # images
