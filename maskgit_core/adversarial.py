@@ -12,14 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskgit_core.critics import Batch
 from maskgit_core.distributed import sum_
 
 CRITIC_RATE = 4e-4
 CRITIC_BETAS = (0.5, 0.9)
 LARGEST_BALANCE = 1e3
-
-
-Views = Sequence[Tensor]
 
 
 def _mean(scores: Sequence[Tensor]) -> Tensor:
@@ -41,10 +39,10 @@ class AdversarialLoss:
             self.critic.parameters(), lr=CRITIC_RATE, betas=CRITIC_BETAS
         )
 
-    def generator_loss(self, views: Views) -> Tensor:
-        """Return float32 (), low where the critic takes the views for those of photos."""
+    def generator_loss(self, made: Batch) -> Tensor:
+        """Return float32 (), low where the critic takes the images for photos."""
         self.critic.requires_grad_(False)
-        scores = self.critic(views)
+        scores = self.critic(made)
         self.critic.requires_grad_(True)
         return -_mean(scores)
 
@@ -84,18 +82,17 @@ class AdversarialLoss:
         value = (reconstruction + factor * adversarial).detach()
         return value + carrier - carrier.detach(), balance
 
-    def update(self, pairs: Sequence[tuple[Views, Views, float]]) -> Tensor:
+    def update(self, pairs: Sequence[tuple[Batch, Batch, float]]) -> Tensor:
         """Move the critic one step with the hinge loss; returns this process's share, float32 ().
 
         Args:
-            pairs: views of photos and of what was made, not always as many, without gradient, and
-                their share of the whole batch; those of all processes together are the batch.
+            pairs: photos and what was made, not always as many, without gradient, and their share
+                of the whole batch; those of all processes together are the batch.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(())
         for photos, made, share in pairs:
-            both = [torch.cat(views).float() for views in zip(photos, made, strict=True)]
-            scores, count = self.critic(both), len(photos[0])
+            scores, count = self.critic((photos + made).float()), len(photos.labels)
             loss = share * (
                 _mean([F.relu(1 - score[:count]) for score in scores])
                 + _mean([F.relu(1 + score[count:]) for score in scores])

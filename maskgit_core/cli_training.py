@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from maskgit_core.sampled_tokens import SampledTokens
     from maskgit_core.training import Report, Stage
 
 SAMPLED_POOL = 2112
@@ -158,13 +159,15 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         config,
         device,
         fit_codes=fit_codes,
-        sampled=_sampled(args, model, device) if config.sampled_images else None,
+        sampled=_sampled(args, model, photos.classes, device) if config.sampled_images else None,
     )
     _run_stage(stage, config, args)
 
 
-def _sampled(args: argparse.Namespace, tokenizer: nn.Module, device: torch.device) -> torch.Tensor:
-    """Return tokens of the transformer in --sampled, whose codes must be those of the tokenizer."""
+def _sampled(
+    args: argparse.Namespace, tokenizer: nn.Module, classes: list[str], device: torch.device
+) -> SampledTokens:
+    """Return tokens of the transformer in --sampled; its codes and classes must be those here."""
     import torch
     from tqdm import tqdm
 
@@ -177,6 +180,11 @@ def _sampled(args: argparse.Namespace, tokenizer: nn.Module, device: torch.devic
     # Weights kept in float16 are near enough.
     if codes.shape != others.shape or not torch.allclose(codes, others, rtol=1e-2, atol=1e-3):
         raise ValueError(f"sampled must have the codes of init; {source} has others")
+    if model.classes != classes:
+        raise ValueError(
+            f"sampled must have the classes of data, {', '.join(classes)}; {source} has "
+            f"{', '.join(model.classes)}"
+        )
 
     def progress(starts: range) -> tqdm:
         return tqdm(starts, desc="sampling tokens", unit="batch")

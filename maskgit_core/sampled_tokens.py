@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,7 +18,18 @@ from maskgit_core.checkpoint import write_atomically
 from maskgit_core.pipeline import MaskGIT
 
 SAMPLE_BATCH = 32
-TOKENS = "tokens"
+
+
+class SampledTokens(NamedTuple):
+    """Sampled grids.
+
+    Attributes:
+        tokens: int64 (num, h, w).
+        labels: int64 (num,), the class each was sampled for.
+    """
+
+    tokens: Tensor
+    labels: Tensor
 
 
 def sampled_tokens(
@@ -25,8 +37,8 @@ def sampled_tokens(
     count: int,
     path: Path,
     progress: Callable[[range], Iterable[int]] = iter,
-) -> Tensor:
-    """Return int64 (count, h, w), sampled with the model's own settings, classes in turn.
+) -> SampledTokens:
+    """Return grids sampled with the model's own settings, classes in turn.
 
     Args:
         model: a checkpoint with a transformer.
@@ -37,18 +49,18 @@ def sampled_tokens(
     Raises:
         CheckpointError: the file cannot be written.
     """
+    labels = torch.arange(count) % len(model.classes)
     if path.is_file():
-        kept = load_file(path)[TOKENS]
-        if len(kept) == count:
-            return kept.long()
+        kept = load_file(path)
+        if torch.equal(kept["labels"].long(), labels):
+            return SampledTokens(kept["tokens"].long(), labels)
     parts = []
     for start in progress(range(0, count, SAMPLE_BATCH)):
-        places = range(start, min(start + SAMPLE_BATCH, count))
-        labels = [place % len(model.classes) for place in places]
-        for state in model.generate_steps(labels, seed=start):
+        chosen = labels[start : start + SAMPLE_BATCH].tolist()
+        for state in model.generate_steps(chosen, seed=start):
             tokens = state.tokens
         parts.append(tokens.cpu())
     grids = torch.cat(parts)
-    stored = {TOKENS: grids.to(torch.int32).contiguous()}
+    stored = {"tokens": grids.to(torch.int32).contiguous(), "labels": labels.to(torch.int32)}
     write_atomically(path, lambda part: save_file(stored, part))
-    return grids
+    return SampledTokens(grids, labels)

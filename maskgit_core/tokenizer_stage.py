@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from maskgit_core.adversarial import AdversarialLoss
 from maskgit_core.checkpoint import save_checkpoint
+from maskgit_core.codebook import kmeans, revive_dead_codes_
 from maskgit_core.config import TrainConfig
-from maskgit_core.critics import FeatureCritic, PatchCritic
+from maskgit_core.critics import Batch, FeatureCritic, PatchCritic
 from maskgit_core.data import (
     WHOLE,
     Part,
@@ -37,63 +38,18 @@ from maskgit_core.losses import (
     codebook_use,
     psnr,
 )
+from maskgit_core.sampled_tokens import SampledTokens
 from maskgit_core.sheets import tile
-from maskgit_core.tokenizer import VectorQuantizer, VQTokenizer
+from maskgit_core.tokenizer import VQTokenizer
 
 KMEANS_BATCHES = 16
 KMEANS_ITERATIONS = 12
 PREVIEW_BATCHES = 4
-DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
 FIRST_JUDGED = 1  # feature map for the critic; the one before has hardly more than pixels
 WINDOW_SHARE = 0.75  # of an image's side, enlarged for the feature network
 CPU = torch.device("cpu")
-
-
-@torch.no_grad()
-def kmeans(points: Tensor, num_centres: int, iterations: int, generator: torch.Generator) -> Tensor:
-    """Return float32 (num_centres, dim), Lloyd's centres of float32 (num, dim) points.
-
-    A centre without points moves to a random point.
-    """
-    chosen = torch.randperm(len(points), generator=generator)[:num_centres]
-    if len(chosen) < num_centres:
-        chosen = torch.randint(0, len(points), (num_centres,), generator=generator)
-    centres = points[chosen].clone()
-    for _ in range(iterations):
-        nearest = (centres.square().sum(1) - 2 * points @ centres.T).argmin(1)
-        counts = torch.bincount(nearest, minlength=num_centres)
-        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
-        spare = torch.randint(0, len(points), (num_centres,), generator=generator)
-        means = sums / counts.clamp(min=1).unsqueeze(1)
-        centres = torch.where(counts.unsqueeze(1) > 0, means, points[spare])
-    return centres
-
-
-@torch.no_grad()
-def revive_dead_codes_(
-    quantizers: tuple[VectorQuantizer, ...],
-    latents: Tensor,
-    counts: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """Move codes that are hardly chosen onto random latents, in every quantiser given.
-
-    Args:
-        quantizers: the trained one and its running mean.
-        latents: float32 (num, dim), of a batch.
-        counts: int64 (K,), how often each code was chosen.
-        generator: chooses the latents.
-
-    Returns:
-        int64 (num_dead,), the revived codes.
-    """
-    dead = (counts < counts.double().mean() * DEAD_SHARE).nonzero().flatten()
-    chosen = torch.randint(0, len(latents), (len(dead),), generator=generator)
-    for quantizer in quantizers:
-        quantizer.codebook[dead] = latents[chosen]
-    return dead
 
 
 class TokenizerStage:
@@ -106,8 +62,7 @@ class TokenizerStage:
         config: batch size, weights of the losses, seed.
         device: where to train.
         fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
-        sampled: int64 (num, h, w), sampled tokens; `config.sampled_images` of them are decoded a
-            step, for the critic only.
+        sampled: `config.sampled_images` of these grids are decoded a step, for the critic only.
     """
 
     watched = "l1"  # the critic's loss may be anything, and the codes' begins late
@@ -121,7 +76,7 @@ class TokenizerStage:
         device: torch.device = CPU,
         *,
         fit_codes: bool = True,
-        sampled: Tensor | None = None,
+        sampled: SampledTokens | None = None,
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)
         self.device = device
@@ -158,13 +113,16 @@ class TokenizerStage:
         blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
         with torch.no_grad():
             maps = self.perceptual.features(*self._seen(0, blank))
-        return FeatureCritic([tuple(view.shape[1:3]) for view in maps[FIRST_JUDGED:]])
+        shapes = [tuple(view.shape[1:3]) for view in maps[FIRST_JUDGED:]]
+        return FeatureCritic(shapes, len(self.photos.classes))
 
-    def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
-        began = time.perf_counter()
-        indices = batch_indices(
+    def _indices(self, step: int) -> Tensor:
+        return batch_indices(
             len(self.photos.labels), self.config.batch_size, self.config.seed, step
         )
+
+    def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
+        began, indices = time.perf_counter(), self._indices(step)
         generator = step_generator(self.config.seed, step)
         images = augmented_batch(self.photos, indices, self.size, generator, part)
         images = images.to(self.device, memory_format=torch.channels_last)
@@ -212,7 +170,8 @@ class TokenizerStage:
             self.batch_latents, self.critic_pairs = [], []
         parts: dict[str, Any] = {}
         latents, code_loss = self._quantize(step, images, parts)
-        made = self._decode(step, latents, part)
+        drawn = self._drawn(step, part)
+        made = self._decode(latents, drawn)
         output = made[: len(images)]
         parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
         total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
@@ -226,7 +185,11 @@ class TokenizerStage:
                 views, wanted = maps[FIRST_JUDGED:], targets[FIRST_JUDGED:]
         total = share * total
         if self.adversarial is not None and step >= config.adversarial_start:
-            parts["adversarial"] = self.adversarial.generator_loss(views)
+            labels = self.photos.labels[self._indices(step)[part.of(config.batch_size)]]
+            both = labels if drawn is None else torch.cat([labels, drawn.labels])
+            photos = Batch(wanted, labels.to(self.device))
+            judged = Batch(views, both.to(self.device))
+            parts["adversarial"] = self.adversarial.generator_loss(judged)
             total, parts["balance"] = self.adversarial.join(
                 total,
                 share * parts["adversarial"],
@@ -234,19 +197,24 @@ class TokenizerStage:
                 self.model.decoder.head.weight,
                 config.adversarial_weight,
             )
-            self.critic_pairs.append((wanted, [view.detach() for view in views], share))
+            self.critic_pairs.append((photos, judged.detach(), share))
         parts["psnr"] = psnr(output.detach(), images).mean()
         measures = {name: share * torch.as_tensor(value).detach() for name, value in parts.items()}
         return total + share * code_loss, measures
 
-    def _decode(self, step: int, latents: Tensor, part: Part) -> Tensor:
+    def _drawn(self, step: int, part: Part) -> SampledTokens | None:
+        """Return this part's share of the sampled grids of a step."""
+        if self.sampled is None:
+            return None
+        generator = step_generator(self.config.seed, step, stream=4)
+        count, num = self.config.sampled_images, len(self.sampled.labels)
+        places = torch.randint(num, (count,), generator=generator)[part.of(count)]
+        return SampledTokens(*(values[places] for values in self.sampled))
+
+    def _decode(self, latents: Tensor, drawn: SampledTokens | None) -> Tensor:
         """Return images of the latents, then images of sampled tokens where there are some."""
-        if self.sampled is not None:
-            generator = step_generator(self.config.seed, step, stream=4)
-            drawn = torch.randint(
-                len(self.sampled), (self.config.sampled_images,), generator=generator
-            )
-            tokens = self.sampled[drawn[part.of(len(drawn))]].to(self.device)
+        if drawn is not None:
+            tokens = drawn.tokens.to(self.device)
             latents = torch.cat([latents, self.model.quantizer.lookup(tokens)])
         return self.model.decoder(latents).float()
 

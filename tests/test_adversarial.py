@@ -10,37 +10,38 @@ from torch import nn
 
 from maskgit_core.adversarial import AdversarialLoss
 from maskgit_core.config import TrainConfig
-from maskgit_core.critics import FeatureCritic, PatchCritic
+from maskgit_core.critics import Batch, FeatureCritic, PatchCritic
 
 SHAPES = [(24, 42), (40, 21)]
+LABELS = torch.tensor([0, 1, 2, 0])
 
 
-def patches_of(value: float) -> list[torch.Tensor]:
-    return [torch.full((4, 3, 16, 16), value)]
+def patches_of(value: float) -> Batch:
+    return Batch([torch.full((4, 3, 16, 16), value)], LABELS)
 
 
-def maps_of(mean: float) -> list[torch.Tensor]:
+def maps_of(mean: float) -> Batch:
     """Maps whose first half of channels is higher than the rest by `mean`."""
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(4, width, side, side, generator=generator) for width, side in SHAPES]
     for view in maps:
         view[:, : view.shape[1] // 2] += mean
-    return maps
+    return Batch(maps, LABELS)
 
 
 CRITICS = {
     "patches": (PatchCritic, patches_of(0.8), patches_of(-0.8)),
-    "features": (lambda: FeatureCritic(SHAPES), maps_of(1.0), maps_of(-1.0)),
+    "features": (lambda: FeatureCritic(SHAPES, 3), maps_of(1.0), maps_of(-1.0)),
 }
 
 
 def test_patch_critic_scores_patches() -> None:
-    (scores,) = PatchCritic()([torch.zeros(2, 3, 32, 48)])
+    (scores,) = PatchCritic()(Batch([torch.zeros(2, 3, 32, 48)], LABELS[:2]))
     assert scores.shape == (2, 1, 4, 6)
 
 
 def test_feature_critic_scores_every_depth_and_halves_large_maps() -> None:
-    scores = FeatureCritic(SHAPES)(maps_of(0.0))
+    scores = FeatureCritic(SHAPES, 3)(maps_of(0.0))
     assert [tuple(score.shape) for score in scores] == [(4, 1, 21, 21), (4, 1, 21, 21)]
 
 
@@ -58,11 +59,25 @@ def test_update_separates_photos_from_made(name: str) -> None:
 def test_generator_loss_moves_the_images_and_not_the_critic(name: str) -> None:
     build, photos, _ = CRITICS[name]
     adversarial = AdversarialLoss(build())
-    views = [(view + torch.randn_like(view)).requires_grad_() for view in photos]
-    adversarial.generator_loss(views).backward()
+    views = [(view + torch.randn_like(view)).requires_grad_() for view in photos.views]
+    adversarial.generator_loss(Batch(views, photos.labels)).backward()
     assert all(view.grad is not None and view.grad.abs().sum() > 0 for view in views)
     assert all(parameter.grad is None for parameter in adversarial.critic.parameters())
     assert all(parameter.requires_grad for parameter in adversarial.critic.parameters())
+
+
+def test_feature_critic_learns_which_class_an_image_is_of() -> None:
+    torch.manual_seed(0)
+    right, views = torch.tensor([0, 1, 0, 1]), maps_of(0.0).views
+    for view in views:
+        view[1::2, : view.shape[1] // 2] += 2
+    adversarial = AdversarialLoss(FeatureCritic(SHAPES, 2))
+    photos, swapped = Batch(views, right), Batch(views, 1 - right)
+    losses = [adversarial.update([(photos, swapped, 1.0)]).item() for _ in range(60)]
+    # The same images: only their classes tell them apart.
+    assert losses[0] == pytest.approx(2.0, abs=0.3)
+    assert losses[-1] < 0.5
+    assert adversarial.generator_loss(photos) < adversarial.generator_loss(swapped)
 
 
 def test_joined_losses_pull_alike_at_the_last_layer() -> None:
@@ -80,7 +95,7 @@ def test_joined_losses_pull_alike_at_the_last_layer() -> None:
 def test_state_round_trip() -> None:
     torch.manual_seed(0)
     first, second = AdversarialLoss(PatchCritic()), AdversarialLoss(PatchCritic())
-    photos, made = [torch.rand(2, 3, 16, 16)], [torch.rand(2, 3, 16, 16)]
+    photos, made = (Batch([torch.rand(2, 3, 16, 16)], LABELS[:2]) for _ in range(2))
     pairs = [(photos, made, 1.0)]
     first.update(pairs)
     second.load_state(copy.deepcopy(first.state()))

@@ -13,10 +13,12 @@ from PIL import Image
 import tiny
 from maskgit_core import TrainConfig
 from maskgit_core.checkpoint import load_checkpoint
+from maskgit_core.codebook import kmeans, revive_dead_codes_
 from maskgit_core.data import step_generator
 from maskgit_core.losses import PerceptualLoss
+from maskgit_core.sampled_tokens import SampledTokens
 from maskgit_core.token_shards import TokenData, extract_tokens
-from maskgit_core.tokenizer_stage import TokenizerStage, kmeans, revive_dead_codes_
+from maskgit_core.tokenizer_stage import TokenizerStage
 from maskgit_core.training import rate_factor, train, update_ema_
 from maskgit_core.transformer_stage import TransformerStage, token_geometry
 from runs import (
@@ -300,17 +302,22 @@ def test_sampled_tokens_reach_the_critic_and_no_other_loss():
     )
     sampled = torch.randint(32, (6, 4, 4), generator=torch.Generator().manual_seed(0))
     measures = []
-    for pool in (sampled, None):
+    pool_of = SampledTokens(sampled, torch.tensor([1, 0, 1, 0, 1, 0]))
+    for pool in (pool_of, None):
         torch.manual_seed(0)
         model = tiny.tokenizer().train()
         stage = TokenizerStage(model, tiny.photos(), None, config, sampled=pool)
         measures.append(stage.loss(0)[1])
-        ((photos,), (made,), _) = stage.critic_pairs[0]
-        assert len(photos) == 4 and len(made) == (4 if pool is None else 7)
+        photos, made, _ = stage.critic_pairs[0]
+        (images,) = made.views
+        assert len(photos.labels) == 4
+        assert len(images) == len(made.labels) == (4 if pool is None else 7)
+        assert torch.equal(made.labels[:4], photos.labels)
         stage.after_step(0, tiny.tokenizer(), torch.optim.SGD(model.parameters()))
         if pool is not None:
-            images = model.decode_tokens(pool)
-            assert any(torch.allclose(made[-1], image, atol=1e-5) for image in images)
+            grids = model.decode_tokens(pool.tokens)
+            near = [torch.allclose(images[-1], grid, atol=1e-5) for grid in grids]
+            assert made.labels[-1] in pool.labels[torch.tensor(near)]
     assert torch.allclose(measures[0]["l1"], measures[1]["l1"])
     assert not torch.allclose(measures[0]["adversarial"], measures[1]["adversarial"])
 
