@@ -144,6 +144,13 @@ def canvas_pixels(page, player: str, image: int = 0) -> str:
     )
 
 
+def download(page, selector: str):
+    """Press a button that saves a file; the Playwright download."""
+    with page.expect_download() as waiting:
+        page.locator(selector).click()
+    return waiting.value
+
+
 def shoot(page, name: str) -> None:
     """Save a screenshot among the build's artefacts."""
     ARTIFACTS.mkdir(parents=True, exist_ok=True)

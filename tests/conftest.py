@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import settings
 import tiny
 from maskgit_core import MaskGIT
 from maskgit_core.checkpoint import save_checkpoint
+from page_client import Site, served_site
 
 # A test must not fail because the machine is busy, nor find in CI what nobody changed.
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
@@ -40,3 +42,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         classes=list(tiny.CLASSES),
     )
     return folder
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A running page and what a stranger can send to it; its files are the module's own."""
+    with served_site(tmp_path_factory.mktemp("gradio")) as running:
+        yield running

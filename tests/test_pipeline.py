@@ -1,4 +1,4 @@
-"""The public surface: names, shapes, errors, and the promises about seeds and kept pixels."""
+"""The public surface: names, shapes, errors, and what a seed and a label promise."""
 
 from __future__ import annotations
 
@@ -7,9 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
 import tiny
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig, patches
@@ -19,9 +16,6 @@ from maskgit_core.pipeline import MAX_IMAGES
 
 QUICK = SamplingConfig(num_steps=3)
 K = tiny.TOKENIZER.codebook_size
-SHARED = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 def test_a_model_tells_its_shape(tiny_checkpoint):
@@ -167,7 +161,7 @@ def test_a_bad_seed_is_named(tiny_model, seed):
     for call in (
         lambda: tiny_model.generate([0], QUICK, seed=seed),
         lambda: tiny_model.generate_steps([0], QUICK, seed=seed),
-        lambda: tiny_model.inpaint(tiny.picture(0), _left_half(), 0, QUICK, seed=seed),
+        lambda: tiny_model.inpaint(tiny.picture(0), tiny.left_half(), 0, QUICK, seed=seed),
     ):
         with pytest.raises(ValueError, match="seed must be a whole number between 0 and") as caught:
             call()
@@ -258,138 +252,6 @@ def test_the_fit_finds_a_linear_decoder():
     sample = torch.arange(0, 500, 5)
     fitted = patches.fit_patches(vectors, sample, all_patches[sample])
     torch.testing.assert_close(fitted, all_patches, atol=0.05, rtol=0)
-
-
-def _left_half(size: tuple[int, int] = (20, 24)) -> np.ndarray:
-    mask = np.zeros((size[1], size[0]), dtype=bool)
-    mask[:, : max(1, size[0] // 2)] = True
-    return mask
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "CMYK", "LA", "I;16"])
-def test_kept_pixels_are_those_of_the_input(tiny_model, mode):
-    if mode == "I;16":
-        values = np.random.default_rng(0).integers(0, 256, (24, 20)) * 257
-        photo = Image.fromarray(values.astype(np.uint16))
-        wanted = Image.fromarray((values // 257).astype(np.uint8)).convert("RGB")
-    else:
-        photo = tiny.picture(0, mode=mode)
-        wanted = photo
-    if mode == "RGBA":
-        photo.putalpha(tiny.picture(5, mode="L"))
-    if mode == "LA":
-        photo.putalpha(tiny.picture(5, mode="L"))
-        wanted = photo.convert("RGBA")
-    mask = _left_half()
-    result = tiny_model.inpaint(photo, mask, "sea", QUICK, seed=1)
-    assert result.image.size == photo.size
-    assert result.image.mode == ("RGBA" if mode in ("RGBA", "LA") else "RGB")
-    kept = np.array(wanted.convert(result.image.mode))[~mask]
-    assert np.array_equal(np.array(result.image)[~mask], kept)
-    assert not np.array_equal(
-        np.array(result.image)[mask], np.array(wanted.convert(result.image.mode))[mask]
-    )
-    assert result.tokens.shape == (1, 4, 4) and result.tokens.max() < K
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (7, 3), (16, 16), (200, 64)])
-def test_photos_of_any_shape(tiny_model, size):
-    photo, mask = tiny.picture(3, size), _left_half(size)
-    result = tiny_model.inpaint(photo, mask, None, QUICK, seed=0)
-    assert result.image.size == size
-    assert np.array_equal(np.array(result.image)[~mask], np.array(photo)[~mask])
-
-
-@SHARED
-@given(st.data())
-def test_hidden_pixels_never_matter(tiny_model, data):
-    size = data.draw(st.tuples(st.integers(2, 40), st.integers(2, 40)))
-    rows = data.draw(st.tuples(st.integers(0, size[1] - 1), st.integers(1, size[1])))
-    columns = data.draw(st.tuples(st.integers(0, size[0] - 1), st.integers(1, size[0])))
-    mask = np.zeros((size[1], size[0]), dtype=bool)
-    mask[rows[0] : rows[0] + rows[1], columns[0] : columns[0] + columns[1]] = True
-    photo = tiny.picture(data.draw(st.integers(0, 99)), size)
-    other = np.array(photo)
-    other[mask] = np.random.default_rng(1).integers(0, 256, (int(mask.sum()), 3))
-    first, second = (
-        tiny_model.inpaint(image, mask, "sea", QUICK, seed=4)
-        for image in (photo, Image.fromarray(other))
-    )
-    assert torch.equal(first.tokens, second.tokens)
-    assert first.image.tobytes() == second.image.tobytes()
-    assert np.array_equal(np.array(first.image)[~mask], np.array(photo)[~mask])
-
-
-def test_known_tokens_stay_through_every_step(tiny_model):
-    photo = tiny.picture(2, (64, 64))
-    mask = np.zeros((64, 64), dtype=bool)
-    mask[40:, 40:] = True
-    plan = tiny_model.plan_inpaint(photo, mask)
-    known = tiny_model.encode(plan.blanked)
-    keep = ~plan.token_mask
-    assert keep.any() and plan.token_mask.any()
-    seen = 0
-    for step in tiny_model.inpaint_steps(photo, mask, label="forest", config=QUICK, seed=2):
-        assert torch.equal(step.tokens[0][keep], known[0][keep])
-        assert not step.newly_revealed[0][keep].any()
-        assert (step.confidence[0][keep] == 0).all()
-        seen += 1
-    assert seen == step.num_steps == 3
-    result = tiny_model.inpaint(photo, mask, label="forest", config=QUICK, seed=2)
-    assert torch.equal(result.tokens, step.tokens)
-
-
-def test_the_class_of_an_edit_counts(tiny_model):
-    photo, mask = tiny.picture(2, (16, 16)), np.ones((16, 16), dtype=bool)
-    results = [tiny_model.inpaint(photo, mask, label, QUICK, seed=0) for label in (0, 1, None)]
-    assert len({result.image.tobytes() for result in results}) == 3
-
-
-def test_a_whole_photo_can_be_repainted(tiny_model):
-    photo = tiny.picture(2)
-    result = tiny_model.inpaint(photo, np.ones((24, 20), dtype=bool), "sea", QUICK)
-    assert result.image.size == photo.size
-
-
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
-        (np.zeros((24, 20), dtype=bool), "something painted"),
-        (np.ones((20, 24), dtype=bool), "as large as the photo, 20 x 24"),
-        ("everything", "pixel_mask must be an array"),
-    ],
-)
-def test_a_bad_mask_is_refused(tiny_model, mask, message):
-    with pytest.raises(ValueError, match=message):
-        tiny_model.inpaint_steps(tiny.picture(0), mask, "sea", QUICK)
-
-
-def test_inputs_are_not_changed(tiny_model):
-    photo, mask = tiny.picture(0), _left_half()
-    before = photo.tobytes(), mask.tobytes()
-    tiny_model.inpaint(photo, mask, "sea", QUICK)
-    assert (photo.tobytes(), mask.tobytes()) == before
-    tokens = torch.full((1, 4, 4), K)
-    list(tiny_model.decode_tokens_steps(tokens, ["sea"], QUICK))
-    assert bool((tokens == K).all())
-
-
-def test_variations_of_an_edit_are_seeds_of_their_own(tiny_model):
-    plan = tiny_model.plan_inpaint(tiny.picture(0), _left_half())
-    for step in tiny_model.edit_steps(plan, "sea", QUICK, seed=5, count=3):
-        tokens = step.tokens
-    alone = tiny_model.inpaint(tiny.picture(0), _left_half(), "sea", QUICK, seed=7)
-    assert torch.equal(tokens[2], alone.tokens[0])
-    assert not torch.equal(tokens[0], tokens[1])
-
-
-def test_outpainting_keeps_the_photo(tiny_model):
-    photo = tiny.picture(1, (32, 32))
-    result = tiny_model.outpaint(photo, "sea", QUICK, seed=0, right=0.5)
-    assert result.image.size == (48, 32)
-    assert np.array_equal(np.array(result.image)[:, :32], np.array(photo))
-    with pytest.raises(ValueError, match="must be above 0"):
-        tiny_model.outpaint(photo, "sea", QUICK)
 
 
 def test_grids_of_another_shape_are_refused(tiny_model):

@@ -82,6 +82,13 @@ def picture(seed: int, size: tuple[int, int] = (20, 24), mode: str = "RGB") -> I
     return Image.fromarray(values).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
+def left_half(size: tuple[int, int] = (20, 24)) -> np.ndarray:
+    """Bool (height, width), true in the left half; `size` is (width, height)."""
+    mask = np.zeros((size[1], size[0]), dtype=bool)
+    mask[:, : max(1, size[0] // 2)] = True
+    return mask
+
+
 def write_photos(root: Path, classes: list[str] | None = None, count: int = 3) -> Path:
     """Write a folder of photos for each class, of differing sizes."""
     for label, name in enumerate(classes if classes is not None else CLASSES):

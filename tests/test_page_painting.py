@@ -1,0 +1,145 @@
+"""Painting, filling and extending a photo in a real Chromium."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from browser_page import browser, download, page, page_url, shoot, wait_done  # noqa: F401
+
+pytestmark = pytest.mark.browser
+
+EDIT = "#edit-player"
+
+
+def open_edit(page) -> None:  # noqa: F811
+    page.get_by_role("tab", name="Edit").click()
+    page.wait_for_function("document.querySelector('#painter .pt-mask').clientWidth > 100")
+
+
+def paint(page) -> None:  # noqa: F811
+    canvas = page.locator("#painter .pt-mask").bounding_box()
+    x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
+    page.mouse.move(x - 40, y)
+    page.mouse.down()
+    page.mouse.move(x + 40, y + 10, steps=8)
+    page.mouse.up()
+
+
+def wait_preview(page) -> None:  # noqa: F811
+    page.wait_for_function(
+        f"document.querySelector('{EDIT} figcaption')?.textContent.includes('cells will be')"
+    )
+
+
+def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
+    from demo.edit_session import example_photos
+
+    open_edit(page)
+    paint(page)
+    wait_preview(page)
+    shoot(page, "edit-mask")
+    page.locator("#edit-go").click()
+    wait_done(page, EDIT)
+    page.locator("#edit-slider img").first.wait_for()
+    shoot(page, "edit-done")
+    result = np.asarray(Image.open(download(page, "#edit-download").path()).convert("RGB"))
+    photo = np.asarray(Image.open(example_photos()[0]).convert("RGB"))
+    assert result.shape == photo.shape
+    changed = (result != photo).any(axis=-1)
+    rows, columns = np.nonzero(changed)
+    assert 0.005 < changed.mean() < 0.3
+    # Painted in the middle: the border of the photo is far from the brush.
+    assert rows.min() > 20 and rows.max() < 80 and columns.min() > 15 and columns.max() < 85
+
+
+def test_edit_without_a_mask_says_what_to_do(page):  # noqa: F811
+    open_edit(page)
+    page.locator("#edit-go").click()
+    page.get_by_text("Paint over the part that should change first").wait_for()
+
+
+def test_mask_tools(page):  # noqa: F811
+    open_edit(page)
+    share = page.locator("#painter .pt-share")
+    assert share.inner_text() == ""
+    paint(page)
+    few = share.inner_text()
+    assert few.endswith("% marked")
+    page.locator("#painter .pt-invert").click()
+    assert int(share.inner_text().split()[0]) == 100 - int(few.split()[0])
+    page.locator("#painter .pt-all").click()
+    assert share.inner_text() == "100 % marked"
+    page.locator("#painter .pt-clear").click()
+    assert share.inner_text() == ""
+    for _ in range(3):
+        page.locator("#painter .pt-undo").click()
+    assert share.inner_text() == few
+    page.locator("#painter .pt-redo").click()
+    assert share.inner_text() != few
+    page.get_by_role("tab", name="Generate").click()
+    before = share.text_content()
+    page.get_by_role("tab", name="Edit").click()
+    assert share.inner_text() == before
+
+
+def test_variations_and_use_as_input(page):  # noqa: F811
+    open_edit(page)
+    page.locator("#edit-count input[type=number]").fill("2")
+    page.locator("#edit-count input[type=number]").press("Tab")
+    paint(page)
+    page.locator("#edit-go").click()
+    wait_done(page, EDIT)
+    assert page.locator(f"{EDIT} canvas[data-image]").count() == 2
+    page.locator("#edit-choice").get_by_label("2").check()
+    page.wait_for_timeout(800)
+    assert download(page, "#edit-download").suggested_filename == "edit-seed-2.png"
+    page.locator("#edit-reuse").click()
+    page.wait_for_function("document.querySelector('#painter .pt-share').textContent === ''")
+    page.locator("#edit-back").click()
+    page.wait_for_function("document.querySelector('#edit-back').disabled")
+
+
+def test_extend_makes_a_larger_photo(page):  # noqa: F811
+    open_edit(page)
+    page.get_by_label("Extend beyond the edges").check()
+    page.locator("#edit-sides").wait_for()
+    page.locator("#edit-go").click()
+    wait_done(page, EDIT)
+    page.locator("#edit-slider img").first.wait_for()
+    page.wait_for_timeout(300)
+    assert Image.open(download(page, "#edit-download").path()).size == (150, 100)
+
+
+def test_a_file_that_is_no_image_is_refused_in_words(page):  # noqa: F811
+    open_edit(page)
+    with page.expect_file_chooser() as chooser:
+        page.locator("#edit-open").click()
+    broken = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(broken, "PNG")
+    chooser.value.set_files(
+        [{"name": "cut.png", "mimeType": "image/png", "buffer": broken.getvalue()[:60]}]
+    )
+    page.get_by_text("This photo cannot be opened").wait_for()
+
+
+def test_a_pasted_photo_opens(page):  # noqa: F811
+    open_edit(page)
+    page.evaluate(
+        """async () => {
+            const canvas = document.createElement("canvas");
+            canvas.width = 90; canvas.height = 30;
+            const blob = await new Promise((done) => canvas.toBlob(done));
+            const data = new DataTransfer();
+            data.items.add(new File([blob], "pasted.png", {type: "image/png"}));
+            document.body.dispatchEvent(
+                new ClipboardEvent("paste", {clipboardData: data, bubbles: true}));
+        }"""
+    )
+    page.wait_for_function(
+        "(() => { const c = document.querySelector('#painter .pt-mask');"
+        " return c.clientWidth > 2.5 * c.clientHeight; })()"
+    )
