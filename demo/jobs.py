@@ -61,12 +61,17 @@ class Job:
         work: what to compute.
         place: tells a waiting job's place in line.
         ended: called once, with the job, when it has ended in any way.
+        visitor: whose it is; tells nothing but whether two jobs are of the same.
     """
 
     def __init__(
-        self, work: Work, place: Callable[[Job], int], ended: Callable[[Job], None]
+        self,
+        work: Work,
+        place: Callable[[Job], int],
+        ended: Callable[[Job], None],
+        visitor: str = "",
     ) -> None:
-        self.work = work
+        self.work, self.visitor = work, visitor
         self.state = WAITING
         self.outcome: str | None = None
         self.batch_jobs = 0

@@ -1,7 +1,8 @@
 """The line in front of the model: one thread computes, equal wishes are decoded as one batch.
 
-A job joins a batch when the batch begins, never later. Each image has its own seed and label, so
-it is the same image as alone. A visitor who leaves is dropped from the batch before its next step.
+Visitors take turns, see `fairness`. A job joins a batch when the batch begins, never later. Each
+image has its own seed and label, so it is the same image as alone. A visitor who leaves is dropped
+from the batch before its next step.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 from maskgit_core.live import LivePictures
 from maskgit_core.sampling import StepState
 
-from . import compare, handlers, jobs, zero_gpu
+from . import compare, fairness, handlers, jobs, zero_gpu
 from .decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
 from .jobs import Job, JobFailed, Work
 from .ledger import Ledger
@@ -33,7 +34,7 @@ MAX_BATCH_IMAGES = 16
 
 
 class Scheduler:
-    """Runs jobs in the order of their arrival, as far as batches allow.
+    """Runs the jobs of visitors in turn, those of one in the order of their arrival.
 
     Args:
         max_waiting: jobs that may wait; one more is refused.
@@ -53,8 +54,8 @@ class Scheduler:
         ledger: Ledger | None = None,
     ) -> None:
         self.ledger = ledger or Ledger()
-        self._max_waiting, self._max_images = max_waiting, max_batch_images
-        self._batching = batching
+        self._max_waiting = max_waiting
+        self._max_images = max_batch_images if batching else 0
         self._line: list[Job] = []
         self._working: list[Job] = []
         self._changed = threading.Condition()
@@ -70,17 +71,20 @@ class Scheduler:
         """Jobs in the batch that is computed now."""
         return sum(job.wanted for job in self._working)
 
-    def submit(self, work: Work, *, refusable: bool = True) -> Job:
+    def submit(self, work: Work, *, refusable: bool = True, visitor: str | None = None) -> Job:
         """Put a job into the line.
 
         Args:
             work: what to compute.
             refusable: whether the bound on waiting jobs holds for it.
+            visitor: whose it is; None is who caused the event that runs in this thread.
 
         Raises:
             RequestError: too many are waiting.
         """
-        job = Job(work, self._place, self._on_end)
+        if visitor is None:
+            visitor = fairness.current_visitor()
+        job = Job(work, self._place, self._on_end, visitor)
         with self._changed:
             full = refusable and len(self._line) >= self._max_waiting
             if not full:
@@ -139,7 +143,9 @@ class Scheduler:
 
     def _place(self, job: Job) -> int:
         with self._changed:
-            return self._line.index(job) + 1 if job in self._line else 0
+            line = fairness.behind(self._line, self._working)
+            order = fairness.service_order(line, self._max_images)
+            return next((place for place, other in enumerate(order, 1) if other is job), 0)
 
     def _on_end(self, job: Job) -> None:
         with self._changed:
@@ -152,15 +158,7 @@ class Scheduler:
         with self._changed:
             while not self._line:
                 self._changed.wait()
-            batch = [self._line.pop(0)]
-            key = batch[0].work.together
-            room = self._max_images - batch[0].work.images
-            if self._batching and key is not None:
-                for job in list(self._line):
-                    if job.work.together == key and job.work.images <= room:
-                        room -= job.work.images
-                        self._line.remove(job)
-                        batch.append(job)
+            batch, self._line = fairness.next_batch(self._line, self._max_images)
             self._working = batch
             return batch
 
@@ -184,7 +182,10 @@ class Scheduler:
             for job in batch:
                 job.end(jobs.FAILED, JobFailed("see the log"))
         finally:
-            self._working = []
+            with self._changed:
+                # Who came in the meantime has not been served; whose jobs these were has.
+                self._line = fairness.behind(self._line, self._working)
+                self._working = []
 
     # ---- computing -------------------------------------------------------------------------------
 

@@ -152,6 +152,25 @@ def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
     models.current.pause = 0.03
 
 
+def test_visitors_are_told_apart_by_the_address_that_they_call_from(served, monkeypatch) -> None:
+    url, scheduler, _ = served
+    taken, submit = [], scheduler.submit
+    monkeypatch.setattr(
+        scheduler, "submit", lambda work, **more: taken.append(submit(work, **more)) or taken[-1]
+    )
+    body = {"data": [["sea"], 1, 5, 2, *loadtest.SETTINGS]}
+    calls = [("127.0.0.2", {}), ("127.0.0.3", {}), ("127.0.0.2", {"X-Forwarded-For": "9.9.9.9"})]
+    for address, headers in calls:
+        from_there = httpx.HTTPTransport(local_address=address)
+        with httpx.Client(
+            base_url=f"{url}/gradio_api", timeout=60, transport=from_there, headers=headers
+        ) as web:
+            name = web.post("/call/generate", json=body).json()["event_id"]
+            assert "event: complete" in web.get(f"/call/generate/{name}").text
+    one, other, forged = (job.visitor for job in taken)
+    assert one == forged != other and "" not in (one, other)
+
+
 def test_no_counters_unless_asked_for() -> None:
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
