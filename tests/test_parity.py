@@ -117,7 +117,10 @@ def published() -> list[tuple[str, str, dict[str, list[int]], dict]]:
     return found
 
 
-@pytest.mark.filterwarnings("error")
+# What other tests left to the garbage collector may come to light in any test.
+@pytest.mark.filterwarnings(
+    "error", "ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"
+)
 @pytest.mark.parametrize(
     ("family", "file", "shapes", "facts"), published(), ids=lambda v: v if type(v) is str else ""
 )
