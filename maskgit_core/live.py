@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SHARE = 0.05  # of a run's time, about what decoding pictures may take before the end
-QUICK = 0.03  # seconds; pictures that take less are all decoded
+SHARE = 0.1  # of a run's time, about what decoding pictures may take before the end
 FILL_BATCH = 16  # images
 
 
@@ -26,7 +25,6 @@ class LivePictures:
     Args:
         model: a `MaskGIT`.
         share: of the time between two pictures, what decoding may take; 1 decodes every step.
-        quick: seconds; a picture that takes less has no pause after it.
         clock: seconds of work of this process. Not of the day: other programs on the machine must
             not change what is decoded, nor may the threads in which a run goes on.
 
@@ -39,14 +37,12 @@ class LivePictures:
         self,
         model: Any,
         share: float = SHARE,
-        quick: float = QUICK,
         clock: Callable[[], float] = time.process_time,
     ) -> None:
         self.skipped: dict[int, Tensor] = {}
         self.images: Tensor | None = None
         self._model, self._clock = model, clock
         self._pause = 1 / share - 1  # between two pictures, in times of what a picture takes
-        self._quick = quick
         self._due = -float("inf")
         self._count = 0
         self._decoded: tuple[Tensor, Tensor] | None = None
@@ -68,8 +64,7 @@ class LivePictures:
         else:
             self.images = self._model.preview(tokens)
         ended = self._clock()
-        taken = ended - began
-        self._due = ended + (taken * self._pause if taken > self._quick else 0.0)
+        self._due = ended + (ended - began) * self._pause
         self._decoded = (tokens.cpu(), self.images)
         return self.images
 

@@ -66,14 +66,14 @@ def test_pictures_keep_to_their_share_of_the_time(tiny_model):
 
 
 def test_the_last_picture_is_the_exact_image(tiny_model):
-    pictures = LivePictures(tiny_model, share=1e-9, quick=0.0)
+    pictures = LivePictures(tiny_model, share=1e-9)
     for tokens in grids(tiny_model):
         pictures.of(tokens)
     assert torch.equal(pictures.images, tiny_model.decode(tokens))
 
 
 def test_skipped_steps_show_their_codes_where_something_is_new(tiny_model):
-    pictures = LivePictures(tiny_model, share=1e-9, quick=0.0)
+    pictures = LivePictures(tiny_model, share=1e-9)
     first, second = grids(tiny_model)[:2]
     decoded = pictures.of(first).clone()
     images = pictures.of(second)
@@ -87,7 +87,7 @@ def test_skipped_steps_show_their_codes_where_something_is_new(tiny_model):
 
 
 def test_skipped_steps_are_decoded_afterwards(tiny_model):
-    pictures = LivePictures(tiny_model, share=1e-9, quick=0.0)
+    pictures = LivePictures(tiny_model, share=1e-9)
     tokens = grids(tiny_model)
     for grid in tokens:
         pictures.of(grid)
@@ -101,7 +101,7 @@ def test_skipped_steps_are_decoded_afterwards(tiny_model):
 
 def test_filling_in_stops_in_time(tiny_model):
     clock = Clock()
-    pictures = LivePictures(Slow(tiny_model, clock), share=1e-9, quick=0.0, clock=clock)
+    pictures = LivePictures(Slow(tiny_model, clock), share=1e-9, clock=clock)
     for tokens in grids(tiny_model):
         pictures.of(tokens)
     assert list(pictures.fill(0.0)) == [] and len(pictures.skipped) == 4
@@ -117,9 +117,7 @@ def test_a_preview_is_the_partial_decode_but_for_rounding(tiny_model):
 
 
 def test_a_run_ends_with_a_decoded_picture_of_every_step(tiny_model, monkeypatch):
-    monkeypatch.setattr(
-        decoding, "LivePictures", lambda model: LivePictures(model, share=1e-9, quick=0.0)
-    )
+    monkeypatch.setattr(decoding, "LivePictures", lambda model: LivePictures(model, share=1e-9))
     monkeypatch.setattr(render, "data_url", partial(render.data_url, lossless=True))
     values = {"num_steps": STEPS}
     request = handlers.parse_generate(tiny_model, ["sea"], 2, 3, values)

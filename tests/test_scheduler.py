@@ -261,7 +261,7 @@ def test_a_switch_waits_for_its_turn_and_later_jobs_for_the_old_model_are_told(t
 
 def test_skipped_pictures_are_made_up_for_only_while_nobody_waits(gated, monkeypatch) -> None:
     monkeypatch.setattr(
-        "demo.scheduler.LivePictures", lambda model: LivePictures(model, share=1e-9, quick=0.0)
+        "demo.scheduler.LivePictures", lambda model: LivePictures(model, share=1e-9)
     )
     models, scheduler = ModelHolder(gated), Scheduler()
     runs = [start(scheduler, models, wish(gated, 0))]
