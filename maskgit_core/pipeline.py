@@ -25,7 +25,7 @@ from maskgit_core.results import GenerateResult, InpaintResult
 from maskgit_core.sampling import CellNetwork, StepState, decode_steps
 from maskgit_core.starts import StartStore
 
-DECODE_BATCH = 16
+DECODE_BATCH = 8
 MAX_IMAGES = 4096  # in one call; all are decoded together
 
 

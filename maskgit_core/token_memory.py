@@ -14,6 +14,9 @@ from maskgit_core.packing import PackedBlock
 from maskgit_core.sampling import CellNetwork
 from maskgit_core.transformer import MaskedTransformer
 
+# More rows at once are no faster on a CPU; fewer sizes of blocks keep the heap small.
+PART_ROWS = 8
+
 
 def remembering(network: CellNetwork) -> CellNetwork:
     """Return a network for one decoding, the same up to rounding; itself where nothing is gained.
@@ -32,10 +35,25 @@ class TokenMemory:
     def __init__(self, network: MaskedTransformer) -> None:
         self.network = network
         self.condition, self.logits_of = network.condition, network.logits_of
-        self._sequence: Tensor | None = None
+        self._parts: list[_Part] = []
 
     def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
         """As `MaskedTransformer.hidden_at`."""
+        parts = [part.split(PART_ROWS) for part in (tokens, condition, cells)]
+        missing = len(parts[0]) - len(self._parts)
+        self._parts += [_Part(self.network) for _ in range(missing)]
+        asked = zip(self._parts, *parts, strict=False)
+        return torch.cat([part.hidden_at(*rows) for part, *rows in asked])
+
+
+class _Part:
+    """The memory of some rows of a batch."""
+
+    def __init__(self, network: MaskedTransformer) -> None:
+        self.network = network
+        self._sequence: Tensor | None = None
+
+    def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
         first, *middle, last = self.network.blocks
         self._update(self.network.sequence(tokens, condition))
         x = first(self._x, qkv=self._qkv)

@@ -113,8 +113,9 @@ def test_remembered_tokens_give_what_all_of_them_give():
     network = pack(tiny.transformer())
     memory, generator = remembering(network), torch.Generator().manual_seed(0)
     tokens = torch.randint(K + 1, (3, 16), generator=generator)
-    for rows in (3, 3, 2, 2, 3):  # a number of rows that changes, and one that stays
-        tokens = tokens[:rows] if rows <= len(tokens) else tokens.repeat(2, 1)[:rows]
+    # A number of rows that changes, one that stays, and more than one part.
+    for rows in (3, 3, 2, 2, 3, 19, 19, 11):
+        tokens = tokens[:rows] if rows <= len(tokens) else tokens.repeat(rows, 1)[:rows]
         changed = torch.rand(tokens.shape, generator=generator) < 0.2
         tokens = torch.where(changed, (tokens + 1) % (K + 1), tokens)
         labels = torch.randint(3, (rows,), generator=generator)
