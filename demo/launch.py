@@ -19,7 +19,7 @@ from .storage import KEEP_SECONDS, swept
 # for the model (`scheduler.MAX_WAITING`); this one bounds the rest too, such as previews.
 MAX_EVENTS = 128
 # A job that waits for its turn keeps a thread, asleep. There may be as many as wait and as share a
-# batch (32 + 16), and what does not wait needs some as well.
+# batch (48 + 16), and what does not wait needs some as well.
 MAX_THREADS = 80
 
 # For `gr.Blocks`: every ten minutes, files that are older than the page keeps them.

@@ -37,7 +37,8 @@ class Scheduler:
     """Runs the jobs of visitors in turn, those of one in the order of their arrival.
 
     Args:
-        max_waiting: jobs that may wait; one more is refused.
+        max_waiting: jobs that may wait; one more is refused. Visitors who have none may bring one
+            each, up to half as many again, so that nobody can shut all others out.
         max_batch_images: a batch takes further jobs up to so many images.
         batching: off, every job is decoded alone.
         ledger: gets a line for each job that ends.
@@ -86,7 +87,7 @@ class Scheduler:
             visitor = fairness.current_visitor()
         job = Job(work, self._place, self._on_end, visitor)
         with self._changed:
-            full = refusable and len(self._line) >= self._max_waiting
+            full = refusable and len(self._line) >= self._room(visitor)
             if not full:
                 self._line.append(job)
                 if self._thread is None:
@@ -99,6 +100,11 @@ class Scheduler:
                 f"{self._max_waiting} others are waiting already. Try again in a minute."
             )
         return job
+
+    def _room(self, visitor: str) -> int:
+        """Jobs that may wait when this visitor brings one."""
+        present = any(job.visitor == visitor for job in self._line)
+        return self._max_waiting if present else self._max_waiting * 3 // 2
 
     # ---- what the page calls ---------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import tiny
 from browser_model import CLASSES, SlowMaskGIT, tiny_model
 from demo import compare, edits, frames, handlers, redo
 from demo.decoding import Place
-from demo.jobs import JobFailed, Work
+from demo.jobs import WAITING, Job, JobFailed, Work
 from demo.models import ModelHolder
 from demo.scheduler import Scheduler
 from demo.settings import RequestError
@@ -166,6 +166,29 @@ def test_one_more_than_may_wait_is_refused_in_words(gated) -> None:
     wait = in_threads(runs)
     gated.let(1000)
     assert all(images for _, images in wait())
+
+
+def test_a_full_line_still_takes_one_job_of_a_visitor_who_has_none(gated) -> None:
+    scheduler = Scheduler(max_waiting=2)
+
+    def job(visitor: str) -> Job:
+        return scheduler.submit(Work("tour", "m", run=held), visitor=visitor)
+
+    let = threading.Event()
+
+    def held() -> Iterator[int]:
+        let.wait(60)
+        yield 0
+
+    first = job("greedy")
+    while first.state == WAITING:
+        time.sleep(0.01)
+    taken = [job("greedy"), job("greedy"), job("other")]
+    for visitor in ("greedy", "other", "third"):  # the last finds the extra places taken
+        with pytest.raises(RequestError, match="waiting already"):
+            job(visitor)
+    let.set()
+    assert [list(some.follow())[-1] for some in (first, *taken)] == [0] * 4
 
 
 def test_who_leaves_is_dropped_before_the_next_step_and_the_batch_goes_on(gated) -> None:
