@@ -127,10 +127,10 @@ _BALANCED = {
     "num_steps": 12,
     "order": "confidence",
     "schedule": "cosine",
-    "guidance_scale": 1.8,
+    "guidance_scale": 1.6,
     "guidance_schedule": "constant",
     "temperature": 1.0,
-    "choice_temperature": 9.0,
+    "choice_temperature": 6.5,
     "top_k": 0,
     "top_p": 1.0,
 }
@@ -140,14 +140,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_steps": 8,
         "order": "halton",
         "schedule": "arccos",
-        "guidance_scale": 2.0,
+        "guidance_scale": 1.8,
     },
     "Balanced": _BALANCED,
     "Best": {
         **_BALANCED,
         "num_steps": 24,
-        "guidance_scale": 2.0,
-        "choice_temperature": 16.0,
+        "guidance_scale": 1.8,
+        "choice_temperature": 12.0,
     },
 }
 DEFAULT_PRESET = "Balanced"
