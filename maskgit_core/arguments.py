@@ -73,6 +73,12 @@ def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
 
 
 def folder_name(source: str | os.PathLike[str]) -> str:
-    """Return the last part of a path or of owner/name; `.` and `..` are followed."""
+    """Return the last part of a path or of owner/name; `.` and `..` are followed.
+
+    The folder `checkpoint` of a training run goes by the name of the run.
+    """
     path = Path(source).expanduser()
-    return (path.resolve() if path.is_dir() else path).name or "model"
+    if path.is_dir():
+        path = path.resolve()
+        path = path.parent if path.name == "checkpoint" and path.parent.name else path
+    return path.name or "model"

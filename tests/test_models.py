@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import threading
 import weakref
 from dataclasses import replace
@@ -202,9 +203,11 @@ def test_links_and_recipes_name_their_model() -> None:
     assert (found["seed"], found["num_steps"]) == (4, 9)
 
 
-def test_names_follow_the_source(tiny_checkpoint, monkeypatch) -> None:
+def test_names_follow_the_source(tiny_checkpoint, tmp_path, monkeypatch) -> None:
     assert MaskGIT.from_pretrained(tiny_checkpoint).name == tiny_checkpoint.name
     assert MaskGIT.from_pretrained(f"{tiny_checkpoint}/").name == tiny_checkpoint.name
+    run = shutil.copytree(tiny_checkpoint, tmp_path / "my-photos" / "checkpoint")
+    assert MaskGIT.from_pretrained(run).name == "my-photos"
     monkeypatch.setattr("maskgit_core.pipeline.resolve_checkpoint", lambda _: tiny_checkpoint)
     assert MaskGIT.from_pretrained("google-256").name == "google-256"
     assert MaskGIT.from_pretrained("someone/roses").name == "roses"
