@@ -188,12 +188,13 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
 
 
 def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:
-    done = False
     for run, results in runs:
-        # What comes after the results is pictures of the steps, which are not told here.
-        if not done and (run["frames"] or run["waiting"]):
+        if run["frames"] or run["waiting"]:
             yield _step(run, [_png(result) for result in results])
-        done = done or bool(results)
+        if results:
+            break
+    for _ in runs:
+        pass  # pictures of the steps, which are not told here; not to listen would be to leave
 
 
 def _generate_steps(

@@ -11,8 +11,7 @@ SPACE_STORAGE = "/data"  # where a Space with persistent storage mounts it
 # Programs that oneDNN and torch's layer above it (LRU_CACHE_CAPACITY) each keep, one for each size
 # of a product. Small blocks that live long between large ones that come and go, they keep the heap
 # from being used again: with batches of all sizes their usual 1,024 take minutes to fill and
-# hundreds of megabytes. To make a forgotten one again takes below a millisecond; a lone run has
-# about sixty sizes.
+# hundreds of megabytes. To make a forgotten one again takes below a millisecond.
 MATRIX_PROGRAMS = "64"
 
 
