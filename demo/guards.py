@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import gradio as gr
@@ -74,4 +75,6 @@ def guard_gradio() -> None:
     routes.secure_url_stream_response = refuse_download_later
     route_utils.GradioUploadFile = routes.GradioUploadFile = UnguessableUpload
     utils.error_payload = queueing.error_payload = plain_payload
+    # At each event Gradio looks for Matplotlib, in all folders of packages. Nothing here uses it.
+    utils.MatplotlibBackendMananger = nullcontext
     make_forgetful()

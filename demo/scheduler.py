@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -206,7 +207,7 @@ class Scheduler:
         model = batch[0].work.model()
         wishes = [job.work.request for job in batch]
         owners = [job for job in batch for _ in job.work.request.labels]
-        spans = [[row for row, owner in enumerate(owners) if owner is job] for job in batch]
+        spans = _spans(wishes)
         lasts = [_last_step(wish, int(model.mask_token_id)) for wish in wishes]
         steps = model.decode_tokens_steps(
             torch.cat([wish.tokens for wish in wishes]),
@@ -238,7 +239,7 @@ class Scheduler:
             if ready and not going:
                 self._fill_in({job: rows for job, rows, _ in ready}, pictures, began)
 
-    def _fill_in(self, ready: dict[Job, list[int]], pictures: LivePictures, began: float) -> None:
+    def _fill_in(self, ready: dict[Job, slice], pictures: LivePictures, began: float) -> None:
         """Decode skipped pictures as long as nobody waits, and end the jobs."""
         late: dict[int, Tensor] = {}
         skipped = pictures.fill(fill_seconds(began))
@@ -253,13 +254,19 @@ class Scheduler:
             job.end(jobs.DONE)
 
 
+def _spans(wishes: list[DecodeRequest]) -> list[slice]:
+    """Which rows of the batch each wish has."""
+    ends = list(accumulate(len(wish.labels) for wish in wishes))
+    return [slice(end - len(wish.labels), end) for wish, end in zip(wishes, ends, strict=True)]
+
+
 def _last_step(wish: DecodeRequest, mask_token_id: int) -> int:
     """Index of the step after which nothing of these grids is masked."""
     unknown = int((wish.tokens == mask_token_id).sum(dim=(1, 2)).max())
     return max(1, min(wish.config.num_steps, unknown)) - 1
 
 
-def _only(state: StepState, rows: list[int], num_steps: int) -> StepState:
+def _only(state: StepState, rows: slice, num_steps: int) -> StepState:
     return StepState(
         state.index,
         num_steps,

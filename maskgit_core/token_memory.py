@@ -1,10 +1,13 @@
 """What the first layers make of single tokens, remembered while one decoding goes on.
 
 Stem, first norm and first q, k, v look at one token at a time, and a step changes few tokens:
-about a twentieth of a pass need not be computed again.
+about a twentieth of a pass need not be computed again. Large batches are computed in parts, side
+by side.
 """
 
 from __future__ import annotations
+
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,10 +15,14 @@ from torch import Tensor
 from maskgit_core.layers import places_of
 from maskgit_core.packing import PackedBlock
 from maskgit_core.sampling import CellNetwork
+from maskgit_core.side_by_side import side_by_side
 from maskgit_core.transformer import MaskedTransformer
 
 # More rows at once are no faster on a CPU; fewer sizes of blocks keep the heap small.
 PART_ROWS = 8
+# Numbers of cells are filled up to a multiple of this: oneDNN makes a program for each size of a
+# product, which takes it longer than the product of a few more cells.
+CELL_STEP = 16
 
 
 def remembering(network: CellNetwork) -> CellNetwork:
@@ -39,11 +46,18 @@ class TokenMemory:
 
     def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
         """As `MaskedTransformer.hidden_at`."""
-        parts = [part.split(PART_ROWS) for part in (tokens, condition, cells)]
-        missing = len(parts[0]) - len(self._parts)
-        self._parts += [_Part(self.network) for _ in range(missing)]
+        count = _num_parts(len(tokens), torch.get_num_threads())
+        parts = [part.tensor_split(count) for part in (tokens, condition, cells)]
+        self._parts += [_Part(self.network) for _ in range(count - len(self._parts))]
         asked = zip(self._parts, *parts, strict=False)
-        return torch.cat([part.hidden_at(*rows) for part, *rows in asked])
+        return torch.cat(side_by_side([partial(part.hidden_at, *rows) for part, *rows in asked]))
+
+
+def _num_parts(rows: int, threads: int) -> int:
+    """Into how many parts a batch is split: one, or as many for each thread."""
+    if rows <= PART_ROWS:
+        return 1
+    return threads * -(-rows // (threads * PART_ROWS))
 
 
 class _Part:
@@ -59,8 +73,8 @@ class _Part:
         x = first(self._x, qkv=self._qkv)
         for block in middle:
             x = block(x)
-        at, valid = places_of(cells)
-        return self.network.head(last(x, at)[valid])
+        at, valid = places_of(cells, CELL_STEP)
+        return self.network.head(last(x, at))[valid]
 
     def _update(self, sequence: Tensor) -> None:
         before, self._sequence = self._sequence, sequence
@@ -68,7 +82,7 @@ class _Part:
             places = torch.arange(sequence.shape[1], device=sequence.device)
             self._x, self._qkv = self._of_tokens(sequence, places)
             return
-        new = (sequence != before).nonzero(as_tuple=True)
+        new = _filled_up((sequence != before).nonzero(as_tuple=True))
         x, qkv = self._of_tokens(sequence[new], new[1])
         # Not in place: that is forbidden where a decoding began in inference mode and goes on
         # outside of it.
@@ -77,3 +91,10 @@ class _Part:
     def _of_tokens(self, ids: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
         x = self.network.embedded(ids, places)
         return x, self.network.blocks[0].projected(x)
+
+
+def _filled_up(index: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Repeat the last of some places, each int64 (M,), until M is a multiple of CELL_STEP."""
+    count = len(index[0])
+    places = torch.arange(-(-count // CELL_STEP) * CELL_STEP, device=index[0].device)
+    return tuple(part[places.clamp(max=count - 1)] for part in index)
