@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -19,6 +20,8 @@ from . import edits, frames, handlers
 from .models import ModelHolder
 from .photos import image_from_text, open_photo, take_upload
 from .settings import NO_CLASS, RequestError
+
+Runs = Generator[tuple[dict[str, Any], list[Image.Image]], None, None]
 
 # All that programs may call; the page's own events have no name that is answered.
 FUNCTIONS = ("generate", "inpaint", "classes", "models")
@@ -187,14 +190,14 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
     gr.api(models, api_name="models", queue=False)
 
 
-def _stream(runs: Iterator[tuple[dict[str, Any], list[Image.Image]]]) -> Iterator[dict[str, Any]]:
-    for run, results in runs:
-        if run["frames"] or run["waiting"]:
-            yield _step(run, [_png(result) for result in results])
-        if results:
-            break
-    for _ in runs:
-        pass  # pictures of the steps, which are not told here; not to listen would be to leave
+def _stream(runs: Runs) -> Iterator[dict[str, Any]]:
+    # Closed at the result: what may come after it are pictures of the steps, for the page.
+    with closing(runs):
+        for run, results in runs:
+            if run["frames"] or run["waiting"]:
+                yield _step(run, [_png(result) for result in results])
+            if results:
+                return
 
 
 def _generate_steps(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .decoding import DecodeRequest, Place
+from .decoding import DecodedStep, DecodeRequest, Place
 
 WAITING, WORKING, ENDED = "waiting", "working", "ended"
 DONE, LEFT, LATE, FAILED, REFUSED = "done", "left", "late", "failed", "refused"
@@ -125,14 +125,15 @@ class Job:
     def follow(self) -> Iterator[Any]:
         """Yield Place(0), its results, and its place about once a second while it waits.
 
-        To stop listening is to leave: the job ends. The places are also how a visitor's leaving
+        To stop listening is to leave: the job ends. After the last step it is done, and only
+        late pictures are left out. The places are also how a visitor's leaving
         is noticed, since a generator can be closed only where it yields.
 
         Raises:
             RequestError: it cannot be done; one sentence.
             JobFailed: an unexpected error.
         """
-        patience = FIRST_LOOK_SECONDS
+        patience, outcome = FIRST_LOOK_SECONDS, LEFT
         try:
             yield Place(0)
             while True:
@@ -147,6 +148,8 @@ class Job:
                     if item.error is not None:
                         raise item.error
                     return
+                if isinstance(item, DecodedStep) and item.last:
+                    outcome = DONE
                 yield item
         finally:
-            self.end(LEFT)
+            self.end(outcome)

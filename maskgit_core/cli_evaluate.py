@@ -55,6 +55,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Run the command: print the result as JSON, bars and hints on the error stream."""
+    from maskgit_core.arguments import folder_name
     from maskgit_core.cli import sampling_config
     from maskgit_core.config import SamplingConfig
     from maskgit_core.evaluation import RESULT_FILE, evaluate
@@ -77,7 +78,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
             neighbours=args.neighbours,
             batch_size=args.batch_size,
             device=args.device,
-            name=name.name,
+            name=folder_name(args.checkpoint),
         )
     except KeyboardInterrupt:
         print(f"stopped; the same command goes on from what is in {out}", file=sys.stderr)

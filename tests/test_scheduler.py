@@ -302,6 +302,29 @@ def test_skipped_pictures_are_made_up_for_only_while_nobody_waits(gated, monkeyp
     assert differ == [False, True, True, True, False]
 
 
+def test_who_closes_at_the_result_is_done_and_has_no_more_pictures_made(gated, monkeypatch) -> None:
+    begun, closed, made = threading.Event(), threading.Event(), []
+
+    class Watched(LivePictures):
+        def fill(self, seconds: float) -> Iterator:
+            for number, picture in super().fill(seconds):
+                made.append(number)
+                begun.set()
+                assert closed.wait(30)
+                yield number, picture
+
+    monkeypatch.setattr("demo.scheduler.LivePictures", lambda model: Watched(model, share=1e-9))
+    models, scheduler = ModelHolder(gated), Scheduler()
+    run = start(scheduler, models, wish(gated, 0, count=16))
+    gated.let(1000)
+    next(images for _, images in run if images)
+    assert begun.wait(30)
+    run.close()
+    closed.set()
+    wait_for(lambda: scheduler.num_working == 0)
+    assert made == [1] and scheduler.ledger._jobs == {("generate", "done"): 1}
+
+
 def test_log_and_counters_tell_of_jobs_and_nothing_else(caplog) -> None:
     model = tiny_model()
     models, scheduler = ModelHolder(model), Scheduler(max_waiting=8)
