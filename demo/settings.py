@@ -130,7 +130,7 @@ _BALANCED = {
     "guidance_scale": 1.6,
     "guidance_schedule": "constant",
     "temperature": 1.0,
-    "choice_temperature": 6.5,
+    "choice_temperature": 9.0,
     "top_k": 0,
     "top_p": 1.0,
 }
@@ -140,13 +140,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_steps": 8,
         "order": "halton",
         "schedule": "arccos",
-        "guidance_scale": 1.8,
     },
     "Balanced": _BALANCED,
     "Best": {
         **_BALANCED,
         "num_steps": 24,
-        "guidance_scale": 1.8,
         "choice_temperature": 12.0,
     },
 }
