@@ -19,7 +19,7 @@ from maskgit_core.side_by_side import side_by_side
 from maskgit_core.transformer import MaskedTransformer
 
 # More rows at once are no faster on a CPU; fewer sizes of blocks keep the heap small.
-PART_ROWS = 8
+PART_ROWS = 4
 # Numbers of cells are filled up to a multiple of this: oneDNN makes a program for each size of a
 # product, which takes it longer than the product of a few more cells.
 CELL_STEP = 16
