@@ -26,10 +26,8 @@ def side_by_side(calls: Sequence[Callable[[], T]]) -> list[T]:
     A single call runs in this thread with all of them.
     """
     threads = torch.get_num_threads()
-    if len(calls) == 1 or threads == 1:
-        with torch.no_grad():
-            return [call() for call in calls]
-    return list(_pool(threads).map(_without_gradients, calls))
+    together = len(calls) > 1 and threads > 1
+    return list((_pool(threads).map if together else map)(_without_gradients, calls))
 
 
 def _without_gradients(call: Callable[[], T]) -> T:

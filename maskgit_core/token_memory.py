@@ -18,7 +18,7 @@ from maskgit_core.sampling import CellNetwork
 from maskgit_core.side_by_side import side_by_side
 from maskgit_core.transformer import MaskedTransformer
 
-# More rows at once are no faster on a CPU; fewer sizes of blocks keep the heap small.
+# More rows at once are hardly faster on a CPU; few sizes of blocks keep the heap small.
 PART_ROWS = 4
 # Numbers of cells are filled up to a multiple of this: oneDNN makes a program for each size of a
 # product, which takes it longer than the product of a few more cells.
@@ -54,8 +54,8 @@ class TokenMemory:
 
 
 def _num_parts(rows: int, threads: int) -> int:
-    """Into how many parts a batch is split: one, or as many for each thread."""
-    if rows <= PART_ROWS:
+    """Into how many parts a batch is split: one, or as many for each thread; none is empty."""
+    if rows <= max(PART_ROWS, threads):
         return 1
     return threads * -(-rows // (threads * PART_ROWS))
 

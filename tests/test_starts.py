@@ -108,7 +108,7 @@ def test_memory_is_bounded():
     assert counting.rows == [1, 1, 1, 1]  # 2 from memory, 0 anew
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3, 24])
 @torch.no_grad()
 def test_remembered_tokens_give_what_all_of_them_give(threads, monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: threads)
