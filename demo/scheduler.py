@@ -1,8 +1,8 @@
 """The line in front of the model: one thread computes, equal wishes are decoded as one batch.
 
-Visitors take turns, see `fairness`. A job joins a batch when the batch begins, never later. Each
-image has its own seed and label, so it is the same image as alone. A visitor who leaves is dropped
-from the batch before its next step.
+Visitors take turns, see `fairness`. A job joins a batch when the batch begins, never later; a large
+batch is split between the cores. Each image has its own seed and label, so it is the same image as
+alone. A visitor who leaves is dropped from the batch before its next step.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -20,6 +23,7 @@ from torch import Tensor
 
 from maskgit_core.live import LivePictures
 from maskgit_core.sampling import StepState
+from maskgit_core.side_by_side import side_by_side
 
 from . import compare, fairness, handlers, jobs, zero_gpu
 from .decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
@@ -32,6 +36,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING = 32
 MAX_BATCH_IMAGES = 16
+MIN_PART_IMAGES = 2  # smaller parts are faster together
 
 
 class Scheduler:
@@ -62,6 +67,7 @@ class Scheduler:
         self._working: list[Job] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        self._finisher = ThreadPoolExecutor(1, "finisher")
 
     @property
     def num_waiting(self) -> int:
@@ -177,17 +183,11 @@ class Scheduler:
         batch = self._take()
         batch = [job for job in batch if job.start(len(batch))]
         try:
-            if batch and batch[0].work.run is not None:
-                self._run_alone(batch[0])
-            elif batch:
-                self._decode(batch)
-        except RequestError as error:
-            for job in batch:
-                job.end(jobs.REFUSED, RequestError(str(error)))
-        except Exception:
-            log.exception("a batch failed")
-            for job in batch:
-                job.end(jobs.FAILED, JobFailed("see the log"))
+            with _errors_told(batch):
+                if batch and batch[0].work.run is not None:
+                    self._run_alone(batch[0])
+                elif batch:
+                    self._decode(batch)
         finally:
             with self._changed:
                 # Who came in the meantime has not been served; whose jobs these were has.
@@ -205,6 +205,14 @@ class Scheduler:
 
     def _decode(self, batch: list[Job]) -> None:
         model = batch[0].work.model()
+        self.ledger.count_batch(len(batch))
+        side_by_side([partial(self._decode_part, model, part) for part in _parts(batch, model)])
+
+    def _decode_part(self, model: Any, batch: list[Job]) -> None:
+        with _errors_told(batch):
+            self._decode_steps(model, batch)
+
+    def _decode_steps(self, model: Any, batch: list[Job]) -> None:
         wishes = [job.work.request for job in batch]
         owners = [job for job in batch for _ in job.work.request.labels]
         spans = _spans(wishes)
@@ -216,7 +224,6 @@ class Scheduler:
             [seed for wish in wishes for seed in wish.seeds],
             wanted=lambda row: owners[row].wanted,
         )
-        self.ledger.count_batch(len(batch))
         began, pictures = time.monotonic(), LivePictures(model)
         for state in steps:
             live = [
@@ -231,8 +238,9 @@ class Scheduler:
                     job.deliver(DecodedStep(_only(state, rows, last + 1), images[rows]))
             ready = [member for member in live if state.index == member[2]]
             for job, rows, last in ready:
-                # Each by itself, as alone: in a larger batch pixels can differ in the last bit.
-                images = model.decode(state.tokens[rows])
+                # Each by itself and always in that thread: in a larger batch, or on another number
+                # of threads, pixels can differ in the last bit.
+                images = self._finisher.submit(model.decode, state.tokens[rows]).result()
                 job.deliver(DecodedStep(_only(state, rows, last + 1), images))
                 if going:
                     job.end(jobs.DONE)
@@ -252,6 +260,36 @@ class Scheduler:
             if late:
                 job.deliver(LatePictures({number: images[rows] for number, images in late.items()}))
             job.end(jobs.DONE)
+
+
+@contextmanager
+def _errors_told(batch: list[Job]) -> Iterator[None]:
+    """End these jobs with the error that comes up, for their visitors; it goes no further."""
+    try:
+        yield
+    except RequestError as error:
+        for job in batch:
+            job.end(jobs.REFUSED, RequestError(str(error)))
+    except Exception:
+        log.exception("a batch failed")
+        for job in batch:
+            job.end(jobs.FAILED, JobFailed("see the log"))
+
+
+def _parts(batch: list[Job], model: Any) -> list[list[Job]]:
+    """Split a large batch for the processor's cores, about as many images to each.
+
+    Parts that are decoded side by side need not wait for each other at every step.
+    """
+    threads = torch.get_num_threads() if model.device.type == "cpu" else 1
+    parts: list[list[Job]] = [[] for _ in range(threads)]
+    for job in sorted(batch, key=lambda job: -job.work.images):
+        min(parts, key=_num_images).append(job)
+    return parts if min(map(_num_images, parts)) >= MIN_PART_IMAGES else [batch]
+
+
+def _num_images(batch: list[Job]) -> int:
+    return sum(job.work.images for job in batch)
 
 
 def _spans(wishes: list[DecodeRequest]) -> list[slice]:
