@@ -19,7 +19,7 @@ from PIL import Image
 from . import edits, frames, handlers
 from .models import ModelHolder
 from .photos import image_from_text, open_photo, take_upload
-from .settings import NO_CLASS, RequestError
+from .settings import NO_CLASS, RequestError, usual_values
 
 Runs = Generator[tuple[dict[str, Any], list[Image.Image]], None, None]
 
@@ -70,6 +70,12 @@ def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
     }
 
 
+def _settings(model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings that were given, and for the others what the model's page opens with."""
+    usual = usual_values(model.sampling, guided=model.null_label is not None)
+    return {**usual, **{name: value for name, value in given.items() if value is not None}}
+
+
 def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     def run(*args: Any) -> Iterator[Any]:
         try:
@@ -89,18 +95,19 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         classes: list[str],
         count: int = 1,
         seed: int = 0,
-        num_steps: int = 12,
-        order: str = "confidence",
-        schedule: str = "cosine",
-        guidance_scale: float = 3.0,
-        guidance_schedule: str = "linear",
-        temperature: float = 1.0,
-        choice_temperature: float = 4.5,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        num_steps: int | None = None,
+        order: str | None = None,
+        schedule: str | None = None,
+        guidance_scale: float | None = None,
+        guidance_schedule: str | None = None,
+        temperature: float | None = None,
+        choice_temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Iterator[dict]:
         """Generate images of classes; with several classes the images take turns.
 
+        Settings that are left out are the loaded model's own, as on its page.
         Yields one object a step: step, num_steps, done, tokens (images x rows x columns; the
         number of codes where still masked), preview (all images in one WebP data URL), images
         (PNG data URLs, on the last object only), recipe, and place. While the run waits for
@@ -129,20 +136,21 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         label: str = NO_CLASS,
         count: int = 1,
         seed: int = 0,
-        num_steps: int = 12,
-        order: str = "confidence",
-        schedule: str = "cosine",
-        guidance_scale: float = 3.0,
-        guidance_schedule: str = "linear",
-        temperature: float = 1.0,
-        choice_temperature: float = 4.5,
-        top_k: int = 0,
-        top_p: float = 1.0,
+        num_steps: int | None = None,
+        order: str | None = None,
+        schedule: str | None = None,
+        guidance_scale: float | None = None,
+        guidance_schedule: str | None = None,
+        temperature: float | None = None,
+        choice_temperature: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> Iterator[dict]:
         """Repaint the bright part of a mask in a photo of any size; all else stays bit-identical.
 
         image and mask are data URLs or base64 of image files of the same size; label is a class
-        or "No class". Yields the same objects as /generate; images are the size of the photo.
+        or "No class". Settings as for /generate, which also yields the same objects; images are
+        the size of the photo.
         """
         yield from _inpaint(
             image,
@@ -204,7 +212,8 @@ def _generate_steps(
     models: ModelHolder, scheduler: Any, classes: Any, count: Any, seed: Any, values: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     model = models.current
-    name, request = model.name, handlers.parse_generate(model, classes, count, seed, values)
+    name, values = model.name, _settings(model, values)
+    request = handlers.parse_generate(model, classes, count, seed, values)
     del model  # a run that waits must not keep it in memory
     yield from _stream(scheduler.run(handlers.generate_run, models, name, request))
 
@@ -222,7 +231,7 @@ def _inpaint_steps(
     photo = read_image(image, "image")
     pixel_mask = read_mask(mask, photo.size)
     model = models.current
-    name = model.name
+    name, values = model.name, _settings(model, values)
     request = edits.parse_edit(model, photo, pixel_mask, label, count, seed, values)
     del model  # a run that waits must not keep it in memory
     yield from _stream(scheduler.run(edits.edit_run, models, name, request))

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from . import frames, handlers, render
-from .settings import MAX_IMAGES, presets_for, usual_preset
+from .settings import MAX_IMAGES, usual_values
 
 EXAMPLE_SEED = 15
 TILE_SEED = 3
@@ -30,8 +30,7 @@ class FirstResult:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        presets = presets_for(model.sampling, guided=model.null_label is not None)
-        self._usual = presets[usual_preset(presets)]
+        self._usual = usual_values(model.sampling, guided=model.null_label is not None)
         self._lock = threading.Lock()
         self._run: dict[str, Any] | None = None
         self._codebook: dict[str, Any] | None = None

@@ -15,7 +15,16 @@ from .controls import codebook_holder, facts_holder, model_facts, shown
 from .example import example_classes
 from .messages import explain
 from .models import ModelHolder
-from .settings import CUSTOM, FIELDS, NO_CLASS, RequestError, preset_of, presets_for, usual_preset
+from .settings import (
+    CUSTOM,
+    FIELDS,
+    NO_CLASS,
+    RequestError,
+    preset_of,
+    presets_for,
+    usual_preset,
+    usual_values,
+)
 
 Updates = dict[Any, Any]
 
@@ -224,8 +233,8 @@ def setting_updates(models: ModelHolder, page: PageParts, found: dict[str, Any] 
 
 def link_settings(models: ModelHolder, parameters: list[tuple[str, str]]) -> dict[str, Any] | None:
     """The settings in a link, read for the model in use."""
-    presets = model_presets(models.current)
-    usual = presets[usual_preset(presets)]
+    model = models.current
+    usual = usual_values(model.sampling, guided=model.null_label is not None)
     return recipes.settings_from_link(list(models.current.classes), parameters, usual)
 
 

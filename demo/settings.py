@@ -175,6 +175,12 @@ def usual_preset(presets: Mapping[str, Any]) -> str:
     return RECOMMENDED if RECOMMENDED in presets else DEFAULT_PRESET
 
 
+def usual_values(config: SamplingConfig, *, guided: bool = True) -> dict[str, Any]:
+    """The shown values that a model's page opens with; arguments as of `presets_for`."""
+    presets = presets_for(config, guided=guided)
+    return presets[usual_preset(presets)]
+
+
 def preset_of(values: Mapping[str, Any], presets: Mapping[str, Any] | None = None) -> str:
     """Name of the preset that equals the shown values, or `Custom`."""
     for name, preset in (PRESETS if presets is None else presets).items():

@@ -25,8 +25,8 @@ from PIL import Image
 
 REFUSALS = ("waiting already", "Queue is full", "HTTP Error 503")
 PATIENCE_SECONDS = 600.0
-# Of decoding, in the order of the page's functions.
-SETTINGS = ("confidence", "cosine", 3.0, "linear", 1.0, 4.5, 0, 1.0)
+# Settings of decoding other than the steps: the model's own.
+SETTINGS = (None,) * 8
 SEED = object()  # stands where each request has a seed of its own
 
 

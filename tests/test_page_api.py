@@ -20,18 +20,25 @@ import pytest
 from PIL import Image
 
 import tiny
+from maskgit_core.config import SamplingConfig
 from maskgit_core.live import LivePictures
+from maskgit_core.pipeline import MaskGIT
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
-def page_url() -> Iterator[str]:
+def page_model() -> MaskGIT:
+    return tiny.model()
+
+
+@pytest.fixture(scope="module")
+def page_url(page_model: MaskGIT) -> Iterator[str]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from demo.launch import launch_options, queue_options
     from demo.ui import build_demo
 
-    demo = build_demo(tiny.model())
+    demo = build_demo(page_model)
     demo.queue(**queue_options())
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
     yield url.rstrip("/")
@@ -67,7 +74,23 @@ def test_only_the_four_functions_are_public(client) -> None:
     names = client.view_api(return_format="dict")["named_endpoints"]
     assert set(names) == {"/generate", "/inpaint", "/classes", "/models"}
     first = names["/generate"]["parameters"]
-    assert first[0]["parameter_name"] == "classes" and first[3]["parameter_default"] == 12
+    assert [(p["parameter_name"], p["parameter_default"]) for p in first[2:4]] == [
+        ("seed", 0),
+        ("num_steps", None),
+    ]
+
+
+def test_settings_that_are_left_out_are_the_models_own(client, page_model, monkeypatch) -> None:
+    from demo.settings import shown_values
+
+    own = SamplingConfig(num_steps=3, order="halton", guidance_scale=2.5, top_k=7)
+    monkeypatch.setattr(page_model, "sampling", own)
+    photo, mask = photo_and_mask()
+    calls = [("/generate", [["sea"]]), ("/inpaint", [to_text(photo), to_text(mask), "sea"])]
+    for name, arguments in calls:
+        recipe = client.predict(*arguments, temperature=0.5, api_name=name)["recipe"]
+        expected = {**shown_values(own), "temperature": 0.5}
+        assert {field: recipe[field] for field in expected} == expected
 
 
 def test_classes_and_models(client) -> None:
