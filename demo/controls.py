@@ -48,6 +48,14 @@ def player(
     )
 
 
+def stop_js(player_id: str) -> str:
+    """A script for a Stop button: tells a player that nothing more will come."""
+    return f"""() => {{
+    window.dispatchEvent(new CustomEvent("maskgit-stop", {{ detail: "{player_id}" }}));
+    return [];
+}}"""
+
+
 def selection_of(player_id: str) -> gr.HTML:
     """An unseen element whose value is {run, cells}: what is marked in a player."""
     return gr.HTML(

@@ -199,18 +199,22 @@ def follow_steps(
     """
     started = time.monotonic()
     results: list[Image.Image] = []
-    for step in steps:
-        if isinstance(step, Place):
-            started = time.monotonic()
-            yield (run if step.number == 0 else {**run, "waiting": step.number}), []
-        elif isinstance(step, LatePictures):
-            late = {number: as_array(images) for number, images in step.images.items()}
-            yield frames.with_pictures(run, late), results
-        else:
-            run = frames.add_frame(run, frame_of(step, run["mask_id"]))
-            yield run, []
-            check_time(started)
-            if step.last:
-                shown, results = finished(step.images)
-                run = frames.finish(run, shown, time.monotonic() - started)
-                yield run, results
+    try:
+        for step in steps:
+            if isinstance(step, Place):
+                started = time.monotonic()
+                yield (run if step.number == 0 else {**run, "waiting": step.number}), []
+            elif isinstance(step, LatePictures):
+                late = {number: as_array(images) for number, images in step.images.items()}
+                yield frames.with_pictures(run, late), results
+            else:
+                run = frames.add_frame(run, frame_of(step, run["mask_id"]))
+                yield run, []
+                check_time(started)
+                if step.last:
+                    shown, results = finished(step.images)
+                    run = frames.finish(run, shown, time.monotonic() - started)
+                    yield run, results
+    except Exception:
+        yield run, results  # whoever was shown a place in line has none any more
+        raise

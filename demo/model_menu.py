@@ -295,6 +295,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: 
     ) -> Updates:
         done: Updates = {menu.go: gr.update(interactive=True), menu.folder: ""}
         if folder:
+            done[menu.status] = ""
             with explain():
                 try:
                     # In its turn: no run may be under way while one model makes room for another.

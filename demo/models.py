@@ -181,8 +181,8 @@ class ModelHolder:
         with self._lock:
             if self.name != name:
                 raise RequestError(
-                    f"The model was changed to {self.name} on another page. Open the model menu "
-                    "and press Use this model to go on with it."
+                    f"The model was changed to {self.name} on another page. To go on with it, "
+                    f"choose {self.name} in the model menu and press Use this model."
                 )
             return self.current
 

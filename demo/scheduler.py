@@ -145,12 +145,17 @@ class Scheduler:
         self, kind: str, models: ModelHolder, run: Callable[[], Any], *, refusable: bool = True
     ) -> Any:
         """Return a function's result, computed alone."""
+        return list(self.watch(kind, models, run, refusable=refusable))[-1]
+
+    def watch(
+        self, kind: str, models: ModelHolder, run: Callable[[], Any], *, refusable: bool = True
+    ) -> Iterator[Any]:
+        """Yield a `Place` now and then while a function waits for its turn, then its result."""
 
         def once() -> Iterator[Any]:
             yield run()
 
-        job = self.submit(Work(kind, models.name, run=once), refusable=refusable)
-        return [item for item in job.follow() if not isinstance(item, Place)][0]
+        yield from self.submit(Work(kind, models.name, run=once), refusable=refusable).follow()
 
     # ---- the line --------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from . import compare
-from .controls import advanced_fold, field_values, player, preset_radio, seed_row
+from .controls import advanced_fold, field_values, player, preset_radio, seed_row, stop_js
 from .example import EXAMPLE_SEED
 from .memory import Widgets, named
 from .messages import explain, notice
@@ -88,6 +88,7 @@ def build_compare_tab(models: ModelHolder, menu: ModelMenu, scheduler: Any) -> C
         lambda: gr.update(interactive=False),
         None,
         stop,
+        js=stop_js("cmp-player"),
         cancels=[event],
         queue=False,
         api_visibility="private",

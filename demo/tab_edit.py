@@ -18,6 +18,7 @@ from .controls import (
     player,
     preset_radio,
     seed_row,
+    stop_js,
 )
 from .edit_plans import DIRECTIONS, MAX_VARIATIONS
 from .edit_session import EXTEND, REPAINT, EditSession, example_photos
@@ -290,6 +291,7 @@ def build_edit_tab(
         lambda: gr.update(interactive=False),
         None,
         stop,
+        js=stop_js("edit-player"),
         cancels=[event],
         queue=False,
         api_visibility="private",
@@ -311,7 +313,8 @@ def build_edit_tab(
         if not made:
             return (gr.skip(),) * 4
         shown, new_path = on_open(made[int(name or 1) - 1]["path"])
-        trail = [*before, path][-MAX_HISTORY:] if path else before
+        opened = isinstance(new_path, str)
+        trail = [*before, path][-MAX_HISTORY:] if path and opened else before
         return shown, new_path, trail, gr.update(interactive=bool(trail))
 
     def on_back(before: list[str]) -> tuple[Any, ...]:

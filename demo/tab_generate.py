@@ -19,6 +19,7 @@ from .controls import (
     preset_radio,
     seed_row,
     selection_of,
+    stop_js,
 )
 from .example import EXAMPLE_SEED, example_classes
 from .messages import explain
@@ -136,7 +137,7 @@ def build_generate_tab(
     tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles, keep_fold)
     tiles.click(None, [tiles, chosen], chosen, js=TOGGLE_JS, api_visibility="private")
     chosen.change(None, chosen, None, js=CHOSEN_JS, api_visibility="private")
-    redo_buttons = [(again, False), (keep, True)]
+    redo_buttons = {again: False, keep: True}
     _wire_run(models, scheduler, menu, tab, go, stop, final_state, redo_buttons, selection)
     settings = [chosen, count, seed, preset, *fields]
     keep_fold.copy.click(
@@ -158,7 +159,7 @@ def _wire_run(
     go: gr.Button,
     stop: gr.Button,
     final_state: gr.State,
-    redo_buttons: list[tuple[gr.Button, bool]],
+    redo_buttons: dict[gr.Button, bool],
     selection: gr.HTML,
 ) -> None:
     finished = (gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False))
@@ -167,38 +168,43 @@ def _wire_run(
         for run, images in runs:
             yield run, run, images or None, gr.update(interactive=True)
 
-    def on_generate(
-        shown: str, names: list[str], number: float, first_seed: float, *values: Any
+    def on_click(
+        event: gr.EventData,
+        shown: str,
+        run: Any,
+        marked: Any,
+        names: list[str],
+        number: float,
+        first_seed: float,
+        *values: Any,
     ) -> Iterator[tuple[Any, ...]]:
         with explain():
-            request = handlers.parse_generate(
-                models.expect(shown), names, number, first_seed, field_values(values)
-            )
-            yield from stream(scheduler.run(handlers.generate_run, models, shown, request))
+            fields = field_values(values)
+            if event.target in redo_buttons:
+                request: Any = redo.parse_redo(run, marked, redo_buttons[event.target], fields)
+                make: Any = redo.redo_run
+            else:
+                model = models.expect(shown)
+                request = handlers.parse_generate(model, names, number, first_seed, fields)
+                del model  # a run that waits must not keep it in memory
+                make = handlers.generate_run
+            yield from stream(scheduler.run(make, models, shown, request))
         yield finished
-
-    def on_redo(keep: bool) -> Any:
-        def handler(shown: str, run: Any, marked: Any, *values: Any) -> Iterator[tuple[Any, ...]]:
-            with explain():
-                request = redo.parse_redo(run, marked, keep, field_values(values))
-                yield from stream(scheduler.run(redo.redo_run, models, shown, request))
-            yield finished
-
-        return handler
 
     settings = [tab.classes, tab.count, tab.seed, *tab.fields]
     linked = [tab.classes, tab.count, tab.seed, tab.preset, *tab.fields]
     outputs = [tab.player, tab.run, final_state, stop]
-    model_event: dict[str, Any] = {
-        "show_progress": "hidden",
-        "concurrency_id": "model",
-        "concurrency_limit": scheduler.concurrency,
-        "api_visibility": "private",
-    }
-    events = [go.click(on_generate, [menu.shown, *settings], outputs, **model_event)]
-    marked = [menu.shown, tab.run, selection, *tab.fields]
-    for button, keep in redo_buttons:
-        events.append(button.click(on_redo(keep), marked, outputs, **model_event))
+    # One event for all three buttons: there is one player, so one run at a time.
+    event = gr.on(
+        [go.click, *[button.click for button in redo_buttons]],
+        on_click,
+        [menu.shown, tab.run, selection, *settings],
+        outputs,
+        show_progress="hidden",
+        concurrency_id="model",
+        concurrency_limit=scheduler.concurrency,
+        api_visibility="private",
+    )
     # The address bar follows the settings, so that a reload brings them back.
     gr.on(
         [go.click, *[widget.change for widget in linked]],
@@ -212,7 +218,8 @@ def _wire_run(
         lambda: gr.update(interactive=False),
         None,
         stop,
-        cancels=events,
+        js=stop_js("gen-player"),
+        cancels=[event],
         queue=False,
         api_visibility="private",
     )

@@ -9,8 +9,9 @@ import gradio as gr
 from PIL import Image
 
 from .controls import asset, player
+from .decoding import Place
 from .edit_session import example_photos
-from .messages import explain
+from .messages import explain, notice
 from .models import ModelHolder
 from .photos import open_photo, take_upload
 from .tour import tour_pictures, tour_run
@@ -36,19 +37,35 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder, scheduler: Any) -> gr.State
     def on_open(path: str) -> Iterator[tuple[Any, Any, Any]]:
         yield from show(lambda: open_photo(take_upload(path)))
 
+    nothing = (gr.skip(), gr.skip(), gr.skip())
+
     def show(opened: Callable[[], Image.Image]) -> Iterator[tuple[Any, Any, Any]]:
+        photo = None
         with explain("This photo cannot be opened."):
-            name, photo = models.current.name, opened()
-            made = scheduler.call("tour", models, lambda: tour_pictures(models.current, photo))
-            yield made, True, gr.skip()
-            for run, _ in scheduler.run(tour_run, models, name, photo):
-                yield gr.skip(), gr.skip(), run
-        yield gr.skip(), gr.skip(), gr.skip()
+            photo = opened()
+        if photo is not None:
+            with explain():
+                yield from explore(photo)
+        yield nothing
+
+    def explore(photo: Image.Image) -> Iterator[tuple[Any, Any, Any]]:
+        name, told = models.name, False
+        made = scheduler.watch("tour", models, lambda: tour_pictures(models.current, photo))
+        for item in made:
+            if not isinstance(item, Place):
+                yield item, True, gr.skip()
+                continue
+            if item.number and not told:
+                notice(f"You are number {item.number} in line.")
+                told = True
+            yield nothing
+        for run, _ in scheduler.run(tour_run, models, name, photo):
+            yield gr.skip(), gr.skip(), run
 
     def on_first_visit(done: bool) -> Iterator[tuple[Any, Any, Any]]:
         photos = example_photos()
         if done or not photos:
-            yield gr.skip(), gr.skip(), gr.skip()
+            yield nothing
         else:
             yield from show(lambda: open_photo(photos[-1]))
 
@@ -58,6 +75,9 @@ def build_tour_tab(tab: gr.Tab, models: ModelHolder, scheduler: Any) -> gr.State
         "concurrency_limit": scheduler.concurrency,
         "api_visibility": "private",
     }
+    first = tab.select(on_first_visit, filled, [view, filled, steps], **event)
+    # Before the next, as events of one cause come one after another: one player, so the visitor's
+    # photo ends the example's run.
+    upload.upload(None, None, None, cancels=[first], queue=False, api_visibility="private")
     upload.upload(on_open, upload, [view, filled, steps], **event)
-    tab.select(on_first_visit, filled, [view, filled, steps], **event)
     return filled

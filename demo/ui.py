@@ -142,13 +142,19 @@ def build_demo(
             offer = menu.offer(models, model_in_link(link), "link", link)
             return merged(changed, offer or {})
 
-        def on_opened() -> tuple[Any, Any, Any]:
-            first = models.first
-            run = first.run() or gr.skip()
-            return first.codebook() or gr.skip(), run, run
+        def on_opened() -> Any:
+            models.first.run()  # takes its time, and is kept
+            return models.first.codebook() or gr.skip()
+
+        def on_example(run: Any) -> tuple[Any, Any]:
+            # Who pressed Generate in the meantime keeps what came of it.
+            first = None if run else models.first.run()
+            return first or gr.skip(), first or gr.skip()
 
         opening: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
         demo.load(on_open, None, menu_outputs(menu, page), queue=False, **opening)
-        demo.load(on_opened, None, [menu.codebook, generate.player, generate.run], **opening)
+        demo.load(on_opened, None, menu.codebook, **opening).then(
+            on_example, generate.run, [generate.player, generate.run], **opening
+        )
         demo.load(lambda: models.first.tiles(), None, generate.tiles, **opening)
     return demo

@@ -77,6 +77,9 @@ def test_a_visitor_sees_the_place_in_line_and_gives_it_up_with_stop(page, page_u
     )
     assert waiting() == 1
     page.locator("#gen-stop").click()
+    page.wait_for_function(
+        f"document.querySelector('{GENERATE} .mg-where').textContent === 'Start'"
+    )
     until = time.monotonic() + 30
     while waiting():
         assert time.monotonic() < until
@@ -130,6 +133,12 @@ def test_stop_ends_the_run_and_another_can_start(page):  # noqa: F811
     page.wait_for_timeout(1500)
     stopped = player_state(page, GENERATE)
     assert stopped["done"] == "no" and 0 < int(stopped["frames"]) < 32
+    play = page.locator(f"{GENERATE} .mg-play")
+    play.click()
+    page.wait_for_function(
+        f"document.querySelector('{GENERATE} .mg-play').getAttribute('aria-label') === 'Play'"
+    )
+    assert player_state(page, GENERATE)["at"] == stopped["frames"]
     page.locator("#gen-go").click()
     wait_done(page, GENERATE)
 
@@ -188,6 +197,8 @@ def test_marked_cells_are_decided_again_and_others_stay(page):  # noqa: F811
         f" && document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Result')"
     )
     assert 1 <= int(player_state(page, GENERATE)["frames"]) <= 6
+    page.mouse.move(canvas["x"] + 40, canvas["y"] + 10)
+    assert "kept from before" in page.locator(f"{GENERATE} .mg-cell").inner_text()
     shoot(page, "redo")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -14,6 +15,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     shoot,
     wait_done,
 )
+from demo.example import FirstResult
 
 pytestmark = pytest.mark.browser
 
@@ -44,6 +46,26 @@ def test_a_reload_brings_settings_back_that_were_never_run(page):  # noqa: F811
     page.locator("#edit-sides").wait_for()
     assert page.locator("#edit-sides").get_by_label("Up").is_checked()
     assert page.locator("#edit-sides").get_by_label("Right").is_checked()
+
+
+def test_an_example_that_comes_late_takes_nothing_away(page, page_url, monkeypatch):  # noqa: F811
+    released, made = threading.Event(), FirstResult.run
+
+    def late(self):
+        assert released.wait(30)
+        return made(self)
+
+    monkeypatch.setattr(FirstResult, "run", late)
+    page.goto(f"{page_url}/?images=1&class=rose&seed=77&num_steps=3")
+    page.wait_for_function("document.querySelector('#gen-seed input')?.value === '77'")
+    page.locator("#gen-go").click()
+    wait_done(page, GENERATE)
+    released.set()
+    page.wait_for_timeout(1500)
+    captions = page.locator(f"{GENERATE} .mg-stage figcaption").all_inner_texts()
+    assert captions == ["rose, seed 77"]
+    page.reload()
+    page.wait_for_function(f"document.querySelectorAll('{GENERATE} .mg-stage canvas').length === 4")
 
 
 def test_a_recipe_can_be_dropped_on_the_page(page):  # noqa: F811

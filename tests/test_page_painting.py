@@ -86,6 +86,49 @@ def test_mask_tools(page):  # noqa: F811
     assert share.inner_text() == before
 
 
+def test_a_pinch_paints_nothing_and_the_browsers_keys_stay_its_own(browser, page_url):  # noqa: F811
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    tab = context.new_page()
+    tab.goto(page_url)
+    open_edit(tab)
+    tab.locator("#painter .pt-mask").scroll_into_view_if_needed()
+    box = tab.locator("#painter .pt-mask").bounding_box()
+    touch = context.new_cdp_session(tab)
+
+    def fingers(kind: str, *apart: float) -> None:
+        points = [
+            {"x": box["x"] + box["width"] * x, "y": box["y"] + box["height"] * x, "id": i}
+            for i, x in enumerate(apart)
+        ]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    share = tab.locator("#painter .pt-share")
+    fingers("touchStart", 0.4)
+    fingers("touchMove", 0.41)
+    fingers("touchStart", 0.41, 0.6)
+    for k in range(6):
+        fingers("touchMove", 0.4 - 0.04 * k, 0.6 + 0.04 * k)
+    fingers("touchEnd")
+    tab.wait_for_timeout(500)
+    assert share.inner_text() == ""
+    fingers("touchStart", 0.4)
+    fingers("touchMove", 0.5)
+    fingers("touchEnd")
+    tab.wait_for_function("document.querySelector('#painter .pt-share').textContent !== ''")
+    prevented = """([key, ctrlKey]) => {
+        const event = new KeyboardEvent("keydown", {key, ctrlKey, bubbles: true, cancelable: true});
+        document.querySelector("#painter .pt-mask").dispatchEvent(event);
+        return event.defaultPrevented;
+    }"""
+    assert [tab.evaluate(prevented, [key, held]) for key in "-z" for held in (False, True)] == [
+        True,
+        False,
+        True,
+        True,
+    ]
+    context.close()
+
+
 def test_variations_and_use_as_input(page):  # noqa: F811
     open_edit(page)
     page.locator("#edit-count input[type=number]").fill("2")

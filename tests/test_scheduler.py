@@ -265,6 +265,7 @@ def test_other_work_takes_its_turn(tiny_model) -> None:
     kept = frames.tokens_after(redone) == frames.tokens_after(made)
     assert kept.sum() >= kept.size - 2
     assert scheduler.call("tour", models, lambda: 7) == 7
+    assert list(scheduler.watch("tour", models, lambda: 8)) == [Place(0), 8]
 
 
 def test_a_switch_waits_for_its_turn_and_later_jobs_for_the_old_model_are_told(tmp_path) -> None:

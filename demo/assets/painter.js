@@ -182,6 +182,7 @@ const onMask = (event) => event.target.classList && event.target.classList.conta
 
 element.addEventListener("pointerdown", (event) => {
   if (!mask || !onMask(event) || event.button > 0) return;
+  if (!event.isPrimary) return giveUp();
   event.target.setPointerCapture(event.pointerId);
   if (tool === "frame") return grabFrame(point(event));
   remember();
@@ -190,7 +191,7 @@ element.addEventListener("pointerdown", (event) => {
   draw();
 });
 element.addEventListener("pointermove", (event) => {
-  if (!mask || !onMask(event)) return;
+  if (!mask || !onMask(event) || !event.isPrimary) return;
   if (tool === "frame") return dragFrame(point(event));
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   for (const each of events.length ? events : [event]) {
@@ -202,7 +203,15 @@ element.addEventListener("pointermove", (event) => {
   }
   draw();
 });
-const finish = () => {
+// A second finger: this is no stroke but a pinch.
+function giveUp() {
+  if (!last) return;
+  last = at = null;
+  mask.getContext("2d").putImageData(past.pop(), 0, 0);
+  draw();
+}
+const finish = (event) => {
+  if (!event.isPrimary) return;
   if (grip) return dropFrame();
   if (!last) return;
   last = null;
@@ -217,7 +226,8 @@ element.addEventListener("pointerout", (event) => {
 });
 
 element.addEventListener("keydown", (event) => {
-  if (!mask || !onMask(event)) return;
+  if (!mask || !onMask(event) || event.altKey) return;
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() !== "z") return;
   const step = Math.max(2, radius() / 2);
   const moves = { ArrowLeft: [-step, 0], ArrowRight: [step, 0], ArrowUp: [0, -step], ArrowDown: [0, step] };
   const size = q(".pt-size");
@@ -273,7 +283,7 @@ async function bring(file) {
   try {
     ({ path } = await upload(file));
   } catch {
-    hint("This file could not be sent. It may be too large: at most 40 MB.");
+    hint("This file could not be sent. It may be too large: at most 25 MB.");
     return;
   }
   hint();

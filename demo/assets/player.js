@@ -139,6 +139,12 @@ function showItself() {
 // A run that stopped early never gets its result; after a while it counts as over.
 let lastNews = 0;
 const live = () => performance.now() - lastNews < 3000;
+window.addEventListener("maskgit-stop", ({ detail }) => {
+  if (!run || detail !== props.player_id) return;
+  lastNews = -Infinity;
+  run = { ...run, waiting: 0 };
+  refresh();
+});
 
 function empty() {
   const stage = q(".mg-stage");

@@ -26,7 +26,8 @@ function play() {
   follow = false;
   const step = () => {
     if (at >= positions()) {
-      if (run.result) return stop();
+      // Another step may come, unless the run was stopped or nothing came for long.
+      if (run.result || performance.now() - lastNews > 30000) stop();
       return;
     }
     at += 1;
@@ -69,11 +70,13 @@ element.addEventListener("pointerdown", (event) => {
   mark(cell, selecting);
   refresh();
 });
-document.addEventListener("pointerup", () => {
-  if (selecting === null) return;
-  selecting = null;
-  if (run) tellSelection(run);
-});
+for (const kind of ["pointerup", "pointercancel"]) {
+  document.addEventListener(kind, () => {
+    if (selecting === null) return;
+    selecting = null;
+    if (run) tellSelection(run);
+  });
+}
 
 element.addEventListener("pointermove", (event) => {
   if (selecting !== null) {

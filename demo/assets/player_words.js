@@ -32,10 +32,10 @@ function refresh() {
 function story() {
   const step = frames()[Math.min(at, frames().length) - 1];
   const open = revealedAt.reduce((count, when) => count + (when > at), 0);
-  const cells = (count) => `${count} ${count === 1 ? "cell" : "cells"}`;
+  const cells = (count) => `${count} ${count === 1 ? "cell is" : "cells are"}`;
   const parts = [];
   if (run.kind === "preview" || (at === 0 && !open)) parts.push("");
-  else if (at === 0) parts.push(`Before the first step ${cells(open)} are masked.`);
+  else if (at === 0) parts.push(`Before the first step ${cells(open)} masked.`);
   else if (at > frames().length) parts.push("All cells are decided. Press play to see how.");
   else {
     const sure = step.sure.filter((value) => value >= 0);
@@ -43,7 +43,7 @@ function story() {
     const words = range[0] === range[1] ? range[0] : `${range[0]} to ${range[1]}`;
     parts.push(`This step kept ${step.cells.length} ${step.cells.length === 1 ? "guess" : "guesses"}`);
     parts.push(sure.length ? `, of which the model was ${words} sure. ` : ". ");
-    parts.push(open ? `${cells(open)} are still masked and will be guessed again.` : "Nothing is left to guess.");
+    parts.push(open ? `${cells(open)} still masked and will be guessed again.` : "Nothing is left to guess.");
   }
   q(".mg-story").textContent = parts.join("");
 }
@@ -124,13 +124,16 @@ function details() {
   }
   const id = codes[cursor];
   if (revealedAt[cursor] === KNOWN) {
-    panel.replaceChildren(line({ strong: place }), line(`Token ${id}, from the photo. It never changes.`));
+    const origin = run.kind === "redo" ? "kept from before" : "from the photo";
+    panel.replaceChildren(line({ strong: place }), line(`Token ${id}, ${origin}. It never changes.`));
     return;
   }
+  // Compared runs can have fewer steps than the longest, which the player counts.
+  const all = run.kind === "compare" ? "" : ` of ${run.num_steps}`;
   const sure = sureness[cursor] < 0 ? "" : ` with ${percentOf(sureness[cursor])} confidence`;
   const parts = [
     line({ strong: place }),
-    line("Token ", { strong: String(id) }, `, decided in step ${revealedAt[cursor]} of ${run.num_steps}${sure}.`),
+    line("Token ", { strong: String(id) }, `, decided in step ${revealedAt[cursor]}${all}${sure}.`),
   ];
   if (options[cursor]) {
     const list = document.createElement("ol");
