@@ -16,6 +16,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from maskgit_core.masks import drawn_mask
+
 from . import edits, frames, handlers
 from .models import ModelHolder
 from .photos import image_from_text, open_photo, take_upload
@@ -39,10 +41,7 @@ def read_image(value: Any, name: str) -> Image.Image:
 
 def read_mask(value: Any, size: tuple[int, int]) -> np.ndarray:
     """A mask that a program sent: bool (H, W), True where it is bright (or, with alpha, opaque)."""
-    mask = read_image(value, "mask")
-    grey = mask.convert("L")
-    if mask.mode == "RGBA" and mask.getchannel("A").getextrema()[0] < 255:
-        grey = mask.getchannel("A")
+    grey = drawn_mask(read_image(value, "mask"))
     if grey.size != size:
         raise RequestError(
             f"mask must be as large as the image, {size[0]} x {size[1]} pixels; "

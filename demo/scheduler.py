@@ -243,8 +243,8 @@ class Scheduler:
                     job.deliver(DecodedStep(_only(state, rows, last + 1), images[rows]))
             ready = [member for member in live if state.index == member[2]]
             for job, rows, last in ready:
-                # Each by itself and always in that thread: in a larger batch, or on another number
-                # of threads, pixels can differ in the last bit.
+                # Always in that thread: here torch may have another number of them than alone, and
+                # pixels would differ in the last bit.
                 images = self._finisher.submit(model.decode, state.tokens[rows]).result()
                 job.deliver(DecodedStep(_only(state, rows, last + 1), images))
                 if going:

@@ -8,15 +8,26 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from maskgit_core.config import MAX_SEED, check_range
 
 Label = str | int | None
 NAMES_SHOWN = 12  # in a message
+WHOLE = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check_tensor(name: str, value: object) -> None:
+    """Raise ValueError naming the argument unless value is a tensor."""
+    if not isinstance(value, Tensor):
+        raise ValueError(f"{name} must be a tensor; got {type(value).__name__}")
 
 
 def _plain_number(value: object) -> object:
-    """Return numpy's whole numbers as Python's, all else as it is."""
+    """Return whole numbers of numpy and torch as Python's, all else as it is."""
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.cpu().numpy()[()] if value.dtype in WHOLE else value
     return int(value) if isinstance(value, np.integer) else value
 
 

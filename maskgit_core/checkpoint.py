@@ -106,6 +106,10 @@ def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
     path = Path()
     try:
         for path, write in writers.items():
+            # Through a link, which stays; never in the place of a folder, a pipe or a device.
+            path = Path(os.path.realpath(path))
+            if path.exists() and not path.is_file():
+                raise OSError("it is no regular file")
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
             temporaries[path] = temporary
@@ -180,10 +184,15 @@ def check_floats(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         CheckpointError: naming the first that is not.
     """
     for name, _ in module.named_parameters():
-        if not tensors[name].is_floating_point():
-            raise CheckpointError(f"{source}: {name} must be float, is {tensors[name].dtype}")
-        if not bool(tensors[name].isfinite().all()):
-            raise CheckpointError(f"{source} is damaged: {name} holds nan or infinity")
+        check_weight(name, tensors[name], source)
+
+
+def check_weight(name: str, tensor: Tensor, source: str) -> None:
+    """Raise CheckpointError unless a tensor of a file is of floats, and finite (if not on meta)."""
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{source}: {name} must be float, is {tensor.dtype}")
+    if not tensor.is_meta and not bool(tensor.isfinite().all()):
+        raise CheckpointError(f"{source} is damaged: {name} holds nan or infinity")
 
 
 def to_float32(tensor: Tensor) -> Tensor:
@@ -279,7 +288,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{CONFIG_FILE} is missing in {folder}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{CONFIG_FILE} in {folder} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         got = config.get("format") if isinstance(config, dict) else type(config).__name__

@@ -204,7 +204,9 @@ def _sample(args: argparse.Namespace) -> None:
 def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--image", required=True, help="photo")
-    parser.add_argument("--mask", required=True, help="greyscale image, white = repaint")
+    parser.add_argument(
+        "--mask", required=True, help="image, white (or, on transparency, opaque) = repaint"
+    )
     parser.add_argument("--label", default="none", help="class of the new content, or none")
     parser.add_argument("--out", default="inpainted.png", help="PNG to write")
     _sampling_arguments(parser)
@@ -214,12 +216,13 @@ def _inpaint(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from maskgit_core.images import load_image
+    from maskgit_core.masks import drawn_mask
     from maskgit_core.pipeline import MaskGIT
 
     model = MaskGIT.from_pretrained(args.checkpoint, precision=args.precision)
     config = sampling_config(args, model.sampling)
     image = load_image(args.image, keep_alpha=True)
-    mask = load_image(args.mask).convert("L")
+    mask = drawn_mask(load_image(args.mask, keep_alpha=True))
     plan = model.plan_inpaint(image, mask)
     label = _label(args.label, model.classes)
     steps = model.edit_steps(plan, label, config, args.seed)
@@ -252,17 +255,21 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
     from maskgit_core.converters import convert_checkpoint
 
-    convert_checkpoint(
-        args.tokenizer,
-        args.transformer,
-        args.out,
-        num_heads=args.num_heads,
-        num_classes=args.num_classes,
-        tokenizer_config=args.tokenizer_config,
-        classes_file=args.classes,
-    )
+    with tqdm(total=3, unit="part", delay=1) as bar:
+        convert_checkpoint(
+            args.tokenizer,
+            args.transformer,
+            args.out,
+            num_heads=args.num_heads,
+            num_classes=args.num_classes,
+            tokenizer_config=args.tokenizer_config,
+            classes_file=args.classes,
+            advance=bar.update,
+        )
     print(args.out)
 
 

@@ -232,8 +232,11 @@ def convert_pair(
     num_heads: int | None = None,
     num_classes: int | None = None,
     config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> tuple[nn.Module, nn.Module]:
     """Load a published tokenizer and transformer that belong together.
+
+    `advance` is called when each of the two is loaded.
 
     The tokenizer's image size is the one that the transformer's grid needs, unless the
     configuration says one.
@@ -244,9 +247,11 @@ def convert_pair(
     """
     settings = read_settings(config)
     tokenizer = tokenizer_from(read_weights(tokenizer_path), config=settings)
+    advance()
     transformer = convert_transformer(
         transformer_path, num_heads=num_heads, num_classes=num_classes
     )
+    advance()
     codes, wanted = tokenizer.config.codebook_size, transformer.config.codebook_size
     if codes != wanted:
         raise CheckpointError(
@@ -300,6 +305,7 @@ def convert_checkpoint(
     tokenizer_config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     classes_file: str | os.PathLike[str] | None = None,
     sampling: SamplingConfig | None = None,
+    advance: Callable[[], object] = lambda: None,
 ) -> None:
     """Write a published tokenizer and transformer as a checkpoint folder of ours.
 
@@ -310,6 +316,7 @@ def convert_checkpoint(
         classes_file: text file with one class name a line; ImageNet's names for 1,000 classes
             and numbers for others by default.
         sampling: default decoding settings; those of the authors by default.
+        advance: called when each of the three parts of the work is done.
 
     Raises:
         ValueError: as in the conversions, or another number of class names than classes.
@@ -322,6 +329,7 @@ def convert_checkpoint(
         num_heads=num_heads,
         num_classes=num_classes,
         config=tokenizer_config,
+        advance=advance,
     )
     save_checkpoint(
         folder,
@@ -330,6 +338,7 @@ def convert_checkpoint(
         classes=classes or class_names(transformer.config.num_classes),
         sampling=sampling or default_sampling(transformer),
     )
+    advance()
 
 
 def read_class_names(path: Path) -> list[str]:

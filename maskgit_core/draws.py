@@ -79,15 +79,16 @@ def _log_probs(logits: Tensor, temperature: float) -> Tensor:
 def _draw_piece(log_probs: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
     if config.temperature == 0:
         return log_probs.argmax(-1)
-    if config.top_k is None and config.top_p is None:
+    num_codes, top_p = log_probs.shape[1], config.top_p or 1.0
+    num_kept = min(config.top_k or num_codes, num_codes)
+    if num_kept == num_codes and top_p == 1:
         return _inverse_cumulative(log_probs.exp(), uniform)
-    num_kept = min(config.top_k or log_probs.shape[1], log_probs.shape[1])
     kept, ids = log_probs.topk(num_kept, dim=-1)
     probs = kept.softmax(-1)
-    if config.top_p is not None:
+    if top_p < 1:
         # A code stays while the likelier ones hold less than top_p; the best one always does.
         likelier = probs.cumsum(-1) - probs
-        probs = probs.masked_fill(likelier >= config.top_p, 0.0)
+        probs = probs.masked_fill(likelier >= top_p, 0.0)
     return ids.gather(1, _inverse_cumulative(probs, uniform)[:, None])[:, 0]
 
 

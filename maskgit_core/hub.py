@@ -45,10 +45,15 @@ def resolve_checkpoint(source: str | os.PathLike[str]) -> Path:
         CheckpointError: there is no such folder or name (the nearest known one is given), or the
             download fails; see `fetch_weights`.
     """
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder
     name = os.fspath(source)
+    if not name:
+        raise CheckpointError("the name of the checkpoint is empty")
+    try:
+        folder = Path(source).expanduser()
+        if folder.is_dir():
+            return folder
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(f"there is no checkpoint folder {name[:80]!r}: {error}") from error
     owner = Path(name.partition("/")[0])
     # A path whose first folder exists here is a mistyped path, not a repository.
     if name in KNOWN_WEIGHTS or (REPO_ID.fullmatch(name) and not owner.is_dir()):

@@ -31,7 +31,8 @@ def as_pixel_mask(pixel_mask: PixelMask, size: tuple[int, int]) -> np.ndarray:
             raise ValueError(f"pixel_mask must be a greyscale image; got mode {pixel_mask.mode}")
         values = np.array(pixel_mask.convert("L"))
     elif isinstance(pixel_mask, Tensor):
-        values = pixel_mask.detach().cpu().numpy()
+        values = pixel_mask.detach().cpu()
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
     elif isinstance(pixel_mask, np.ndarray):
         values = pixel_mask
     else:
@@ -54,6 +55,18 @@ def as_pixel_mask(pixel_mask: PixelMask, size: tuple[int, int]) -> np.ndarray:
     if isinstance(pixel_mask, Image.Image) or values.max() > 1:
         return values > 127
     return values > 0.5
+
+
+def drawn_mask(image: Image.Image) -> Image.Image:
+    """Return a mask that was drawn in an image, as grey: what is bright, or, on transparency, what
+    is opaque.
+
+    Args:
+        image: of mode RGB or RGBA, as `load_image` gives it.
+    """
+    if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255:
+        return image.getchannel("A")
+    return image.convert("L")
 
 
 def token_mask_from_pixels(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.arguments import Label, folder_name, image_seeds, resolve_label
+from maskgit_core.arguments import Label, check_tensor, folder_name, image_seeds, resolve_label
 from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.config import SamplingConfig, check_range
 from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
@@ -116,6 +115,7 @@ class MaskGIT:
             ValueError: another shape, or sides that are no multiple of a token's pixels.
         """
         stride = self.image_size // self.grid_size
+        check_tensor("images", images)
         if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
             raise ValueError(
                 f"images must be float32 (B, 3, H, W); got {images.dtype} {tuple(images.shape)}"
@@ -125,16 +125,23 @@ class MaskGIT:
                 f"images must have sides that are multiples of {stride}; got {tuple(images.shape)}"
             )
         images = images.to(self.device, torch.float32)
-        parts = [self.tokenizer.encode_to_tokens(part) for part in images.split(DECODE_BATCH)]
-        return torch.cat(parts).cpu()
+        with self._rounding(False):
+            parts = [self.tokenizer.encode_to_tokens(part) for part in images.split(DECODE_BATCH)]
+            return torch.cat(parts).cpu()
 
     @torch.no_grad()
     def decode(self, tokens: Tensor) -> Tensor:
         """Return images float32 (B, 3, H, W) in [-1, 1] of tokens int64 (B, h, w) in [0, K).
 
+        On a CPU one after another, as in a batch the last bit of a pixel can differ.
+
         Raises:
             ValueError: another type or shape, or ids out of range (masked cells included).
         """
+        check_tensor("tokens", tokens)
+        return self._decoded(tokens, 1 if self.device.type == "cpu" else DECODE_BATCH)
+
+    def _decoded(self, tokens: Tensor, at_once: int, *, rounded: bool = False) -> Tensor:
         if tokens.dtype != torch.int64 or tokens.ndim != 3 or 0 in tokens.shape:
             raise ValueError(
                 f"tokens must be int64 (B, h, w); got {tokens.dtype} {tuple(tokens.shape)}"
@@ -145,8 +152,9 @@ class MaskGIT:
                 f"got {int(tokens.min())}..{int(tokens.max())}"
             )
         tokens = tokens.to(self.device)
-        parts = [self.tokenizer.decode_tokens(part) for part in tokens.split(DECODE_BATCH)]
-        return torch.cat(parts).clamp(-1, 1).cpu().contiguous()
+        with self._rounding(rounded):
+            parts = [self.tokenizer.decode_tokens(part).float() for part in tokens.split(at_once)]
+            return torch.cat(parts).clamp(-1, 1).cpu().contiguous()
 
     @torch.no_grad()
     def decode_partial(self, tokens: Tensor) -> Tensor:
@@ -163,11 +171,11 @@ class MaskGIT:
         The images are for the eye: they are off by a grey level or two of 255.
         """
         filled = fill_masked(tokens, self.mask_token_id, self.codebook_patches)
-        with self._rounding(bfloat16_pays(self.device.type)):
-            return self.decode(filled).float()
+        return self._decoded(filled, DECODE_BATCH, rounded=bfloat16_pays(self.device.type))
 
-    def _rounding(self, wanted: bool) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if wanted else nullcontext()
+    def _rounding(self, wanted: bool) -> torch.autocast:
+        """Compute in bfloat16, or not, whatever the caller's autocast says."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
     @torch.no_grad()
     def codebook_patches(self) -> np.ndarray:
@@ -196,6 +204,10 @@ class MaskGIT:
         Raises:
             ValueError: as `generate_steps`, or grids of another shape.
         """
+        check_tensor("tokens", tokens)
+        config = self.sampling if config is None else config
+        if not isinstance(config, SamplingConfig):
+            raise ValueError(f"config must be a SamplingConfig; got {config!r}")
         if tokens.ndim != 3 or tuple(tokens.shape[1:]) != (self.grid_size, self.grid_size):
             raise ValueError(
                 f"tokens must be (B, {self.grid_size}, {self.grid_size}); got {tuple(tokens.shape)}"
@@ -208,7 +220,7 @@ class MaskGIT:
             network,
             tokens.to(self.device),
             label_ids.to(self.device),
-            config or self.sampling,
+            config,
             codebook_size=self.codebook_size,
             null_label=self.null_label,
             seeds=image_seeds(seed, len(label_ids)),

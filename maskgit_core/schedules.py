@@ -42,7 +42,8 @@ def mask_ratio(schedule: str, r: Number) -> Number:
         raise ValueError(f"r must be a floating-point tensor; got {r.dtype}")
     if not bool(((r >= 0) & (r <= 1)).all()):
         raise ValueError("r must lie in [0, 1]; got a tensor with values outside")
-    return _gamma(schedule, r)
+    # Half a precision does not reach pi / 2.
+    return _gamma(schedule, r.float() if r.dtype.itemsize < 4 else r).to(r.dtype)
 
 
 def _gamma(schedule: str, r: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.checkpoint import check_names, to_float32
+from maskgit_core.checkpoint import check_names, check_weight, to_float32
 
 Shape = tuple[int, ...]
 
@@ -94,15 +94,18 @@ def transfer(
         source: name of the file, for messages.
 
     Raises:
-        CheckpointError: listing missing, unexpected and misshapen names, as the file spells them.
+        CheckpointError: listing missing, unexpected and misshapen names, as the file spells them;
+            or naming a tensor that is not of finite floats.
     """
     with torch.device("meta"):
         network = network_class(config)
     rules = {name: rule_for(name) for name in network.state_dict()}
     wanted = source_shapes(rules, network, getattr(config, "num_heads", 1))
     check_names(wanted, {name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
-    state = {}
+    state, learned = {}, {name for name, _ in network.named_parameters()}
     for name, rule in rules.items():
+        for part in rule.sources if name in learned else ():
+            check_weight(part, tensors[part], source)
         parts = [to_float32(tensors[source]) for source in rule.sources]
         made = CHANGES[rule.change][0](parts).contiguous()
         # A copy, so that the network neither shares memory with the file nor keeps it open.

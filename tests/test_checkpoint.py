@@ -203,6 +203,12 @@ def test_nonsense_for_a_configuration(folder, text):
         load_checkpoint(folder)
 
 
+def test_a_configuration_that_is_nested_without_end(folder):
+    (folder / CONFIG_FILE).write_text("[" * 100_000)
+    with pytest.raises(CheckpointError, match=CONFIG_FILE):
+        load_checkpoint(folder)
+
+
 def test_bytes_that_are_no_text(folder):
     (folder / CONFIG_FILE).write_bytes(b"\xff\xfe{}")
     with pytest.raises(CheckpointError, match=f"{CONFIG_FILE} in .* cannot be read"):
@@ -307,6 +313,18 @@ def test_no_temporary_file_is_left_whatever_happens(folder, monkeypatch):
         write_atomically(folder / CONFIG_FILE, interrupt)
     assert not tiny.leftovers(folder)
     assert b"half" not in (folder / CONFIG_FILE).read_bytes()
+
+
+def test_a_link_stays_a_link_and_no_pipe_is_replaced(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    write_atomically(tmp_path / "link", lambda part: Path(part).write_text("new"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "file").read_text() == "new"
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(CheckpointError, match="it is no regular file"):
+            write_atomically(tmp_path / name, lambda part: Path(part).write_text("new"))
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):

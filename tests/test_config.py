@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import tiny
 from maskgit_core.config import (
     MAX_SEED,
-    MAX_STEPS,
     ORDERS,
     SamplingConfig,
     TokenizerConfig,
@@ -61,8 +60,7 @@ def test_no_object_is_an_error(values):
 @pytest.mark.parametrize(
     ("config_class", "name", "value", "allowed"),
     [
-        (SamplingConfig, "num_steps", 0, f"between 1 and {MAX_STEPS}"),
-        (SamplingConfig, "num_steps", 10_000, f"between 1 and {MAX_STEPS}"),
+        (SamplingConfig, "num_steps", 0, "at least 1"),
         (SamplingConfig, "num_steps", 1.5, "whole number"),
         (SamplingConfig, "num_steps", True, "whole number"),
         (SamplingConfig, "num_steps", "12", "whole number"),

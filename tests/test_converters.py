@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -270,6 +272,23 @@ def test_the_original_pair_comes_back_from_its_folder(tmp_path):
     assert loaded.transformer(tokens, labels).shape == (2, 36, 40)
     with pytest.raises(IndexError):
         loaded.transformer(tokens, torch.tensor([0, 18]))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tensor: tensor.int(), "must be float"),
+        (lambda tensor: tensor.to(torch.complex64), "must be float"),
+        (lambda tensor: tensor * torch.nan, "holds nan or infinity"),
+    ],
+)
+def test_a_tensor_without_finite_numbers_is_named(tmp_path, change, says):
+    name = "transformer.layers.0.ln1.weight"
+    weights = torch.load(PARITY / "halton" / "weights.pth", weights_only=True)
+    weights["model_state_dict"][name] = change(weights["model_state_dict"][name])
+    torch.save(weights, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointError, match=f"{re.escape(name)} {says}"):
+        convert_transformer(tmp_path / "weights.pth", num_heads=4)
 
 
 def test_parts_that_do_not_belong_together():

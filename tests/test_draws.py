@@ -134,6 +134,14 @@ def test_draws_have_the_probabilities_of_the_tempered_logits():
         torch.testing.assert_close(found, expected, atol=1.1e-3, rtol=0)
 
 
+def test_a_filter_that_keeps_all_codes_changes_nothing():
+    chance = torch.Generator().manual_seed(0)
+    logits, uniform = torch.randn(200, K, generator=chance), torch.rand(200, generator=chance)
+    plain = draw_codes(logits, uniform, SamplingConfig()).codes
+    for kept in ({"top_k": K}, {"top_k": 10**9}, {"top_p": 1.0}, {"top_k": K, "top_p": 1.0}):
+        assert torch.equal(draw_codes(logits, uniform, SamplingConfig(**kept)).codes, plain)
+
+
 def test_top_k_and_top_p_draw_from_the_likeliest_codes_in_proportion():
     probs = torch.tensor([0.1, 0.4, 0.3, 0.2])
     for kept, options in (

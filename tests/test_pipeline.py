@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +13,11 @@ import torch
 import tiny
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig, patches
 from maskgit_core.checkpoint import Checkpoint, save_checkpoint
-from maskgit_core.config import MAX_SEED, ORDERS
+from maskgit_core.config import MAX_SEED, ORDERS, to_dict
 from maskgit_core.pipeline import MAX_IMAGES
 
 QUICK = SamplingConfig(num_steps=3)
+SHIPPED = Path(__file__).parent.parent / "checkpoints" / "scenes-flowers"
 K = tiny.TOKENIZER.codebook_size
 
 
@@ -36,6 +39,9 @@ def test_a_tokenizer_alone_is_no_model(tmp_path):
 def test_a_missing_checkpoint(tmp_path):
     with pytest.raises(CheckpointError, match="nowhere"):
         MaskGIT.from_pretrained(tmp_path / "nowhere")
+    for name in ("", "x" * 5000, "a\0b"):
+        with pytest.raises(CheckpointError):
+            MaskGIT.from_pretrained(name)
 
 
 def test_generate_uses_what_the_checkpoint_recommends(tmp_path):
@@ -103,6 +109,46 @@ def test_an_image_does_not_depend_on_its_batch(tiny_model):
     alone = tiny_model.generate([2], config, seed=11 + 2)
     assert torch.equal(alone.tokens[0], together.tokens[2])
     torch.testing.assert_close(alone.images[0], together.images[2], atol=1e-5, rtol=0)
+
+
+def test_an_image_is_the_same_to_the_last_bit_in_any_batch():
+    # Of the shipped checkpoint: a small network computes all batches alike.
+    model = MaskGIT.from_pretrained(SHIPPED)
+    tokens = model.generate([0, 1, 2, 3, 4], QUICK, seed=1).tokens
+    assert torch.equal(model.decode(tokens[3:4]), model.decode(tokens)[3:4])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", ["class_token", "adaln"])
+def test_an_autocast_around_changes_nothing(dtype, kind):
+    model = MaskGIT(Checkpoint(tiny.tokenizer(), tiny.transformer(kind=kind), list(tiny.CLASSES)))
+    photo, mask = tiny.picture(1, (20, 24)), np.zeros((24, 20), dtype=bool)
+    mask[4:9, 4:9] = True
+    plain = model.generate([0, 1], QUICK), model.inpaint(photo, mask, 0, QUICK)
+    with torch.autocast("cpu", dtype):
+        cast = model.generate([0, 1], QUICK), model.inpaint(photo, mask, 0, QUICK)
+        preview = model.preview(plain[0].tokens)
+    assert cast[0].images.dtype == preview.dtype == torch.float32
+    assert torch.equal(cast[0].tokens, plain[0].tokens)
+    assert torch.equal(cast[0].images, plain[0].images)
+    assert cast[1].image.tobytes() == plain[1].image.tobytes()
+
+
+@pytest.mark.parametrize("config", [{}, {"num_steps": 3}, "fast"])
+def test_settings_must_be_a_sampling_config(tiny_model, config):
+    with pytest.raises(ValueError, match="config must be a SamplingConfig; got"):
+        tiny_model.generate(["sea"], config)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers(tiny_model):
+    expected = tiny_model.generate([0, 2], SamplingConfig(num_steps=3, top_k=4), 5)
+    config = SamplingConfig(num_steps=np.int64(3), top_k=np.int32(4), temperature=np.float32(1))
+    for labels in (torch.tensor([0, 2]), np.array([0, 2])):
+        found = tiny_model.generate(labels, config, np.int64(5))
+        assert torch.equal(found.tokens, expected.tokens)
+    assert json.dumps(to_dict(config)) == json.dumps(to_dict(SamplingConfig(num_steps=3, top_k=4)))
+    with pytest.raises(ValueError, match="label must be a whole number"):
+        tiny_model.generate(torch.tensor([0.0]), config)
 
 
 def test_the_class_changes_the_image(tiny_model):

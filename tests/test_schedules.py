@@ -36,6 +36,13 @@ def test_mask_ratio_follows_its_formula(schedule, at_a_quarter):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_mask_ratio_keeps_its_ends_and_its_type(schedule, dtype):
+    ratio = mask_ratio(schedule, torch.tensor([0.0, 1.0], dtype=dtype))
+    assert ratio.dtype == dtype and ratio.tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
 def test_mask_ratio_of_a_tensor_is_that_of_its_numbers(schedule):
     progress = torch.linspace(0, 1, 9)
     ratios = mask_ratio(schedule, progress)
