@@ -80,7 +80,7 @@ CHANGES = {
     "order": "raster",
     "schedule": "linear",
     "guidance_scale": 6.0,
-    "guidance_schedule": "linear",
+    "guidance_schedule": "constant",
     "temperature": 0.5,
     "choice_temperature": 0.0,
     "top_k": 2,
