@@ -138,10 +138,11 @@ function showItself() {
 
 // A run that stopped early never gets its result; after a while it counts as over.
 let lastNews = 0;
+let stopped = null;      // name of the run that Stop has ended; a last step may still come
 const live = () => performance.now() - lastNews < 3000;
 window.addEventListener("maskgit-stop", ({ detail }) => {
   if (!run || detail !== props.player_id) return;
-  lastNews = -Infinity;
+  stopped = run.run;
   run = { ...run, waiting: 0 };
   refresh();
 });

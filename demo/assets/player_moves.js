@@ -27,7 +27,8 @@ function play() {
   const step = () => {
     if (at >= positions()) {
       // Another step may come, unless the run was stopped or nothing came for long.
-      if (run.result || performance.now() - lastNews > 30000) stop();
+      const over = run.result || run.run === stopped;
+      if (over || performance.now() - lastNews > 30000) stop();
       return;
     }
     at += 1;
