@@ -71,8 +71,10 @@ def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
 
 def _settings(model: Any, given: dict[str, Any]) -> dict[str, Any]:
     """Settings that were given, and for the others what the model's page opens with."""
-    usual = usual_values(model.sampling, guided=model.null_label is not None)
-    return {**usual, **{name: value for name, value in given.items() if value is not None}}
+    return {
+        **usual_values(model),
+        **{name: value for name, value in given.items() if value is not None},
+    }
 
 
 def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:

@@ -30,7 +30,7 @@ class FirstResult:
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        self._usual = usual_values(model.sampling, guided=model.null_label is not None)
+        self._usual = usual_values(model)
         self._lock = threading.Lock()
         self._run: dict[str, Any] | None = None
         self._codebook: dict[str, Any] | None = None

@@ -216,5 +216,6 @@ def follow_steps(
                     run = frames.finish(run, shown, time.monotonic() - started)
                     yield run, results
     except Exception:
-        yield run, results  # whoever was shown a place in line has none any more
+        if not run["frames"]:
+            yield run, []  # whoever was shown a place in line has none any more
         raise

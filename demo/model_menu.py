@@ -20,8 +20,8 @@ from .settings import (
     FIELDS,
     NO_CLASS,
     RequestError,
+    model_presets,
     preset_of,
-    presets_for,
     usual_preset,
     usual_values,
 )
@@ -123,11 +123,6 @@ def menu_choices(models: ModelHolder) -> list[tuple[str, str]]:
     """Text and name of each entry."""
     facts = [(entry.name, entry.facts()) for entry in models.entries]
     return [(f"{name}: {text}" if text else name, name) for name, text in facts]
-
-
-def model_presets(model: Any) -> dict[str, dict[str, Any]]:
-    """The presets that suit a model."""
-    return presets_for(model.sampling, guided=model.null_label is not None)
 
 
 def edit_classes(model: Any) -> list[str]:
@@ -234,8 +229,7 @@ def setting_updates(models: ModelHolder, page: PageParts, found: dict[str, Any] 
 def link_settings(models: ModelHolder, parameters: list[tuple[str, str]]) -> dict[str, Any] | None:
     """The settings in a link, read for the model in use."""
     model = models.current
-    usual = usual_values(model.sampling, guided=model.null_label is not None)
-    return recipes.settings_from_link(list(models.current.classes), parameters, usual)
+    return recipes.settings_from_link(list(model.classes), parameters, usual_values(model))
 
 
 def merged(first: Updates, second: Updates) -> Updates:

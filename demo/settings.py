@@ -175,9 +175,14 @@ def usual_preset(presets: Mapping[str, Any]) -> str:
     return RECOMMENDED if RECOMMENDED in presets else DEFAULT_PRESET
 
 
-def usual_values(config: SamplingConfig, *, guided: bool = True) -> dict[str, Any]:
-    """The shown values that a model's page opens with; arguments as of `presets_for`."""
-    presets = presets_for(config, guided=guided)
+def model_presets(model: Any) -> dict[str, dict[str, Any]]:
+    """The presets that suit a `MaskGIT`."""
+    return presets_for(model.sampling, guided=model.null_label is not None)
+
+
+def usual_values(model: Any) -> dict[str, Any]:
+    """The shown values that a model's page opens with."""
+    presets = model_presets(model)
     return presets[usual_preset(presets)]
 
 

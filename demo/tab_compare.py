@@ -13,8 +13,9 @@ from .controls import advanced_fold, field_values, player, preset_radio, seed_ro
 from .example import EXAMPLE_SEED
 from .memory import Widgets, named
 from .messages import explain, notice
-from .model_menu import ModelMenu, ModelParts, model_presets
+from .model_menu import ModelMenu, ModelParts
 from .models import ModelHolder
+from .settings import model_presets
 
 
 @dataclass(frozen=True)

@@ -25,9 +25,10 @@ from .edit_session import EXTEND, REPAINT, EditSession, example_photos
 from .frames import preview_url
 from .memory import Widgets, named
 from .messages import explain
-from .model_menu import ModelMenu, ModelParts, edit_classes, model_presets
+from .model_menu import ModelMenu, ModelParts, edit_classes
 from .models import ModelHolder
 from .photos import PhotoStore, open_photo, take_upload
+from .settings import model_presets
 
 MAX_HISTORY = 20
 

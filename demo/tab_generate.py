@@ -23,14 +23,10 @@ from .controls import (
 )
 from .example import EXAMPLE_SEED, example_classes
 from .messages import explain
-from .model_menu import (
-    ModelMenu,
-    ModelParts,
-    model_presets,
-)
+from .model_menu import ModelMenu, ModelParts
 from .models import ModelHolder
 from .photos import PhotoStore
-from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS
+from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
 from .tab_keep import KeepFold, build_keep_fold, wire_keep_fold
 
 TOGGLE_JS = """(tiles, names) => {

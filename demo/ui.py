@@ -21,7 +21,6 @@ from .model_menu import (
     link_settings,
     menu_outputs,
     merged,
-    model_presets,
     model_updates,
     setting_updates,
     wire_menu,
@@ -30,6 +29,7 @@ from .models import ModelHolder, as_holder
 from .photos import PhotoStore, take_upload
 from .recipes import MAX_RECIPE_BYTES, model_in_link, model_in_recipe, settings_from_recipe
 from .scheduler import make_scheduler
+from .settings import model_presets
 from .tab_compare import build_compare_tab
 from .tab_edit import build_edit_tab
 from .tab_generate import build_generate_tab

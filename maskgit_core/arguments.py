@@ -26,9 +26,8 @@ def check_tensor(name: str, value: object) -> None:
 
 def _plain_number(value: object) -> object:
     """Return whole numbers of numpy and torch as Python's, all else as it is."""
-    if isinstance(value, Tensor) and value.ndim == 0:
-        value = value.cpu().numpy()[()] if value.dtype in WHOLE else value
-    return int(value) if isinstance(value, np.integer) else value
+    whole = isinstance(value, Tensor) and value.ndim == 0 and value.dtype in WHOLE
+    return int(value) if whole or isinstance(value, np.integer) else value
 
 
 def _same_name(name: str) -> str:

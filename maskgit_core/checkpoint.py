@@ -97,10 +97,10 @@ def write_atomically(path: str | os.PathLike[str], write: Writer) -> None:
 def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
     """Write several files, as `write_atomically`, and move them only when all are written.
 
-    A disk that fills up halfway leaves the old files as they were, all of them.
+    A disk that fills up halfway leaves the old files as they were, all of them; a link stays one.
 
     Raises:
-        CheckpointError: the disk is full or not writable.
+        CheckpointError: the disk is full or not writable, or something else than a file is there.
     """
     temporaries: dict[Path, Path] = {}
     path = Path()

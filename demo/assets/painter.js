@@ -297,9 +297,10 @@ element.addEventListener("dragover", (event) => {
   q(".pt-stage").classList.add("pt-over");
 });
 element.addEventListener("dragleave", () => q(".pt-stage").classList.remove("pt-over"));
+// A recipe that is dropped here is taken before it comes this far.
+document.addEventListener("drop", () => q(".pt-stage").classList.remove("pt-over"), { capture: true });
 element.addEventListener("drop", (event) => {
   event.preventDefault();
-  q(".pt-stage").classList.remove("pt-over");
   if (event.dataTransfer.files.length) bring(event.dataTransfer.files[0]);
 });
 function onPaste(event) {

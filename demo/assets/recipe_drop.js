@@ -9,7 +9,6 @@ async function drop(event) {
   if (!element.isConnected || !isRecipe(file)) return;
   event.preventDefault();
   event.stopPropagation();
-  document.querySelectorAll(".pt-over").forEach((marked) => marked.classList.remove("pt-over"));
   // Without a path the server says that there is no such file.
   const { path } = await upload(file).catch(() => ({ path: null }));
   props.value = { path };
