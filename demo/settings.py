@@ -127,26 +127,17 @@ _BALANCED = {
     "num_steps": 12,
     "order": "confidence",
     "schedule": "cosine",
-    "guidance_scale": 3.0,
+    "guidance_scale": 2.0,
     "guidance_schedule": "linear",
     "temperature": 1.0,
-    "choice_temperature": 9.0,
+    "choice_temperature": 14.0,
     "top_k": 0,
     "top_p": 1.0,
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "Fast": {
-        **_BALANCED,
-        "num_steps": 8,
-        "order": "halton",
-        "schedule": "arccos",
-    },
+    "Fast": {**_BALANCED, "num_steps": 8},
     "Balanced": _BALANCED,
-    "Best": {
-        **_BALANCED,
-        "num_steps": 24,
-        "choice_temperature": 12.0,
-    },
+    "Best": {**_BALANCED, "num_steps": 24, "choice_temperature": 20.0},
 }
 DEFAULT_PRESET = "Balanced"
 

@@ -85,9 +85,10 @@ def plan_lines(plan: Plan, price: float | None, utilisation: float | None) -> li
     if utilisation is not None:
         lines.append(f"with {100 * utilisation:.0f} % of the peak, as you said")
     elif device.measured:
+        of, where = ("it", "on two shared cores") if device.name == "cpu" else ("the peak", "there")
+        lines += ["the peak was measured now"] if device.name == "cpu" else []
         lines.append(
-            f"the peak was measured now; {shares} of it (tokenizer, transformer) were reached on "
-            "another day, on two shared cores"
+            f"{shares} of {of} (tokenizer, transformer) were reached on another day, {where}"
         )
     else:
         lines.append(

@@ -279,9 +279,12 @@ def _epoch_order(num_items: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_items, generator=step_generator(seed, ZERO_EPOCHS + epoch))
 
 
-def to_images(pixels: np.ndarray | Tensor) -> Tensor:
-    """Return float32 (B, 3, H, W) in [-1, 1] of uint8 (B, H, W, 3)."""
-    pixels = torch.as_tensor(np.ascontiguousarray(pixels))
+def to_images(pixels: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
+    """Return float32 (B, 3, H, W) in [-1, 1] of uint8 (B, H, W, 3), on a device or the CPU.
+
+    What travels to a device are the bytes, a quarter of the floats.
+    """
+    pixels = torch.as_tensor(np.ascontiguousarray(pixels)).to(device)
     return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -291,10 +294,11 @@ def augmented_batch(
     image_size: int,
     generator: torch.Generator,
     part: Part = WHOLE,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Return float32 (B, 3, S, S) in [-1, 1]: a random crop of each photo, half of them flipped.
 
-    With a part only its images are made, as they are in the whole batch.
+    With a part only its images are made, as they are in the whole batch; on a device, if given.
     """
     slack = photos.pixels.shape[1] - image_size
     shifts = torch.randint(0, slack + 1, (len(indices), 2), generator=generator).tolist()
@@ -306,7 +310,7 @@ def augmented_batch(
     ):
         crop = photos.pixels[index, top : top + image_size, left : left + image_size]
         crops.append(crop[:, ::-1] if flip else crop)
-    return to_images(np.stack(crops))
+    return to_images(np.stack(crops), device)
 
 
 def centre_batch(photos: Photos, indices: Tensor, image_size: int) -> Tensor:

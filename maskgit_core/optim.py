@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.distributed import local, slice_like, whole
+from maskgit_core.distributed import is_cut, local, slice_like, whole
 
 # Quintic Newton-Schulz coefficients that push singular values towards 1 (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -21,8 +22,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     Args:
         matrix: float32 (rows, columns).
 
-    Reference: Muon (Jordan et al. 2024); differs: float32 throughout, since bfloat16 is emulated
-    on many CPUs, and long matrices are multiplied once: all polynomials of the same gram matrix
+    Reference: Muon (Jordan et al. 2024); differs: float32 on a CPU, since bfloat16 is emulated
+    on many, and long matrices are multiplied once: all polynomials of the same gram matrix
     commute, so they are gathered in a product of the short side.
     """
     a, b, c = NEWTON_SCHULZ
@@ -46,6 +47,21 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     return x.T if tall else x
 
 
+def orthogonalize_stack(matrices: Tensor) -> Tensor:
+    """Return what `orthogonalize` does of each matrix, float32 (B, rows, columns), in bfloat16.
+
+    For a GPU: there many small products cost their launches, and few large ones hardly anything.
+    """
+    a, b, c = NEWTON_SCHULZ
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = (matrices.mT if tall else matrices).bfloat16()
+    x = x / (x.float().norm(dim=(1, 2), keepdim=True) + 1e-7).bfloat16()
+    for _ in range(NEWTON_SCHULZ_STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for the groups marked `orthogonal`, AdamW for the others, in one optimizer state.
 
@@ -60,6 +76,7 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     orthogonalize = staticmethod(orthogonalize)
+    stacks_on_gpu = True
 
     def __init__(
         self,
@@ -77,24 +94,47 @@ class MuonAdamW(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
-            update = self._muon if group["orthogonal"] else self._adamw
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    if parameter.ndim > 1 and group["weight_decay"]:
-                        local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
-                    update(parameter, parameter.grad, group)
+            parameters = [p for p in group["params"] if p.grad is not None]
+            for parameter in parameters:
+                if parameter.ndim > 1 and group["weight_decay"]:
+                    local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
+                if not group["orthogonal"]:
+                    self._adamw(parameter, parameter.grad, group)
+            if group["orthogonal"]:
+                self._muon(parameters, group)
 
-    def _muon(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
-        state = self.state[parameter]
+    def _muon(self, parameters: Sequence[Tensor], group: dict) -> None:
+        alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
+        for parameter in parameters:
+            if self.stacks_on_gpu and parameter.is_cuda and not is_cut(parameter):
+                alike[tuple(parameter.flatten(1).shape)].append(parameter)
+            else:
+                update = self.orthogonalize(self._direction(parameter, group))
+                self._move(parameter, update, group)
+        for some in alike.values():
+            self._muon_together(some, group)
+
+    def _muon_together(self, parameters: Sequence[Tensor], group: dict) -> None:
+        """Update matrices of one shape."""
+        stack = torch.stack([self._direction(parameter, group) for parameter in parameters])
+        for parameter, update in zip(parameters, orthogonalize_stack(stack), strict=True):
+            self._move(parameter, update, group)
+
+    def _direction(self, parameter: Tensor, group: dict) -> Tensor:
+        """Return float32 (rows, columns), the Nesterov momentum of a whole matrix."""
+        state, grad = self.state[parameter], parameter.grad
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
         local(momentum).lerp_(local(grad), 1 - group["momentum"])
-        direction = whole(grad.lerp(momentum, group["momentum"])).flatten(1)
-        rows, columns = direction.shape
+        return whole(grad.lerp(momentum, group["momentum"])).flatten(1)
+
+    @staticmethod
+    def _move(parameter: Tensor, update: Tensor, group: dict) -> None:
+        rows, columns = update.shape
         scale = math.sqrt(max(1.0, rows / columns))
-        update = self.orthogonalize(direction).view(parameter.shape)
-        local(parameter).add_(slice_like(update, parameter), alpha=-group["lr"] * scale)
+        update = slice_like(update.view(parameter.shape), parameter)
+        local(parameter).add_(update, alpha=-group["lr"] * scale)
 
     def _adamw(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
         state = self.state[parameter]

@@ -39,6 +39,7 @@ class PlainMuonAdamW(MuonAdamW):
     """The same optimizer with the textbook orthogonalisation."""
 
     orthogonalize = staticmethod(plain_orthogonalize)
+    stacks_on_gpu = False
 
 
 def plain_training(

@@ -162,9 +162,9 @@ def _encoded(
     pixels, side = photos.pixels[rows.numpy()], config.image_size
     views = []
     for top, left in corners:
-        images = to_images(pixels[:, top : top + side, left : left + side])
+        images = to_images(pixels[:, top : top + side, left : left + side], device)
         for view in (images, images.flip(-1)):
-            view = view.to(device, memory_format=torch.channels_last)
+            view = view.contiguous(memory_format=torch.channels_last)
             views.append(tokenizer.encode_to_tokens(view).flatten(1).cpu())
     short = config.codebook_size <= SHORT_CODES
     return torch.stack(views, dim=1).to(torch.int16 if short else torch.int32)

@@ -124,8 +124,8 @@ class TokenizerStage:
     def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
         began, indices = time.perf_counter(), self._indices(step)
         generator = step_generator(self.config.seed, step)
-        images = augmented_batch(self.photos, indices, self.size, generator, part)
-        images = images.to(self.device, memory_format=torch.channels_last)
+        images = augmented_batch(self.photos, indices, self.size, generator, part, self.device)
+        images = images.contiguous(memory_format=torch.channels_last)
         self.data_seconds += time.perf_counter() - began
         return images
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tiny
-from maskgit_core.optim import MuonAdamW, build_optimizer, orthogonalize
+from maskgit_core.optim import MuonAdamW, build_optimizer, orthogonalize, orthogonalize_stack
 
 
 def well_conditioned(rows: int, columns: int, seed: int) -> torch.Tensor:
@@ -38,6 +38,40 @@ def test_singular_values_come_near_one(rows, columns, seed, size):
 
 def test_orthogonalising_nothing_gives_nothing():
     assert torch.equal(orthogonalize(torch.zeros(4, 6)), torch.zeros(4, 6))
+
+
+@pytest.mark.parametrize("shape", [(6, 24), (24, 6), (16, 16)])
+def test_a_stack_is_orthogonalised_as_one_by_one(shape):
+    matrices = [well_conditioned(*shape, seed) * 10**seed for seed in range(-3, 3)]
+    results = orthogonalize_stack(torch.stack(matrices))
+    assert results.dtype == torch.float32
+    for matrix, result in zip(matrices, results, strict=True):
+        torch.testing.assert_close(result, orthogonalize(matrix), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (32, 24), (24, 4, 3, 3), (24, 3, 2, 2)])
+def test_matrices_of_one_shape_are_updated_together_as_one_by_one(shape):
+    """What a GPU does, on the CPU: the same steps but for bfloat16."""
+
+    def optimizer() -> MuonAdamW:
+        first = torch.Generator().manual_seed(0)
+        parameters = [nn.Parameter(torch.randn(shape, generator=first)) for _ in range(3)]
+        return MuonAdamW([{"params": parameters, "lr": 0.1, "orthogonal": True}])
+
+    alone, together = optimizer(), optimizer()
+    for step in range(3):
+        noise = torch.Generator().manual_seed(step)
+        for one, other in zip(
+            *(o.param_groups[0]["params"] for o in (alone, together)), strict=True
+        ):
+            one.grad = torch.randn(shape, generator=noise)
+            other.grad = one.grad.clone()
+        alone.step()
+        group = together.param_groups[0]
+        with torch.no_grad():
+            together._muon_together(group["params"], group)
+    for one, other in zip(*(o.param_groups[0]["params"] for o in (alone, together)), strict=True):
+        torch.testing.assert_close(other, one, atol=0.03, rtol=0)
 
 
 def test_vectors_are_updated_as_by_adam():

@@ -36,8 +36,8 @@ def test_every_preset_loads_and_says_what_it_is(name):
     assert preset.published_tokenizer == "" or preset.published_tokenizer in KNOWN_WEIGHTS
 
 
-def test_xs_is_the_shape_of_the_shipped_checkpoint():
-    preset, config = load_preset("scenes-flowers-xs"), read_config(SHIPPED)
+def test_s_is_the_shape_of_the_shipped_checkpoint():
+    preset, config = load_preset("scenes-flowers-s"), read_config(SHIPPED)
     for part in ("tokenizer", "transformer"):
         shape = {k: v for k, v in config[part].items() if k != "kind"}
         wanted = {k: list(v) if isinstance(v, tuple) else v for k, v in vars_of(preset, part)}
