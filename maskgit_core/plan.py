@@ -50,6 +50,7 @@ class StagePlan:
             `shard` cuts them among the ranks.
         image_bytes: activations kept for the backward pass, for each image of a rank's batch.
         images_per_second: expected, all ranks together.
+        pieces: of a batch that a rank computes one after the other.
     """
 
     stage: str
@@ -63,11 +64,12 @@ class StagePlan:
     fixed_bytes: float
     image_bytes: float
     images_per_second: float
+    pieces: int = 1
 
     @property
     def rank_batch(self) -> int:
-        """Images of a step that one rank computes."""
-        return -(-self.batch_size // self.ranks)
+        """Images that one rank computes at once."""
+        return -(-self.batch_size // (self.ranks * self.pieces))
 
     @property
     def rank_bytes(self) -> float:
@@ -161,6 +163,7 @@ def plan_stage(
         fixed_bytes=fixed_bytes(network, training, state, ranks),
         image_bytes=kept * (MIXED if device.precision != "fp32" else 1.0),
         images_per_second=training.batch_size * speed / step,
+        pieces=training.accumulate_steps,
     )
 
 
@@ -303,7 +306,7 @@ def _too_large(stage: StagePlan, preset: Preset, device: Device) -> str:
     )
     fits = stage.largest_batch(device.memory)
     if fits:
-        pieces = -(-stage.rank_batch // fits)
+        pieces = stage.pieces * -(-stage.rank_batch // fits)
         return (
             f"{text}; {fits} images a rank would fit: {pieces} pieces of each batch one after the "
             f"other, or {-(-stage.batch_size // fits)} devices"

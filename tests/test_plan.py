@@ -110,6 +110,15 @@ def test_too_large_says_by_how_much_and_what_fits(plan):
     assert "or 4 devices" in sentence
 
 
+def test_a_batch_in_pieces_takes_less_memory(plan):
+    halved = replace(SMALL.transformer_training, accumulate_steps=2)
+    found = plans.make_plan(replace(SMALL, transformer_training=halved), DEVICE).stages[1]
+    whole = plan.stages[1]
+    assert found.rank_batch * 2 == whole.rank_batch
+    assert whole.rank_bytes - found.rank_bytes == found.rank_batch * found.image_bytes
+    assert found.images_per_second == whole.images_per_second
+
+
 def test_where_nothing_fits_a_smaller_preset_is_named():
     stage = plans.StagePlan("transformer", 10**9, 1, 3, 0, 10, 10, 1, 30e9, 1e9, 1.0)
     large = Preset(name="large")
