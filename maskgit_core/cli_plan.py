@@ -85,10 +85,12 @@ def plan_lines(plan: Plan, price: float | None, utilisation: float | None) -> li
     if utilisation is not None:
         lines.append(f"with {100 * utilisation:.0f} % of the peak, as you said")
     elif device.measured:
-        of, where = ("it", "on two shared cores") if device.name == "cpu" else ("the peak", "there")
-        lines += ["the peak was measured now"] if device.name == "cpu" else []
+        where = "there"
+        if device.name == "cpu":
+            lines.append("the peak was measured now")
+            where = "on two shared cores"
         lines.append(
-            f"{shares} of {of} (tokenizer, transformer) were reached on another day, {where}"
+            f"{shares} of the peak (tokenizer, transformer) were reached on another day, {where}"
         )
     else:
         lines.append(

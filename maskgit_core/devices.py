@@ -39,15 +39,21 @@ class Device:
 # images/s. Of a lower peak more is reached, how much is assumed and told as such.
 HOPPER_SHARE = (0.029, 0.135)
 ASSUMED_SHARE = (0.05, 0.20)
-# From the training logs of the shipped checkpoint on two shared cores (AMD EPYC, Zen 4): medians
+# From training logs of the preset scenes-flowers-xs on two shared cores (AMD EPYC, Zen 4): medians
 # of 8.8 and 14.5 images/s, where matrix products reach 76 GFLOP in a second of one core.
 CPU_SHARE = (0.72, 0.73)
 
 
-def _gpu(name: str, gigabytes: float, tera: float, precision: str = "bf16") -> Device:
-    hopper = name in ("h100", "h200")
-    share = HOPPER_SHARE if hopper else ASSUMED_SHARE
-    return Device(name, gigabytes * GIGA, tera * 1e12, precision, share, measured=name == "h100")
+def _gpu(
+    name: str,
+    gigabytes: float,
+    tera: float,
+    precision: str = "bf16",
+    share: tuple[float, float] = ASSUMED_SHARE,
+    *,
+    measured: bool = False,
+) -> Device:
+    return Device(name, gigabytes * GIGA, tera * 1e12, precision, share, measured)
 
 
 # Memory and dense peak (no sparsity) from the makers' data sheets.
@@ -59,8 +65,8 @@ GPUS: dict[str, Device] = {
         _gpu("rtx-4090", 24, 165),
         _gpu("a100-40gb", 40, 312),
         _gpu("a100", 80, 312),
-        _gpu("h100", 80, 989),
-        _gpu("h200", 141, 989),
+        _gpu("h100", 80, 989, share=HOPPER_SHARE, measured=True),
+        _gpu("h200", 141, 989, share=HOPPER_SHARE),
     )
 }
 DEVICE_NAMES = ("cpu", *GPUS)

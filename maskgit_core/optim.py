@@ -76,7 +76,7 @@ class MuonAdamW(torch.optim.Optimizer):
     """
 
     orthogonalize = staticmethod(orthogonalize)
-    stacks_on_gpu = True
+    stacks_on_gpu = True  # matrices of one shape, whole ones only, by `orthogonalize_stack`
 
     def __init__(
         self,
