@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from maskgit_core.training import Report, Stage
 
 SAMPLED_POOL = 2112
+MOST_SAMPLED = 4 * SAMPLED_POOL
+VIEWS_OF_A_SAMPLE = 20
 SAMPLED_FILE = "sampled.safetensors"
 
 
@@ -159,15 +161,24 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         config,
         device,
         fit_codes=fit_codes,
-        sampled=_sampled(args, model, photos.classes, device) if config.sampled_images else None,
+        sampled=_sampled(args, model, photos.classes, config, device),
     )
     _run_stage(stage, config, args)
 
 
 def _sampled(
-    args: argparse.Namespace, tokenizer: nn.Module, classes: list[str], device: torch.device
-) -> SampledTokens:
-    """Return tokens of the transformer in --sampled; its codes and classes must be those here."""
+    args: argparse.Namespace,
+    tokenizer: nn.Module,
+    classes: list[str],
+    config: TrainConfig,
+    device: torch.device,
+) -> SampledTokens | None:
+    """Return tokens of the transformer in --sampled; its codes and classes must be those here.
+
+    A long run gets more of them, so that its critic does not come to know each.
+    """
+    if not config.sampled_images:
+        return None
     import torch
     from tqdm import tqdm
 
@@ -189,7 +200,9 @@ def _sampled(
     def progress(starts: range) -> tqdm:
         return tqdm(starts, desc="sampling tokens", unit="batch")
 
-    return sampled_tokens(model, SAMPLED_POOL, Path(args.out) / SAMPLED_FILE, progress)
+    wanted = config.sampled_images * config.max_steps // VIEWS_OF_A_SAMPLE
+    count = min(max(wanted, SAMPLED_POOL), MOST_SAMPLED)
+    return sampled_tokens(model, count, Path(args.out) / SAMPLED_FILE, progress)
 
 
 def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:

@@ -19,7 +19,7 @@ GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
 TRANSFORMER_KINDS = ("class_token", "adaln")
 TRAIN_PRECISIONS = ("auto", "float32", "bf16")
 PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
-MASK_SCHEDULES = ("cosine", "arccos")
+MASK_SCHEDULES = ("cosine", "arccos", "truncated")
 CRITICS = ("patches", "features")
 SHARDINGS = ("none", "full")
 MAX_SEED = 2**63 - 1
@@ -275,8 +275,9 @@ class TrainConfig:
         class_drop: share of images trained without their class (transformer).
         token_drop: share of visible tokens replaced by the mask token though no loss is taken
             there (transformer).
-        mask_schedule: how the share of hidden tokens is drawn, `cosine` (MaskGIT) or `arccos`
-            (Halton-MaskGIT), less often nearly all or nearly none (transformer).
+        mask_schedule: how the share of hidden tokens is drawn, `cosine` (MaskGIT), `arccos`
+            (Halton-MaskGIT), less often nearly all or nearly none, or `truncated` (MAGE), never
+            below half (transformer).
         l1_weight: of the mean absolute error of pixels (tokenizer).
         l2_weight: of the mean squared error of pixels (tokenizer).
         perceptual_weight: of the distance of image features; 0 needs no feature network.

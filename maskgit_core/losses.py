@@ -61,14 +61,24 @@ def draw_token_mask(
 ) -> Tensor:
     """Return bool (batch, num_tokens): each row masked at its own ratio, at least one token.
 
-    The ratio is cos(pi/2 u) or, for the schedule `arccos`, arccos(u) / (pi/2), u uniform in
-    [0, 1); ceil of ratio * num_tokens places are chosen without replacement.
+    With u uniform in [0, 1) the ratio is cos(pi/2 u) or, for the schedule `arccos`,
+    arccos(u) / (pi/2); for `truncated` it is normal around 0.55 with deviation 0.25, cut to
+    [0.5, 1]. Of ratio * num_tokens the ceil is taken, and places without replacement.
 
     Reference: MaskGIT (Chang et al. 2022), Sec. 3.1 and 3.3, cosine schedule; arccos: the public
-    code of Halton-MaskGIT (Besnier et al. 2025), which draws each token by itself.
+    code of Halton-MaskGIT (Besnier et al. 2025), which draws each token by itself; truncated: MAGE
+    (Li et al. 2023), Sec. 3.1, which draws one ratio for the whole batch.
     """
     drawn = torch.rand(batch, 1, generator=generator)
-    ratio = drawn.arccos() * 2 / math.pi if schedule == "arccos" else (math.pi / 2 * drawn).cos()
+    if schedule == "arccos":
+        ratio = drawn.arccos() * 2 / math.pi
+    elif schedule == "truncated":
+        mean, deviation = 0.55, 0.25
+        low, high = ((bound - mean) / deviation for bound in drawn.new_tensor([0.5, 1.0]))
+        low, high = torch.special.ndtr(low), torch.special.ndtr(high)
+        ratio = mean + deviation * torch.special.ndtri(low + (high - low) * drawn)
+    else:
+        ratio = (math.pi / 2 * drawn).cos()
     count = (ratio * num_tokens).ceil().clamp(1, num_tokens)
     rank = torch.rand(batch, num_tokens, generator=generator).argsort(dim=1).argsort(dim=1)
     return rank < count

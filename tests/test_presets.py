@@ -138,6 +138,19 @@ def test_a_preset_decides_the_transformer_and_its_sampling(photo_folder, tmp_pat
     )
 
 
+def test_truncated_masks_hide_at_least_half():
+    mask = draw_token_mask(20_000, 256, torch.Generator().manual_seed(0), "truncated")
+    share = mask.float().mean(1)
+    assert share.min() >= 0.5 and share.max() <= 1
+    # The mean and deviation of a normal distribution cut at both ends, taken by summing.
+    ratio = torch.linspace(0.5, 1, 10_001, dtype=torch.float64)
+    weight = torch.exp(-(((ratio - 0.55) / 0.25) ** 2) / 2)
+    mean = (ratio * weight).sum() / weight.sum()
+    spread = ((ratio - mean).square() * weight).sum() / weight.sum()
+    assert share.mean().item() == pytest.approx(mean.item() + 0.5 / 256, abs=0.004)
+    assert share.std().item() == pytest.approx(spread.sqrt().item(), abs=0.004)
+
+
 def test_arccos_masks_vary_less_than_cosine_masks():
     shares = {
         schedule: draw_token_mask(4000, 256, torch.Generator().manual_seed(0), schedule)
