@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
+    from demo.example import in_line
     from demo.health import health_routes
     from demo.launch import launch_options, queue_options
     from demo.ledger import log_to_stderr
@@ -115,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )
-    models.first.warm_up()
+    models.first.warm_up(in_line(scheduler, models))
     demo.block_thread()
     return 0
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from PIL import Image
 
 from . import frames, handlers, render
-from .settings import MAX_IMAGES, usual_values
+from .settings import usual_values
+
+Turn = Callable[[Callable[[], Any]], Any]
 
 EXAMPLE_SEED = 2
 TILE_SEED = 5
@@ -21,8 +25,21 @@ def example_classes(classes: list[str]) -> list[str]:
     return list(dict.fromkeys(classes[(2 * i + 1) * len(classes) // 8] for i in range(4)))
 
 
+def at_once(work: Callable[[], Any]) -> Any:
+    """Compute something here and now."""
+    return work()
+
+
+def in_line(scheduler: Any, models: Any) -> Turn:
+    """Return what computes a piece when its turn has come among the jobs of visitors."""
+    return partial(scheduler.call, "example", models, refusable=False)
+
+
 class FirstResult:
     """A finished run and the codebook's picture, made on first use and kept.
+
+    Every method takes `turn`, which computes a piece of work and returns its result. Pieces are
+    small, so that whoever comes meanwhile waits for one of them and not for all.
 
     Args:
         model: a `MaskGIT`.
@@ -41,53 +58,51 @@ class FirstResult:
         """Whether the model is small enough to be shown off while visitors wait."""
         return sum(p.numel() for p in self._model.transformer.parameters()) <= QUICK_PARAMETERS
 
-    def run(self) -> dict[str, Any]:
+    def run(self, turn: Turn = at_once) -> dict[str, Any]:
         """Four images of classes spread over the list, as `handlers.generate_run` ends.
 
         Empty for a model that is not quick.
         """
         with self._lock:
             if self._run is None and self.quick:
-                chosen = example_classes(list(self._model.classes))
-                request = handlers.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
-                for run, _ in handlers.generate_run(self._model, request):
-                    self._run = run
+                self._run = turn(self._example)
             return self._run or {}
 
-    def codebook(self) -> dict[str, Any]:
+    def _example(self) -> dict[str, Any]:
+        chosen = example_classes(list(self._model.classes))
+        request = handlers.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
+        return list(handlers.generate_run(self._model, request))[-1][0]
+
+    def codebook(self, turn: Turn = at_once) -> dict[str, Any]:
         """Colours and decoded patches of all codes."""
         with self._lock:
             if self._codebook is None:
-                patches = handlers.as_array(self._model.codebook_patches())
+                patches = handlers.as_array(turn(self._model.codebook_patches))
                 self._codebook = frames.codebook_payload(handlers.model_name(self._model), patches)
             return self._codebook
 
-    def tiles(self) -> dict[str, Any]:
+    def tiles(self, turn: Turn = at_once) -> dict[str, Any]:
         """One small image per class, made by the model; none where there are too many classes."""
         with self._lock:
             if self._tiles is None:
                 classes = list(self._model.classes)
                 shown = classes if len(classes) <= MAX_TILES and self.quick else []
-                images: list[Any] = []
-                for start in range(0, len(shown), MAX_IMAGES):
-                    part = shown[start : start + MAX_IMAGES]
-                    request = handlers.parse_generate(
-                        self._model, part, len(part), TILE_SEED, self._usual
-                    )
-                    result = self._model.generate(
-                        list(request.labels), config=request.config, seed=request.seed
-                    )
-                    images += list(render.to_uint8(handlers.as_array(result.images)))
                 self._tiles = {
                     "tiles": [
-                        {"name": name, "src": render.data_url(Image.fromarray(image))}
-                        for name, image in zip(shown, images, strict=True)
+                        {"name": name, "src": turn(partial(self._tile, name, TILE_SEED + i))}
+                        for i, name in enumerate(shown)
                     ]
                 }
             return self._tiles
 
-    def warm_up(self) -> None:
+    def _tile(self, name: str, seed: int) -> str:
+        request = handlers.parse_generate(self._model, [name], 1, seed, self._usual)
+        result = self._model.generate(list(request.labels), config=request.config, seed=seed)
+        (image,) = render.to_uint8(handlers.as_array(result.images))
+        return render.data_url(Image.fromarray(image))
+
+    def warm_up(self, turn: Turn) -> None:
         """Make all of it now, in a thread of its own, so that the first visitor need not wait."""
         threading.Thread(
-            target=lambda: (self.codebook(), self.run(), self.tiles()), daemon=True
+            target=lambda: (self.codebook(turn), self.run(turn), self.tiles(turn)), daemon=True
         ).start()

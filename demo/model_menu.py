@@ -12,7 +12,7 @@ import gradio as gr
 
 from . import compare, recipes
 from .controls import codebook_holder, facts_holder, model_facts, shown
-from .example import example_classes
+from .example import example_classes, in_line
 from .messages import explain
 from .models import ModelHolder
 from .settings import (
@@ -311,6 +311,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: 
             done = merged(done, setting_updates(models, page, pending_settings(models, pending)))
         return done
 
+    turn = in_line(scheduler, models)
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
     menu.go.click(
@@ -328,7 +329,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: 
         concurrency_limit=scheduler.concurrency,
         **quiet,
     ).then(
-        lambda: (models.first.codebook() or gr.skip(), models.first.tiles()),
+        lambda: (models.first.codebook(turn) or gr.skip(), models.first.tiles(turn)),
         None,
         [menu.codebook, page.tiles],
         concurrency_id="model",

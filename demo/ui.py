@@ -10,6 +10,7 @@ import gradio as gr
 from maskgit_core import MaskGIT
 
 from .api import add_api
+from .example import in_line
 from .launch import DELETE_CACHE
 from .memory import remember
 from .messages import explain, notice
@@ -142,13 +143,15 @@ def build_demo(
             offer = menu.offer(models, model_in_link(link), "link", link)
             return merged(changed, offer or {})
 
+        turn = in_line(scheduler, models)
+
         def on_opened() -> Any:
-            models.first.run()  # takes its time, and is kept
-            return models.first.codebook() or gr.skip()
+            models.first.run(turn)  # takes its time, and is kept
+            return models.first.codebook(turn) or gr.skip()
 
         def on_example(run: Any) -> tuple[Any, Any]:
             # Who pressed Generate in the meantime keeps what came of it.
-            first = None if run else models.first.run()
+            first = None if run else models.first.run(turn)
             return first or gr.skip(), first or gr.skip()
 
         opening: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -156,5 +159,5 @@ def build_demo(
         demo.load(on_opened, None, menu.codebook, **opening).then(
             on_example, generate.run, [generate.player, generate.run], **opening
         )
-        demo.load(lambda: models.first.tiles(), None, generate.tiles, **opening)
+        demo.load(lambda: models.first.tiles(turn), None, generate.tiles, **opening)
     return demo

@@ -51,9 +51,9 @@ def test_a_reload_brings_settings_back_that_were_never_run(page):  # noqa: F811
 def test_an_example_that_comes_late_takes_nothing_away(page, page_url, monkeypatch):  # noqa: F811
     released, made = threading.Event(), FirstResult.run
 
-    def late(self):
+    def late(self, turn):
         assert released.wait(30)
-        return made(self)
+        return made(self, turn)
 
     monkeypatch.setattr(FirstResult, "run", late)
     page.goto(f"{page_url}/?images=1&class=rose&seed=77&num_steps=3")

@@ -1,0 +1,62 @@
+"""What the page shows before the first click: made once, in pieces that let visitors through."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from browser_model import CLASSES, tiny_model
+from demo.example import TILE_SEED, FirstResult, in_line
+from demo.models import ModelHolder
+from demo.scheduler import Scheduler
+
+
+@pytest.fixture
+def models() -> ModelHolder:
+    return ModelHolder(tiny_model())
+
+
+def test_pieces_are_small_and_made_once(models) -> None:
+    pieces = []
+
+    def turn(work):
+        pieces.append(work)
+        return work()
+
+    first = models.first
+    assert first.run(turn)["frames"] and first.codebook(turn) and len(pieces) == 2
+    tiles = first.tiles(turn)["tiles"]
+    assert [tile["name"] for tile in tiles] == CLASSES and len(pieces) == 2 + len(CLASSES)
+    assert first.tiles(turn)["tiles"] is tiles and first.run(turn) is first.run()
+    assert len(pieces) == 2 + len(CLASSES)
+    assert FirstResult(models.current).tiles() == first.tiles()
+    assert first._tile(CLASSES[-1], TILE_SEED + len(CLASSES) - 1) == tiles[-1]["src"]
+
+
+def test_a_visitor_comes_between_two_pieces(models) -> None:
+    scheduler, order = Scheduler(), []
+    begun, released = threading.Event(), threading.Event()
+    first, tile = models.first, FirstResult._tile
+
+    def watched(name: str, seed: int) -> str:
+        if not order:
+            begun.set()
+            assert released.wait(30)
+        order.append(name)
+        return tile(first, name, seed)
+
+    first._tile = watched
+    welcome = threading.Thread(target=first.tiles, args=(in_line(scheduler, models),))
+    welcome.start()
+    assert begun.wait(30)
+    visitor = threading.Thread(
+        target=scheduler.call, args=("visit", models, lambda: order.append("visitor"))
+    )
+    visitor.start()
+    while not scheduler.num_waiting:
+        pass
+    released.set()
+    visitor.join(30)
+    welcome.join(30)
+    assert order == [CLASSES[0], "visitor", *CLASSES[1:]]
