@@ -20,7 +20,13 @@ def asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-PLAYER_SCRIPTS = ("player_draw.js", "player_words.js", "player_moves.js", "player.js")
+PLAYER_SCRIPTS = (
+    "player_draw.js",
+    "player_words.js",
+    "player_moves.js",
+    "player.js",
+    "player_again.js",
+)
 
 
 def player(

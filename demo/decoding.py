@@ -99,8 +99,7 @@ def decode_alone(model: Any) -> Decode:
             request.tokens, list(request.labels), request.config, request.seed
         ):
             yield DecodedStep(state, pictures.of(state.tokens))
-        if pictures.skipped:
-            yield LatePictures(dict(pictures.fill(fill_seconds(started))))
+        yield from map(LatePictures, pictures.fill(fill_seconds(started)))
 
     return decode
 

@@ -147,8 +147,8 @@ def generate_run(
 
     Yields:
         The run, empty at once, with its place in line while it waits, and then one more frame a
-        step; and the finished images: an empty list until the last step. A last time with better
-        pictures, where some came too fast.
+        step; and the finished images: an empty list until the last step. Then again with better
+        pictures, a few at a time, where some came too fast.
 
     Raises:
         RequestError: the run exceeded `MAX_RUN_SECONDS`, or cannot be taken.
@@ -206,7 +206,8 @@ def follow_steps(
                 yield (run if step.number == 0 else {**run, "waiting": step.number}), []
             elif isinstance(step, LatePictures):
                 late = {number: as_array(images) for number, images in step.images.items()}
-                yield frames.with_pictures(run, late), results
+                run = frames.with_pictures(run, late)
+                yield run, results
             else:
                 run = frames.add_frame(run, frame_of(step, run["mask_id"]))
                 yield run, []

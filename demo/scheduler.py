@@ -19,7 +19,6 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from maskgit_core.live import LivePictures
 from maskgit_core.sampling import StepState
@@ -254,16 +253,14 @@ class Scheduler:
 
     def _fill_in(self, ready: dict[Job, slice], pictures: LivePictures, began: float) -> None:
         """Decode skipped pictures as long as nobody waits, and end the jobs."""
-        late: dict[int, Tensor] = {}
         skipped = pictures.fill(fill_seconds(began))
         while not self._line and any(job.wanted for job in ready):
             found = next(skipped, None)
             if found is None:
                 break
-            late[found[0]] = found[1]
-        for job, rows in ready.items():
-            if late:
-                job.deliver(LatePictures({number: images[rows] for number, images in late.items()}))
+            for job, rows in ready.items():
+                job.deliver(LatePictures({number: whole[rows] for number, whole in found.items()}))
+        for job in ready:
             job.end(jobs.DONE)
 
 

@@ -256,7 +256,7 @@ def build_edit_tab(
             kept_results: list[dict[str, Any]] = []
             for run, images in scheduler.run(edits.edit_run, models, shown, request):
                 if not images or kept_results:
-                    yield run, gr.update(interactive=not images), *nothing
+                    yield run, gr.update(interactive=True), *nothing
                     continue
                 kept_results = [
                     {
@@ -268,7 +268,7 @@ def build_edit_tab(
                 names = [str(i + 1) for i in range(len(images))]
                 yield (
                     run,
-                    gr.update(interactive=False),
+                    gr.update(interactive=True),
                     kept_results,
                     gr.update(elem_classes=[]),
                     gr.update(

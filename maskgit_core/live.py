@@ -79,11 +79,11 @@ class LivePictures:
         cells.permute(0, 2, 4, 3, 5, 1)[new] = patches.float() / 127.5 - 1
         return images
 
-    def fill(self, seconds: float) -> Iterator[tuple[int, Tensor]]:
+    def fill(self, seconds: float) -> Iterator[dict[int, Tensor]]:
         """Decode the steps that were skipped, in order, until so much work was done.
 
         Yields:
-            The number of a step, and its images as `of` would have decoded them.
+            For a few steps at once: their images as `of` would have decoded them, by number.
         """
         end = self._clock() + seconds
         waiting = sorted(self.skipped.items())
@@ -92,6 +92,6 @@ class LivePictures:
             some, waiting = waiting[:at_once], waiting[at_once:]
             images = self._model.preview(torch.cat([tokens for _, tokens in some]))
             parts = images.split(len(some[0][1]))
-            for (number, _), part in zip(some, parts, strict=True):
+            for number, _ in some:
                 del self.skipped[number]
-                yield number, part
+            yield dict(zip((number for number, _ in some), parts, strict=True))

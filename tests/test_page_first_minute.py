@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -16,6 +17,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     wait_done,
 )
 from demo.example import FirstResult
+from maskgit_core.live import LivePictures
 
 pytestmark = pytest.mark.browser
 
@@ -66,6 +68,37 @@ def test_an_example_that_comes_late_takes_nothing_away(page, page_url, monkeypat
     assert captions == ["rose, seed 77"]
     page.reload()
     page.wait_for_function(f"document.querySelectorAll('{GENERATE} .mg-stage canvas').length === 4")
+
+
+class LongLate(LivePictures):
+    """Decodes nothing but the first and the last step, and takes seconds for the rest."""
+
+    def __init__(self, model) -> None:
+        super().__init__(model, share=1e-9)
+
+    def fill(self, seconds: float):
+        for some in super().fill(60):
+            time.sleep(1.5)
+            yield some
+
+
+def test_the_next_run_need_not_wait_for_late_pictures(page, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("demo.scheduler.LivePictures", LongLate)
+    go, caption = page.locator("#gen-go"), page.locator(f"{GENERATE} .mg-stage figcaption").first
+    for seed in ("41", "42"):
+        page.locator("#gen-seed input").fill(seed)
+        page.locator("#gen-seed input").press("Tab")
+        go.click()
+        page.wait_for_function(
+            "([id, end]) => document.querySelector(`${id} figcaption`).textContent.endsWith(end)"
+            " && document.querySelector(`${id} [data-done=yes]`)",
+            arg=[GENERATE, f"seed {seed}"],
+            timeout=12_000,
+        )
+        assert page.locator("#gen-stop").is_enabled()
+    page.locator("#gen-stop").click()
+    page.wait_for_function("document.querySelector('#gen-stop').disabled")
+    assert caption.inner_text().endswith("seed 42")
 
 
 def test_a_recipe_can_be_dropped_on_the_page(page):  # noqa: F811
