@@ -38,8 +38,8 @@ def in_line(scheduler: Any, models: Any) -> Turn:
 class FirstResult:
     """A finished run and the codebook's picture, made on first use and kept.
 
-    What runs the transformer takes `turn`, which computes a piece of work and returns its result.
-    Pieces are small, so that whoever comes meanwhile waits for one of them and not for all.
+    Every method takes `turn`, which computes a piece of work and returns its result. Pieces are
+    small, so that whoever comes meanwhile waits for one of them and not for all.
 
     Args:
         model: a `MaskGIT`.
@@ -73,11 +73,11 @@ class FirstResult:
         request = handlers.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
         return list(handlers.generate_run(self._model, request))[-1][0]
 
-    def codebook(self) -> dict[str, Any]:
-        """Colours and decoded patches of all codes; made beside the line, as it can take long."""
+    def codebook(self, turn: Turn = at_once) -> dict[str, Any]:
+        """Colours and decoded patches of all codes."""
         with self._lock:
             if self._codebook is None:
-                patches = handlers.as_array(self._model.codebook_patches())
+                patches = handlers.as_array(turn(self._model.codebook_patches))
                 self._codebook = frames.codebook_payload(handlers.model_name(self._model), patches)
             return self._codebook
 
@@ -104,5 +104,5 @@ class FirstResult:
     def warm_up(self, turn: Turn) -> None:
         """Make all of it now, in a thread of its own, so that the first visitor need not wait."""
         threading.Thread(
-            target=lambda: (self.codebook(), self.run(turn), self.tiles(turn)), daemon=True
+            target=lambda: (self.codebook(turn), self.run(turn), self.tiles(turn)), daemon=True
         ).start()

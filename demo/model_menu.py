@@ -329,7 +329,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: 
         concurrency_limit=scheduler.concurrency,
         **quiet,
     ).then(
-        lambda: (models.first.codebook() or gr.skip(), models.first.tiles(turn)),
+        lambda: (models.first.codebook(turn) or gr.skip(), models.first.tiles(turn)),
         None,
         [menu.codebook, page.tiles],
         concurrency_id="model",

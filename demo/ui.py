@@ -147,7 +147,7 @@ def build_demo(
 
         def on_opened() -> Any:
             models.first.run(turn)  # takes its time, and is kept
-            return models.first.codebook() or gr.skip()
+            return models.first.codebook(turn) or gr.skip()
 
         def on_example(run: Any) -> tuple[Any, Any]:
             # Who pressed Generate in the meantime keeps what came of it.

@@ -43,7 +43,7 @@ def decode_codes(model: Any, ids: Tensor) -> Tensor:
     parts = []
     for some in ids.split(PATCH_BATCH):
         grids = some.view(-1, 1, 1).expand(-1, PATCH_CONTEXT, PATCH_CONTEXT).contiguous()
-        parts.append(model.decode(grids)[..., start : start + stride, start : start + stride])
+        parts.append(model.preview(grids)[..., start : start + stride, start : start + stride])
     return torch.cat(parts)
 
 

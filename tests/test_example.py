@@ -25,11 +25,11 @@ def test_pieces_are_small_and_made_once(models) -> None:
         return work()
 
     first = models.first
-    assert first.run(turn)["frames"] and len(pieces) == 1
+    assert first.run(turn)["frames"] and first.codebook(turn) and len(pieces) == 2
     tiles = first.tiles(turn)["tiles"]
-    assert [tile["name"] for tile in tiles] == CLASSES and len(pieces) == 1 + len(CLASSES)
+    assert [tile["name"] for tile in tiles] == CLASSES and len(pieces) == 2 + len(CLASSES)
     assert first.tiles(turn)["tiles"] is tiles and first.run(turn) is first.run()
-    assert len(pieces) == 1 + len(CLASSES)
+    assert len(pieces) == 2 + len(CLASSES)
     assert FirstResult(models.current).tiles() == first.tiles()
     assert first._tile(CLASSES[-1], TILE_SEED + len(CLASSES) - 1) == tiles[-1]["src"]
 
