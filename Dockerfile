@@ -18,6 +18,7 @@ COPY checkpoints checkpoints
 
 USER 1000
 ENV HF_HOME=/home/visitor/.cache/huggingface \
+    MASKGIT_PRECISION=auto \
     PYTHONUNBUFFERED=1
 EXPOSE 7860
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \

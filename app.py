@@ -14,6 +14,7 @@ from demo.environment import prepare_environment
 from maskgit_core.config import PRECISIONS
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
+AUTO_PRECISION = "auto"
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,10 +34,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
-        default=os.environ.get("MASKGIT_PRECISION") or "float32",
+        choices=(*PRECISIONS, AUTO_PRECISION),
+        default=os.environ.get("MASKGIT_PRECISION") or usual_precision(),
         help="of the transformer's products; bfloat16 and int8 are faster on processors that have "
-        "them, and make other images of a seed (also: environment variable MASKGIT_PRECISION)",
+        "them, and make other images of a seed; auto, usual on a Space, is int8 on such a "
+        "processor, else float32 (also: environment variable MASKGIT_PRECISION)",
     )
     parser.add_argument("--host", default=None, help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=None, help="port (default 7860 or the next)")
@@ -59,6 +61,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def usual_precision() -> str:
+    """On a Space, where many visitors share two cores, what serves most of them."""
+    return AUTO_PRECISION if os.environ.get("SPACE_ID") else "float32"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page; returns the exit status."""
     arguments = parse_arguments(argv)
@@ -76,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskgit_core import CheckpointError, MaskGIT
     from maskgit_core.allocation import keep_freed_memory
     from maskgit_core.hub import resolve_checkpoint
+    from maskgit_core.precision import quick_precision
 
     keep_freed_memory()
     runs = Path(arguments.training_dir) if arguments.training_dir else None
@@ -83,9 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: training-dir must be a folder; {runs} is not one", file=sys.stderr)
         return 2
     torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
+    precision = arguments.precision
+    if precision == AUTO_PRECISION:
+        precision = quick_precision()
     try:
         folder = resolve_checkpoint(arguments.checkpoint)
-        model = MaskGIT.from_pretrained(arguments.checkpoint, precision=arguments.precision)
+        model = MaskGIT.from_pretrained(arguments.checkpoint, precision=precision)
     except (CheckpointError, ValueError, OSError) as error:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -104,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         entries,
         source=folder,
         fixed=arguments.fixed_model,
-        load=partial(load_model, precision=arguments.precision),
+        load=partial(load_model, precision=precision),
     )
     del model  # the holder alone keeps it, so that a switch frees its memory
     scheduler = make_scheduler(models)

@@ -73,6 +73,11 @@ def int8_works() -> bool:
     return bool((result - wanted).abs().max() < TRIAL_ERROR * wanted.abs().max())
 
 
+def quick_precision() -> str:
+    """Return int8 on a processor that has such products and no GPU beside it, else float32."""
+    return "int8" if int8_works() and not torch.cuda.is_available() else "float32"
+
+
 def bfloat16_pays(device: str) -> bool:
     """Whether a kind of device has instructions for products in bfloat16.
 

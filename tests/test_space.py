@@ -12,11 +12,13 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
+import app
 from commands import ROOT, assert_refused, run
 from demo.environment import prepare_environment, private_folder
 from fake_hub import running_hub
 from maskgit_core.checkpoint import CheckpointError
 from maskgit_core.known_weights import KNOWN_WEIGHTS
+from maskgit_core.precision import quick_precision
 from maskgit_core.space import CHECKPOINT, deploy_space, space_files
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -135,6 +137,20 @@ def test_environment_keeps_what_is_set_and_uses_a_space_s_storage(tmp_path) -> N
     without = {"SPACE_ID": "me/page"}
     prepare_environment(without, str(tmp_path / "missing"))
     assert "HF_HOME" not in without
+
+
+def test_a_space_takes_the_quick_precision_where_there_is_one(monkeypatch) -> None:
+    monkeypatch.delenv("SPACE_ID", raising=False)
+    monkeypatch.delenv("MASKGIT_PRECISION", raising=False)
+    assert app.parse_arguments([]).precision == "float32"
+    monkeypatch.setenv("SPACE_ID", "USER/NAME")
+    assert app.parse_arguments([]).precision == "auto"
+    monkeypatch.setenv("MASKGIT_PRECISION", "bfloat16")
+    assert app.parse_arguments([]).precision == "bfloat16"
+    for works, gpu, precision in ((1, 0, "int8"), (1, 1, "float32"), (0, 0, "float32")):
+        monkeypatch.setattr("maskgit_core.precision.int8_works", lambda works=works: bool(works))
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: bool(gpu))
+        assert quick_precision() == precision
 
 
 def test_a_folder_that_is_not_ours_is_not_used(tmp_path, monkeypatch) -> None:
