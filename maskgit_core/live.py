@@ -90,8 +90,8 @@ class LivePictures:
         while waiting and self._clock() < end:
             at_once = max(1, FILL_BATCH // len(waiting[0][1]))
             some, waiting = waiting[:at_once], waiting[at_once:]
-            images = self._model.preview(torch.cat([tokens for _, tokens in some]))
-            parts = images.split(len(some[0][1]))
-            for number, _ in some:
+            numbers, grids = zip(*some, strict=True)
+            parts = self._model.preview(torch.cat(grids)).split(len(grids[0]))
+            for number in numbers:
                 del self.skipped[number]
-            yield dict(zip((number for number, _ in some), parts, strict=True))
+            yield dict(zip(numbers, parts, strict=True))

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from maskgit_core.config import PRECISIONS, check_choice
 
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
-BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 LEVELS = 127  # of int8 on either side of zero
 SMALLEST = 1e-12
 TRIAL_ERROR = 0.05
