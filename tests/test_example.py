@@ -10,6 +10,7 @@ from browser_model import CLASSES, tiny_model
 from demo.example import TILE_SEED, FirstResult, in_line
 from demo.models import ModelHolder
 from demo.scheduler import Scheduler
+from waiting import wait_for
 
 
 @pytest.fixture
@@ -54,8 +55,7 @@ def test_a_visitor_comes_between_two_pieces(models) -> None:
         target=scheduler.call, args=("visit", models, lambda: order.append("visitor"))
     )
     visitor.start()
-    while not scheduler.num_waiting:
-        pass
+    wait_for(lambda: scheduler.num_waiting == 1)
     released.set()
     visitor.join(30)
     welcome.join(30)

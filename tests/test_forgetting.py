@@ -11,10 +11,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import waiting
 from browser_model import tiny_model
 from demo import forgetting
 from demo.models import ModelHolder
@@ -22,6 +24,7 @@ from demo.scheduler import Scheduler
 from maskgit_core import loadtest
 
 ROOT = Path(__file__).parent.parent
+wait_for = partial(waiting.wait_for, seconds=60.0)
 ARGUMENTS = [["sea"], 1, 0, 3, *loadtest.SETTINGS]
 
 
@@ -65,13 +68,6 @@ class Page:
         with urllib.request.urlopen(address, timeout=60) as stream:
             event, data = re.findall(r"event: (\w+)\ndata: (.*)\n", stream.read().decode())[-1]
         return event, json.loads(data)
-
-
-def wait_for(condition, seconds: float = 60.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

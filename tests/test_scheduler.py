@@ -22,6 +22,7 @@ from demo.models import ModelHolder
 from demo.scheduler import Scheduler
 from demo.settings import RequestError
 from maskgit_core.live import LivePictures
+from waiting import wait_for
 
 VALUES = {"num_steps": 5, "guidance_scale": 3.0}
 
@@ -102,13 +103,6 @@ def facts(run: dict) -> list[dict]:
     return [
         {name: what for name, what in frame.items() if name != "src"} for frame in run["frames"]
     ]
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 @pytest.fixture(params=[1, 2])

@@ -11,18 +11,19 @@ import socket
 import string
 import subprocess
 import sys
-import time
 import types
 import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+import waiting
 from browser_model import tiny_model
 from demo import handlers, zero_gpu
 from demo.health import health_routes
@@ -32,6 +33,7 @@ from maskgit_core import loadtest
 from maskgit_core.loadtest import run_load
 
 ROOT = Path(__file__).parent.parent
+wait_for = partial(waiting.wait_for, seconds=240.0)
 
 
 def get(url: str) -> tuple[int, str]:
@@ -55,13 +57,6 @@ def heard(web: httpx.Client, address: str, session: str) -> str:
             for piece in answer.iter_text():
                 text += piece
     return text
-
-
-def wait_for(condition, seconds: float = 240.0) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
