@@ -17,6 +17,7 @@ from maskgit_core.images import flatten_alpha, resize, to_tensor
 from . import frames, handlers
 from .decoding import Decode, DecodeRequest, decode_alone
 from .edit_plans import check_size, parse_variations, plan_extend, plan_repaint
+from .one_thread import in_one_thread
 from .settings import (
     NO_CLASS,
     RequestError,
@@ -171,7 +172,7 @@ def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) ->
         known: int64 (1, h, w), the grid that it starts from; made from the plan if not given.
     """
     if known is None:
-        tokens = handlers.as_array(model.encode(plan.blanked))
+        tokens = handlers.as_array(in_one_thread(model.encode, plan.blanked))
         hidden = handlers.as_array(plan.token_mask)
         known = np.where(hidden, int(model.mask_token_id), tokens)
     known = known[0]
@@ -229,12 +230,13 @@ def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:
     """
     plan = request.plan
     mask = plan.token_mask.cpu()
-    tokens = model.encode(plan.blanked).masked_fill(mask, int(model.mask_token_id))
+    tokens = in_one_thread(model.encode, plan.blanked)
+    tokens = tokens.masked_fill(mask, int(model.mask_token_id))
     if request.start_share == 0:
         return tokens
     size = (int(model.image_size), int(model.image_size))
     square = resize(flatten_alpha(plan.image.crop(plan.box)), size)
-    own = model.encode(to_tensor(square))
+    own = in_one_thread(model.encode, to_tensor(square))
     places = mask.flatten().nonzero().flatten()
     count = min(round(request.start_share * len(places)), len(places) - 1)
     generator = torch.Generator().manual_seed(request.seed)

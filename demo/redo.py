@@ -15,6 +15,7 @@ from maskgit_core.config import SamplingConfig
 
 from . import frames, handlers, render
 from .decoding import Decode, DecodeRequest, decode_alone
+from .one_thread import in_one_thread
 from .settings import MAX_SEED, RequestError, build_config
 
 
@@ -91,7 +92,7 @@ def redo_run(
     unknown = request.tokens == old["mask_id"]
     most = int(unknown.sum(axis=(1, 2)).max())
     tokens = torch.from_numpy(request.tokens)
-    before = render.to_uint8(handlers.as_array(model.decode_partial(tokens)))
+    before = render.to_uint8(handlers.as_array(in_one_thread(model.decode_partial, tokens)))
     sheet = render.contact_sheet(render.hide_cells(before, unknown), old["sheet_columns"])
     run = frames.run_head(
         run=handlers.new_run_name(),

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import accumulate
@@ -20,6 +19,7 @@ from typing import Any
 
 import torch
 
+from maskgit_core.allocation import give_back_freed_memory
 from maskgit_core.live import LivePictures
 from maskgit_core.sampling import StepState
 from maskgit_core.side_by_side import side_by_side
@@ -29,6 +29,7 @@ from .decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, 
 from .jobs import Job, JobFailed, Work
 from .ledger import Ledger
 from .models import ModelHolder
+from .one_thread import in_one_thread
 from .settings import RequestError
 
 log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 32
 MAX_BATCH_IMAGES = 16
 MIN_PART_IMAGES = 2  # smaller parts are faster together
+TIDY_SECONDS = 2.0  # more often, small jobs would have each page cleared for them again and again
 
 
 class Scheduler:
@@ -66,7 +68,7 @@ class Scheduler:
         self._working: list[Job] = []
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
-        self._finisher = ThreadPoolExecutor(1, "finisher")
+        self._tidy_at = 0.0
 
     @property
     def num_waiting(self) -> int:
@@ -197,6 +199,13 @@ class Scheduler:
                 # Who came in the meantime has not been served; whose jobs these were has.
                 self._line = fairness.behind(self._line, self._working)
                 self._working = []
+            self._tidy()
+
+    def _tidy(self) -> None:
+        now = time.monotonic()
+        if now >= self._tidy_at:
+            give_back_freed_memory()
+            self._tidy_at = now + TIDY_SECONDS
 
     # ---- computing -------------------------------------------------------------------------------
 
@@ -242,9 +251,9 @@ class Scheduler:
                     job.deliver(DecodedStep(_only(state, rows, last + 1), images[rows]))
             ready = [member for member in live if state.index == member[2]]
             for job, rows, last in ready:
-                # Always in that thread: here torch may have another number of them than alone, and
+                # In that thread too: here torch may have another number of them than alone, and
                 # pixels would differ in the last bit.
-                images = self._finisher.submit(model.decode, state.tokens[rows]).result()
+                images = in_one_thread(model.decode, state.tokens[rows])
                 job.deliver(DecodedStep(_only(state, rows, last + 1), images))
                 if going:
                     job.end(jobs.DONE)

@@ -14,6 +14,7 @@ from maskgit_core.images import crop_to_square, flatten_alpha, to_tensor
 
 from . import frames, handlers, render
 from .decoding import Decode, DecodeRequest, decode_alone
+from .one_thread import in_one_thread
 
 SHOWN_SIDE = 288
 HIDDEN_SHARE = 0.6
@@ -45,7 +46,7 @@ def tour_run(
     """
     decode = decode or decode_alone(model)
     square = crop_to_square(flatten_alpha(photo), int(model.image_size))
-    tokens = model.encode(to_tensor(square))
+    tokens = in_one_thread(model.encode, to_tensor(square))
     masked = hidden_cells(tuple(tokens.shape[1:]), seed)
     known = tokens.masked_fill(torch.from_numpy(masked), int(model.mask_token_id))
     label = None if model.null_label is not None else 0
@@ -84,11 +85,11 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
     size = int(model.image_size)
     square = crop_to_square(flatten_alpha(photo), size)
     pixels = np.asarray(square)
-    tokens = model.encode(to_tensor(square))
-    back = render.to_uint8(handlers.as_array(model.decode(tokens)))[0]
+    tokens = in_one_thread(model.encode, to_tensor(square))
+    back = render.to_uint8(handlers.as_array(in_one_thread(model.decode, tokens)))[0]
     error = float(np.mean((back.astype(np.float64) - pixels) ** 2))
     psnr = 99.0 if error == 0 else 10 * float(np.log10(255.0**2 / error))
-    colours = render.token_colours(handlers.as_array(model.codebook_patches()))
+    colours = render.token_colours(handlers.as_array(in_one_thread(model.codebook_patches)))
     grid = handlers.as_array(tokens)[0]
     masked = hidden_cells(grid.shape, seed)
     return {

@@ -10,9 +10,9 @@ from torch import Tensor
 from maskgit_core.config import SamplingConfig
 
 NUM_ALTERNATIVES = 5
-# Cells are drawn in pieces of about this many numbers, which keeps the working set at 64 MB for
-# each of the few tensors below, for any grid and codebook.
-_PIECE_NUMBERS = 2**24
+# Cells are drawn in pieces of about this many numbers, for any grid and codebook: each of the few
+# tensors below has 64 MB, on a CPU 2, which its cache holds.
+_PIECE_NUMBERS, _CPU_PIECE_NUMBERS = 2**24, 2**19
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ def draw_codes(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Draw:
     Raises:
         ValueError: logits that are nan or infinite at a drawn cell.
     """
-    piece = max(1, _PIECE_NUMBERS // logits.shape[1])
+    numbers = _CPU_PIECE_NUMBERS if logits.device.type == "cpu" else _PIECE_NUMBERS
+    piece = max(1, numbers // logits.shape[1])
     codes, chosen_log_probs = [], []
     for piece_logits, piece_uniform in zip(logits.split(piece), uniform.split(piece), strict=True):
         log_probs = _log_probs(piece_logits, config.temperature)
