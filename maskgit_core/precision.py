@@ -45,16 +45,22 @@ class Int8Linear(nn.Module):
         self.bias = weight.new_zeros(len(weight)) if bias is None else bias.detach().float()
         self.gelu = gelu
 
+    @torch.no_grad()
     def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Map float (..., in) to float32 (..., out), and add skip, of the result's shape."""
+        """Map float (..., in) to float32 (..., out), and add skip, of the result's shape.
+
+        Rounding has no gradient, nor has the result.
+        """
         rows = x.flatten(0, -2).float()
-        largest = rows.abs().amax(1, keepdim=True).clamp_min(SMALLEST)
+        largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
+        largest = largest.clamp_min_(SMALLEST)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             rows / largest, 1 / LEVELS, LEVELS + 1, self.packed
         )
-        y = torch.addcmul(self.bias, y, largest).view(*x.shape[:-1], -1)
-        y = y if self.gelu is None else F.gelu(y, approximate=self.gelu)
-        return y if skip is None else skip + y
+        # In place: passes over memory are half of the work here, and a new block each costs more.
+        y = torch.addcmul(self.bias, y, largest, out=y).view(*x.shape[:-1], -1)
+        y = y if self.gelu is None else torch.ops.aten.gelu_(y, approximate=self.gelu)
+        return y if skip is None else y.add_(skip)
 
 
 @cache

@@ -246,6 +246,25 @@ def test_an_error_fails_its_batch_and_the_line_goes_on(caplog) -> None:
     assert len(images) == 1 and "ZeroDivisionError" in caplog.text
 
 
+def test_freed_memory_goes_back_between_batches_now_and_then(monkeypatch) -> None:
+    model, times = tiny_model(), []
+    monkeypatch.setattr("demo.scheduler.give_back_freed_memory", lambda: times.append(1))
+    models, scheduler = ModelHolder(model), Scheduler()
+
+    def runs() -> None:
+        for seed in range(3):
+            list(scheduler.run(handlers.generate_run, models, models.name, wish(model, seed)))
+        wait_for(lambda: not scheduler._working)
+
+    monkeypatch.setattr("demo.scheduler.TIDY_SECONDS", 1e9)
+    runs()
+    assert len(times) == 1
+    monkeypatch.setattr("demo.scheduler.TIDY_SECONDS", 0.0)
+    scheduler._tidy_at = 0.0
+    runs()
+    wait_for(lambda: len(times) == 4)
+
+
 def test_other_work_takes_its_turn(tiny_model) -> None:
     models, scheduler = ModelHolder(tiny_model), Scheduler()
     request = compare.parse_compare(tiny_model, "sea", 5, "Steps", {"num_steps": 3})

@@ -1,0 +1,87 @@
+"""Work of the model beside the line: in one thread, whoever asks."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import tiny
+from browser_model import tiny_model
+from demo import edits, handlers
+from demo.edits import mask_preview
+from demo.models import ModelHolder
+from demo.one_thread import in_one_thread
+from demo.scheduler import Scheduler
+from demo.tour import tour_pictures
+
+VALUES = {"num_steps": 3, "guidance_scale": 3.0}
+
+
+def test_calls_of_all_threads_run_in_one_other_thread_one_at_a_time():
+    running = threading.Lock()
+
+    def call(number: int) -> tuple[int, int]:
+        assert running.acquire(blocking=False)
+        running.release()
+        return number, threading.get_ident()
+
+    with ThreadPoolExecutor(8) as visitors:
+        found = list(visitors.map(lambda number: in_one_thread(call, number), range(64)))
+    assert [number for number, _ in found] == list(range(64))
+    assert len({thread for _, thread in found} - {threading.get_ident()}) == 1
+
+
+def test_what_a_call_raises_is_raised_and_the_next_one_runs():
+    with pytest.raises(ZeroDivisionError):
+        in_one_thread(lambda: 1 / 0)
+    assert in_one_thread(divmod, 7, 2) == (3, 1)
+
+
+def test_photos_are_encoded_there_and_final_images_decoded(monkeypatch):
+    model, threads = tiny_model(), set()
+    there = in_one_thread(threading.get_ident)
+    for name in ("encode", "decode"):
+        whole = getattr(model, name)
+
+        def noted(images, whole=whole, name=name):
+            threads.add((name, threading.get_ident()))
+            return whole(images)
+
+        monkeypatch.setattr(model, name, noted)
+    mask = np.zeros((48, 64), dtype=bool)
+    mask[10:30, 10:30] = True
+    photo = tiny.picture(1, (64, 48))
+    edit = edits.parse_edit(model, photo, mask, "rose", 1, 7, VALUES, start_percent=50)
+    edits.start_tokens(model, edit)
+    mask_preview(model, edit.plan)
+    tour_pictures(model, photo)
+    models = ModelHolder(model)
+    for make, wish in (
+        (handlers.generate_run, handlers.parse_generate(model, ["sea"], 1, 1, VALUES)),
+        (edits.edit_run, edit),
+    ):
+        *_, (_, images) = Scheduler().run(make, models, models.name, wish)
+        assert len(images) == 1
+    assert threads == {("encode", there), ("decode", there)}
+
+
+FORKED = """
+import os, sys, threading
+from demo.one_thread import in_one_thread
+before = in_one_thread(threading.get_ident)
+child = os.fork()
+if not child:
+    os._exit(0 if in_one_thread(os.getpid) == os.getpid() else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no fork, or none that is safe")
+def test_a_forked_process_has_a_thread_of_its_own():
+    # As on ZeroGPU, where a run is computed in a fork of the page.
+    assert subprocess.run([sys.executable, "-c", FORKED], timeout=60, check=False).returncode == 0
