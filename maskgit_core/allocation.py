@@ -20,14 +20,18 @@ KEPT_BYTES = 2**28  # free memory that a heap keeps
 LARGEST_BLOCK = 2**25
 
 
-def _set(*settings: tuple[int, int]) -> bool:
+def _done(function: str, *arguments: int) -> bool:
+    """Call one of glibc's functions that return 1 where they did something."""
     if platform.libc_ver()[0] != "glibc":
         return False
     try:
-        mallopt = ctypes.CDLL(None).mallopt
+        return getattr(ctypes.CDLL(None), function)(*arguments) == 1
     except (OSError, AttributeError, TypeError):
         return False
-    return all(mallopt(name, value) == 1 for name, value in settings)
+
+
+def _set(*settings: tuple[int, int]) -> bool:
+    return all(_done("mallopt", *setting) for setting in settings)
 
 
 def keep_freed_memory() -> bool:
@@ -49,12 +53,7 @@ def give_back_freed_memory() -> bool:
     Between large pieces of work: blocks of many sizes leave holes, and without this a heap grows
     for minutes while what is used in it stays the same.
     """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    try:
-        return ctypes.CDLL(None).malloc_trim(0) == 1
-    except (OSError, AttributeError, TypeError):
-        return False
+    return _done("malloc_trim", 0)
 
 
 @contextmanager

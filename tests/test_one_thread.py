@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -27,6 +28,7 @@ def test_calls_of_all_threads_run_in_one_other_thread_one_at_a_time():
 
     def call(number: int) -> tuple[int, int]:
         assert running.acquire(blocking=False)
+        time.sleep(0.001)
         running.release()
         return number, threading.get_ident()
 
