@@ -16,12 +16,11 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from demo import edits, frames, handlers
+from demo.models import ModelHolder
+from demo.photos import image_from_text, open_photo, take_upload
+from demo.settings import NO_CLASS, RequestError, usual_values
 from maskgit_core.masks import drawn_mask
-
-from . import edits, frames, handlers
-from .models import ModelHolder
-from .photos import image_from_text, open_photo, take_upload
-from .settings import NO_CLASS, RequestError, usual_values
 
 Runs = Generator[tuple[dict[str, Any], list[Image.Image]], None, None]
 

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from demo import frames, handlers, render
+from demo.settings import RequestError, build_config, match_class, parse_seed
 from maskgit_core.config import SamplingConfig
-
-from . import frames, handlers, render
-from .settings import RequestError, build_config, match_class, parse_seed
 
 # What is compared: the words under the images, and the setting that makes the difference.
 CHOICES: dict[str, list[tuple[str, dict[str, Any]]]] = {

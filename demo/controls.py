@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from .settings import CUSTOM, FIELDS, MAX_SEED, Field, usual_preset
+from demo.settings import CUSTOM, FIELDS, MAX_SEED, Field, usual_preset
 
 ASSETS = Path(__file__).parent / "assets"
 

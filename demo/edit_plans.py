@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from demo.settings import RequestError, parse_number
 from maskgit_core.editing import EditPlan
 from maskgit_core.images import Box
-
-from .settings import RequestError, parse_number
 
 DIRECTIONS = ("left", "right", "up", "down")
 MAX_VARIATIONS = 4

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from . import edit_plans, edits
-from .models import as_holder
-from .photos import PhotoStore, open_photo, painted_mask, painter_value
+from demo import edit_plans, edits
+from demo.models import as_holder
+from demo.photos import PhotoStore, open_photo, painted_mask, painter_value
 
 EXAMPLES = Path(__file__).parent / "examples"
 REPAINT = "Repaint what I mark"

@@ -10,15 +10,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskgit_core.config import SamplingConfig
-from maskgit_core.editing import EditPlan, finish_edit
-from maskgit_core.images import flatten_alpha, resize, to_tensor
-
-from . import frames, handlers
-from .decoding import Decode, DecodeRequest, decode_alone
-from .edit_plans import check_size, parse_variations, plan_extend, plan_repaint
-from .one_thread import in_one_thread
-from .settings import (
+from demo import frames, handlers
+from demo.decoding import Decode, DecodeRequest, decode_alone
+from demo.edit_plans import check_size, parse_variations, plan_extend, plan_repaint
+from demo.one_thread import in_one_thread
+from demo.settings import (
     NO_CLASS,
     RequestError,
     build_config,
@@ -27,6 +23,9 @@ from .settings import (
     parse_seed,
     shown_values,
 )
+from maskgit_core.config import SamplingConfig
+from maskgit_core.editing import EditPlan, finish_edit
+from maskgit_core.images import flatten_alpha, resize, to_tensor
 
 PREVIEW_SIDE = 384
 

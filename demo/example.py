@@ -9,8 +9,8 @@ from typing import Any
 
 from PIL import Image
 
-from . import frames, handlers, render
-from .settings import usual_values
+from demo import frames, handlers, render
+from demo.settings import usual_values
 
 Turn = Callable[[Callable[[], Any]], Any]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import frames, render
-from .settings import RequestError
+from demo import frames, render
+from demo.settings import RequestError
 
 SHEET_PIXELS = 768  # an animation is enlarged to about this many pixels a side
 HOLD_SECONDS = 2.0  # how long an animation rests on its result

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from . import render
+from demo import render
 
 NUM_ALTERNATIVES = 5
 

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
 
-from . import storage
+from demo import storage
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from maskgit_core.config import SamplingConfig
-from maskgit_core.schedules import reveal_counts
-
-from . import frames, render
-from .decoding import (
+from demo import frames, render
+from demo.decoding import (
     Decode,
     Decoded,
     DecodedStep,
@@ -29,7 +26,7 @@ from .decoding import (
     decode_alone,
     new_grid,
 )
-from .settings import (
+from demo.settings import (
     MAX_IMAGES,
     RequestError,
     build_config,
@@ -38,6 +35,8 @@ from .settings import (
     parse_seed,
     shown_values,
 )
+from maskgit_core.config import SamplingConfig
+from maskgit_core.schedules import reveal_counts
 
 MAX_RUN_SECONDS = 600.0  # nobody waits longer; a forgotten run must not hold the queue
 

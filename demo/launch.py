@@ -9,11 +9,11 @@ import gradio as gr
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from .api import FUNCTIONS
-from .controls import asset
-from .gate import MAX_FILE_BYTES, Gate
-from .guards import guard_gradio
-from .storage import KEEP_SECONDS, swept
+from demo.api import FUNCTIONS
+from demo.controls import asset
+from demo.gate import MAX_FILE_BYTES, Gate
+from demo.guards import guard_gradio
+from demo.storage import KEEP_SECONDS, swept
 
 # Events of all visitors together. The scheduler has a smaller bound of its own on jobs that wait
 # for the model (`scheduler.MAX_WAITING`); this one bounds the rest too, such as previews.

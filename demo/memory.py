@@ -11,8 +11,8 @@ from typing import Any
 
 import gradio as gr
 
-from .models import ModelHolder
-from .settings import CUSTOM, FIELDS, RequestError, parse_number
+from demo.models import ModelHolder
+from demo.settings import CUSTOM, FIELDS, RequestError, parse_number
 
 MAX_TEXT = 20_000
 KEY = "maskgit-settings"

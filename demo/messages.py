@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from .settings import RequestError
+from demo.settings import RequestError
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import gradio as gr
 
-from . import compare, recipes
-from .controls import codebook_holder, facts_holder, model_facts, shown
-from .example import example_classes, in_line
-from .messages import explain
-from .models import ModelHolder
-from .settings import (
+from demo import compare, recipes
+from demo.controls import codebook_holder, facts_holder, model_facts, shown
+from demo.example import example_classes, in_line
+from demo.messages import explain
+from demo.models import ModelHolder
+from demo.settings import (
     CUSTOM,
     FIELDS,
     NO_CLASS,

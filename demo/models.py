@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from demo.example import FirstResult
+from demo.settings import RequestError
 from maskgit_core import CheckpointError, MaskGIT, hub
 from maskgit_core.arguments import folder_name
 from maskgit_core.checkpoint import load_checkpoint, read_config
 from maskgit_core.known_weights import KNOWN_WEIGHTS, KnownWeights
-
-from .example import FirstResult
-from .settings import RequestError
 
 log = logging.getLogger(__name__)
 

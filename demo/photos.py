@@ -22,12 +22,11 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageCms
 
+from demo import render
+from demo.gate import MAX_FILE_BYTES
+from demo.settings import RequestError
+from demo.storage import KEEP_SECONDS, NO_ROOM, kept_folder
 from maskgit_core.images import flatten_alpha, load_image
-
-from . import render
-from .gate import MAX_FILE_BYTES
-from .settings import RequestError
-from .storage import KEEP_SECONDS, NO_ROOM, kept_folder
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .settings import (
+from demo.settings import (
     DEFAULT_PRESET,
     FIELD,
     FIELDS,

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from demo import frames, handlers, render
+from demo.decoding import Decode, DecodeRequest, decode_alone
+from demo.one_thread import in_one_thread
+from demo.settings import MAX_SEED, RequestError, build_config
 from maskgit_core.config import SamplingConfig
-
-from . import frames, handlers, render
-from .decoding import Decode, DecodeRequest, decode_alone
-from .one_thread import in_one_thread
-from .settings import MAX_SEED, RequestError, build_config
 
 
 @dataclass(frozen=True)

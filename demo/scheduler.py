@@ -19,18 +19,17 @@ from typing import Any
 
 import torch
 
+from demo import compare, fairness, handlers, jobs, zero_gpu
+from demo.decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
+from demo.jobs import Job, JobFailed, Work
+from demo.ledger import Ledger
+from demo.models import ModelHolder
+from demo.one_thread import in_one_thread
+from demo.settings import RequestError
 from maskgit_core.allocation import give_back_freed_memory
 from maskgit_core.live import LivePictures
 from maskgit_core.sampling import StepState
 from maskgit_core.side_by_side import side_by_side
-
-from . import compare, fairness, handlers, jobs, zero_gpu
-from .decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
-from .jobs import Job, JobFailed, Work
-from .ledger import Ledger
-from .models import ModelHolder
-from .one_thread import in_one_thread
-from .settings import RequestError
 
 log = logging.getLogger(__name__)
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import gradio as gr
 
-from . import compare
-from .controls import advanced_fold, field_values, player, preset_radio, seed_row, stop_js
-from .example import EXAMPLE_SEED
-from .memory import Widgets, named
-from .messages import explain, notice
-from .model_menu import ModelMenu, ModelParts
-from .models import ModelHolder
-from .settings import model_presets
+from demo import compare
+from demo.controls import advanced_fold, field_values, player, preset_radio, seed_row, stop_js
+from demo.example import EXAMPLE_SEED
+from demo.memory import Widgets, named
+from demo.messages import explain, notice
+from demo.model_menu import ModelMenu, ModelParts
+from demo.models import ModelHolder
+from demo.settings import model_presets
 
 
 @dataclass(frozen=True)

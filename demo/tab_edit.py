@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from . import edits
-from .controls import (
+from demo import edits
+from demo.controls import (
     advanced_fold,
     asset,
     field_values,
@@ -20,15 +20,15 @@ from .controls import (
     seed_row,
     stop_js,
 )
-from .edit_plans import DIRECTIONS, MAX_VARIATIONS
-from .edit_session import EXTEND, REPAINT, EditSession, example_photos
-from .frames import preview_url
-from .memory import Widgets, named
-from .messages import explain
-from .model_menu import ModelMenu, ModelParts, edit_classes
-from .models import ModelHolder
-from .photos import PhotoStore, open_photo, take_upload
-from .settings import model_presets
+from demo.edit_plans import DIRECTIONS, MAX_VARIATIONS
+from demo.edit_session import EXTEND, REPAINT, EditSession, example_photos
+from demo.frames import preview_url
+from demo.memory import Widgets, named
+from demo.messages import explain
+from demo.model_menu import ModelMenu, ModelParts, edit_classes
+from demo.models import ModelHolder
+from demo.photos import PhotoStore, open_photo, take_upload
+from demo.settings import model_presets
 
 MAX_HISTORY = 20
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import gradio as gr
 
-from . import handlers, redo
-from .controls import (
+from demo import handlers, redo
+from demo.controls import (
     advanced_fold,
     asset,
     field_values,
@@ -21,13 +21,13 @@ from .controls import (
     selection_of,
     stop_js,
 )
-from .example import EXAMPLE_SEED, example_classes
-from .messages import explain
-from .model_menu import ModelMenu, ModelParts
-from .models import ModelHolder
-from .photos import PhotoStore
-from .settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
-from .tab_keep import KeepFold, build_keep_fold, wire_keep_fold
+from demo.example import EXAMPLE_SEED, example_classes
+from demo.messages import explain
+from demo.model_menu import ModelMenu, ModelParts
+from demo.models import ModelHolder
+from demo.photos import PhotoStore
+from demo.settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
+from demo.tab_keep import KeepFold, build_keep_fold, wire_keep_fold
 
 TOGGLE_JS = """(tiles, names) => {
     const name = tiles.clicked, now = names || [];

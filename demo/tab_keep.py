@@ -7,10 +7,10 @@ from typing import Any
 
 import gradio as gr
 
-from . import exports
-from .controls import asset
-from .messages import explain
-from .photos import PhotoStore
+from demo import exports
+from demo.controls import asset
+from demo.messages import explain
+from demo.photos import PhotoStore
 
 SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
 

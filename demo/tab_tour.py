@@ -8,13 +8,13 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from .controls import asset, player
-from .decoding import Place
-from .edit_session import example_photos
-from .messages import explain, notice
-from .models import ModelHolder
-from .photos import open_photo, take_upload
-from .tour import tour_pictures, tour_run
+from demo.controls import asset, player
+from demo.decoding import Place
+from demo.edit_session import example_photos
+from demo.messages import explain, notice
+from demo.models import ModelHolder
+from demo.photos import open_photo, take_upload
+from demo.tour import tour_pictures, tour_run
 
 
 def build_tour_tab(tab: gr.Tab, models: ModelHolder, scheduler: Any) -> gr.State:

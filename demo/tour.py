@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from demo import frames, handlers, render
+from demo.decoding import Decode, DecodeRequest, decode_alone
+from demo.one_thread import in_one_thread
 from maskgit_core.config import SamplingConfig
 from maskgit_core.images import crop_to_square, flatten_alpha, to_tensor
-
-from . import frames, handlers, render
-from .decoding import Decode, DecodeRequest, decode_alone
-from .one_thread import in_one_thread
 
 SHOWN_SIDE = 288
 HIDDEN_SHARE = 0.6

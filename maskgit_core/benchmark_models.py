@@ -14,10 +14,10 @@ from torch import nn
 from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.config import SamplingConfig, TokenizerConfig, TransformerConfig
 from maskgit_core.imagenet import IMAGENET_CLASSES, imagenet_classes
+from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.networks.transformer import build_transformer
+from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
 from maskgit_core.pipeline import MaskGIT
-from maskgit_core.tokenizer import VQTokenizer
-from maskgit_core.transformer import build_transformer
-from maskgit_core.vqgan import VQGAN, VQGANConfig
 
 RANDOM_PREFIX = "random:"
 

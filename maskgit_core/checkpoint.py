@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgit_core.bert import BertConfig, BertTransformer
 from maskgit_core.config import (
     SamplingConfig,
     TokenizerConfig,
@@ -31,9 +30,10 @@ from maskgit_core.config import (
     from_dict,
     to_dict,
 )
-from maskgit_core.tokenizer import VQTokenizer
-from maskgit_core.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.vqgan import VQGAN, VQGANConfig
+from maskgit_core.networks.bert import BertConfig, BertTransformer
+from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
+from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
 
 FORMAT = 1
 CONFIG_FILE = "config.json"

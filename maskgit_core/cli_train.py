@@ -168,7 +168,7 @@ class Training:
         import torch
 
         from maskgit_core.checkpoint import load_checkpoint
-        from maskgit_core.tokenizer import VQTokenizer
+        from maskgit_core.networks.tokenizer import VQTokenizer
         from maskgit_core.tokenizer_stage import TokenizerStage
 
         config = self.choices.preset.tokenizer_training

@@ -126,7 +126,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     import torch
 
     from maskgit_core.checkpoint import load_checkpoint
-    from maskgit_core.tokenizer import VQTokenizer
+    from maskgit_core.networks.tokenizer import VQTokenizer
     from maskgit_core.tokenizer_stage import TokenizerStage
 
     _check_minutes(args)
@@ -222,7 +222,7 @@ def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int)
     """Return a network with random weights, its codes placed as in the codebook."""
     import torch
 
-    from maskgit_core.transformer import build_transformer
+    from maskgit_core.networks.transformer import build_transformer
     from maskgit_core.transformer_stage import token_geometry
 
     model = build_transformer(network)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskgit_core.tokenizer import VectorQuantizer
+from maskgit_core.networks.tokenizer import VectorQuantizer
 
 DEAD_SHARE = 0.02  # of the mean count; a code below it is revived
 

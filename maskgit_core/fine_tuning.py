@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.data import Photos
-from maskgit_core.transformer import (
+from maskgit_core.networks.transformer import (
     AdaLNMaskedTransformer,
     MaskedTransformer,
     build_transformer,

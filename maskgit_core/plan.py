@@ -18,11 +18,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from maskgit_core.config import TrainConfig, TransformerConfig, check_range
 from maskgit_core.devices import Device
+from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.networks.transformer import build_transformer
+from maskgit_core.networks.vqgan import VQGANConfig
 from maskgit_core.optim import build_optimizer
 from maskgit_core.presets import Preset, load_preset, preset_names
-from maskgit_core.tokenizer import VQTokenizer
-from maskgit_core.transformer import build_transformer
-from maskgit_core.vqgan import VQGANConfig
 
 # LlamaGen's VQ-16, the tokenizer of the published Halton-MaskGIT weights.
 PUBLISHED_TOKENIZER = VQGANConfig(codebook_size=16384, codebook_dim=8, l2_normalize=True)

@@ -6,10 +6,10 @@ import re
 import warnings
 from collections.abc import Mapping
 
-from maskgit_core.bert import BertConfig, BertTransformer
 from maskgit_core.config import TransformerConfig, check_range
+from maskgit_core.networks.bert import BertConfig, BertTransformer
+from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.published import Family, configured, count, shape_of, side_of
-from maskgit_core.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.weight_rules import Rule, Shape
 
 # Width -> heads of the published sizes; a file does not say how its width is split.

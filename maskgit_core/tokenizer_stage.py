@@ -38,9 +38,9 @@ from maskgit_core.losses import (
     codebook_use,
     psnr,
 )
+from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.sampled_tokens import SampledTokens
 from maskgit_core.sheets import tile
-from maskgit_core.tokenizer import VQTokenizer
 
 KMEANS_BATCHES = 16
 KMEANS_ITERATIONS = 12

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskgit_core.bert import BertConfig
 from maskgit_core.checkpoint import CheckpointError, load_checkpoint
 from maskgit_core.config import TransformerConfig
 from maskgit_core.converters import (
@@ -24,9 +23,10 @@ from maskgit_core.formats import (
     WeightFile,
     read_weights,
 )
+from maskgit_core.networks.bert import BertConfig
+from maskgit_core.networks.vqgan import VQGANConfig
 from maskgit_core.published_tokenizers import TOKENIZER_FAMILIES
 from maskgit_core.published_transformers import BERT, HALTON, TRANSFORMER_FAMILIES
-from maskgit_core.vqgan import VQGANConfig
 from maskgit_core.weight_rules import source_shapes
 from parity_files import (
     PARITY,

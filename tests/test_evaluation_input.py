@@ -21,8 +21,8 @@ from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import TokenizerConfig, TransformerConfig
 from maskgit_core.evaluation_data import find_data
 from maskgit_core.features import FEATURE_NETWORKS
-from maskgit_core.tokenizer import VQTokenizer
-from maskgit_core.transformer import MaskedTransformer
+from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.networks.transformer import MaskedTransformer
 
 
 @pytest.fixture

@@ -13,15 +13,15 @@ import torch
 
 from fake_hub import COMMIT, running_hub, talk_to
 from maskgit_core import hub
-from maskgit_core.bert import BertConfig, BertTransformer
 from maskgit_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from maskgit_core.config import TokenizerConfig, TransformerConfig
 from maskgit_core.hub import KNOWN_WEIGHTS, fetch_weights, push_to_hub, resolve_checkpoint
 from maskgit_core.imagenet import imagenet_classes
 from maskgit_core.known_weights import HubFile
+from maskgit_core.networks.bert import BertConfig, BertTransformer
+from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.published_transformers import halton_rule
-from maskgit_core.tokenizer import VQTokenizer
-from maskgit_core.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.weight_rules import source_shapes
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"

@@ -13,8 +13,8 @@ from commands import assert_refused, run
 from maskgit_core import TrainConfig
 from maskgit_core import plan as plans
 from maskgit_core.devices import GPUS, Device, find_device, matrix_speed
+from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.presets import DataConfig, Preset
-from maskgit_core.transformer import build_transformer
 
 SMALL = Preset(
     name="small",

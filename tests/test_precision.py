@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import tiny
 from maskgit_core import MaskGIT, SamplingConfig, precision
 from maskgit_core.checkpoint import Checkpoint
-from maskgit_core.layers import attend
+from maskgit_core.networks.layers import attend
 from maskgit_core.packing import pack, packing_works
 from maskgit_core.precision import Int8Linear, bfloat16_pays, int8_works
 from maskgit_core.training import train

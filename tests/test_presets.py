@@ -13,6 +13,7 @@ from commands import assert_refused, run, train_tokenizer
 from maskgit_core.checkpoint import load_checkpoint, read_config
 from maskgit_core.known_weights import KNOWN_WEIGHTS
 from maskgit_core.losses import draw_token_mask
+from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.presets import (
     FOLDER,
     FROM_DATA,
@@ -22,7 +23,6 @@ from maskgit_core.presets import (
     preset_names,
     with_settings,
 )
-from maskgit_core.transformer import build_transformer
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "checkpoints" / "scenes-flowers"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from maskgit_core.tokenizer import VectorQuantizer, VQTokenizer
+from maskgit_core.networks.tokenizer import VectorQuantizer, VQTokenizer
 
 
 @pytest.mark.parametrize("levels", [1, 2, 3])

@@ -29,7 +29,7 @@ from maskgit_core.cli import build_parser
 from maskgit_core.data import Photos
 from maskgit_core.data_checks import check_readable
 from maskgit_core.model_card import CardFacts, StageFacts, model_card
-from maskgit_core.tokenizer import VQTokenizer
+from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.train_choices import SHIPPED, choose, pick_preset
 from maskgit_core.train_run import Interrupted, train_stage
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tiny
-from maskgit_core.transformer import TokenMerge, build_transformer
+from maskgit_core.networks.transformer import TokenMerge, build_transformer
 
 VARIANTS = [
     {"kind": "class_token"},

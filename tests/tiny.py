@@ -12,8 +12,12 @@ from PIL import Image
 from maskgit_core import MaskGIT, TokenizerConfig, TrainConfig, TransformerConfig
 from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.data import Photos, packed_size
-from maskgit_core.tokenizer import VQTokenizer
-from maskgit_core.transformer import AdaLNMaskedTransformer, MaskedTransformer, build_transformer
+from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.networks.transformer import (
+    AdaLNMaskedTransformer,
+    MaskedTransformer,
+    build_transformer,
+)
 
 CLASSES = ["forest", "sea", "été"]
 TOKENIZER = TokenizerConfig(

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import TransformerConfig
-from maskgit_core.layers import (
+from maskgit_core.networks.layers import (
     GeluMLP,
     SelfAttention,
     SwiGLU,

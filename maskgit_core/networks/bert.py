@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import check_range
-from maskgit_core.layers import GeluMLP, SelfAttention
+from maskgit_core.networks.layers import GeluMLP, SelfAttention
 
 NORM_EPS = 1e-12
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import check_choice, check_range
-from maskgit_core.tokenizer import VectorQuantizer
+from maskgit_core.networks.tokenizer import VectorQuantizer
 
 STYLES = ("attention", "plain")
 GROUPS = 32

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import TokenizerConfig
-from maskgit_core.layers import ResBlock
+from maskgit_core.networks.layers import ResBlock
 
 
 class Quantized(NamedTuple):
