@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.live import LivePictures
-from maskgit_core.sampling import StepState
+from maskgit_core.decoding.loop import StepState
+from maskgit_core.decoding.previews import LivePictures
 
 FILL_SECONDS = 10.0
 

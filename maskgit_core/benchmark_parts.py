@@ -26,8 +26,8 @@ from maskgit_core.benchmark_timing import (
     seconds,
     spread,
 )
+from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.editing import finish_edit
-from maskgit_core.live import LivePictures
 
 LIVE_STEPS = 12
 LIVE_BATCH = 4

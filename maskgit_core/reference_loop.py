@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, TransformerConfig
+from maskgit_core.decoding.loop import seeded_generator
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.orders import halton_order, random_order, raster_order
-from maskgit_core.sampling import seeded_generator
 from maskgit_core.schedules import guidance_at, reveal_counts
 
 

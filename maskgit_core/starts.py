@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from maskgit_core.sampling import CellNetwork
+from maskgit_core.decoding.loop import CellNetwork
 from maskgit_core.token_memory import remembering
 
 MAX_BYTES = 2**25

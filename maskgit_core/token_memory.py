@@ -12,10 +12,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from maskgit_core.decoding.loop import CellNetwork
 from maskgit_core.networks.layers import places_of
 from maskgit_core.networks.transformer import MaskedTransformer
 from maskgit_core.packing import PackedBlock
-from maskgit_core.sampling import CellNetwork
 from maskgit_core.side_by_side import side_by_side
 
 # More rows at once are hardly faster on a CPU; few sizes of blocks keep the heap small.

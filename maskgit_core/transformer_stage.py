@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import SamplingConfig, TrainConfig
 from maskgit_core.data import WHOLE, Part, batch_indices, step_generator
+from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.losses import draw_token_mask, masked_cross_entropy
-from maskgit_core.sampling import decode_steps
 from maskgit_core.sheets import tile
 from maskgit_core.token_shards import TokenData
 

@@ -9,9 +9,9 @@ import torch
 
 from maskgit_core import MaskGIT, TokenizerConfig, TransformerConfig
 from maskgit_core.checkpoint import Checkpoint
+from maskgit_core.decoding.loop import StepState
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import MaskedTransformer
-from maskgit_core.sampling import StepState
 
 CLASSES = ["forest", "mountain", "rose", "sea"]
 

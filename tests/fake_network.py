@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 
 from maskgit_core.config import GUIDANCE_SCHEDULES, ORDERS, SCHEDULES, SamplingConfig
-from maskgit_core.sampling import StepState, decode_steps
+from maskgit_core.decoding.loop import StepState, decode_steps
 
 K = 11
 NULL = 3

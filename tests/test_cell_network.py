@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.config import ORDERS, SamplingConfig, TokenizerConfig, TransformerConfig
+from maskgit_core.decoding.loop import CellNetwork, decode_steps
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.packing import PackedLinear, pack, packing_works
 from maskgit_core.pipeline import MaskGIT
-from maskgit_core.sampling import CellNetwork, decode_steps
 
 K = 37
 SHAPE = {"codebook_size": K, "num_classes": 3, "grid_size": 4, "num_heads": 3, "mlp_width": 40}

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fake_network import NULL, SIDE, K, assert_same, decode, fake_logits, masked
-from maskgit_core import draws
 from maskgit_core.config import SamplingConfig
-from maskgit_core.draws import draw_codes
+from maskgit_core.decoding import draw
+from maskgit_core.decoding.draw import draw_codes
 
 
 def record_calls(calls):
@@ -175,14 +175,14 @@ def test_large_grids_are_drawn_in_pieces_with_the_same_result(monkeypatch):
     logits = torch.randn(40, K, generator=torch.Generator().manual_seed(0))
     uniform = torch.rand(40, generator=torch.Generator().manual_seed(1))
     whole = draw_codes(logits, uniform, SamplingConfig())
-    sizes, draw_piece = [], draws._draw_piece
+    sizes, draw_piece = [], draw._draw_piece
 
     def noted(log_probs, *arguments):
         sizes.append(len(log_probs))
         return draw_piece(log_probs, *arguments)
 
-    monkeypatch.setattr(draws, "_draw_piece", noted)
-    monkeypatch.setattr(draws, "_CPU_PIECE_NUMBERS", 7 * K)
+    monkeypatch.setattr(draw, "_draw_piece", noted)
+    monkeypatch.setattr(draw, "_CPU_PIECE_NUMBERS", 7 * K)
     pieces = draw_codes(logits, uniform, SamplingConfig())
     assert sizes == [7, 7, 7, 7, 7, 5]
     assert torch.equal(whole.codes, pieces.codes)

@@ -12,7 +12,7 @@ from browser_model import tiny_model as larger_model
 from demo import compare, exports, frames, handlers, redo
 from demo.settings import FIELDS, PRESETS, RequestError
 from demo.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_run
-from maskgit_core.live import LivePictures
+from maskgit_core.decoding.previews import LivePictures
 from odd_images import noise
 
 # ---- generating ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 import tiny
 from demo import decoding, frames, handlers, render
 from maskgit_core import SamplingConfig
-from maskgit_core.live import LivePictures
+from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.precision import bfloat16_pays
 
 K = tiny.TRANSFORMER.codebook_size

@@ -26,8 +26,8 @@ from demo.settings import (
     usual_preset,
 )
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig, hub
+from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.known_weights import KNOWN_WEIGHTS
-from maskgit_core.live import LivePictures
 from model_folders import FIRST, SECOND
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 
 import tiny
 from maskgit_core.config import SamplingConfig
-from maskgit_core.live import LivePictures
+from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.pipeline import MaskGIT
 
 ROOT = Path(__file__).parent.parent

@@ -17,7 +17,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     wait_done,
 )
 from demo.example import FirstResult
-from maskgit_core.live import LivePictures
+from maskgit_core.decoding.previews import LivePictures
 
 pytestmark = pytest.mark.browser
 

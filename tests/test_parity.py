@@ -14,10 +14,10 @@ from maskgit_core.converters import (
     tokenizer_from,
     transformer_from,
 )
+from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.formats import (
     WeightFile,
 )
-from maskgit_core.sampling import decode_steps
 from parity_files import (
     PARITY,
     TOKENIZERS,

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import tiny
-from maskgit_core import CheckpointError, MaskGIT, SamplingConfig, patches
+from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
 from maskgit_core.checkpoint import Checkpoint, save_checkpoint
 from maskgit_core.config import MAX_SEED, ORDERS, to_dict
+from maskgit_core.decoding import codebook_patches
 from maskgit_core.pipeline import MAX_IMAGES
 
 QUICK = SamplingConfig(num_steps=3)
@@ -283,8 +284,8 @@ def test_each_code_has_a_patch(tiny_model):
 
 def test_a_large_codebook_is_fitted_from_a_sample(tiny_model, monkeypatch):
     exact = tiny_model.codebook_patches()
-    monkeypatch.setattr(patches, "PATCH_PIXELS", 16 * (K // 2))
-    fitted = patches.codebook_patches(tiny_model)
+    monkeypatch.setattr(codebook_patches, "PATCH_PIXELS", 16 * (K // 2))
+    fitted = codebook_patches.codebook_patches(tiny_model)
     assert (fitted[::2] == exact[::2]).all() and (fitted != exact).any()
     means, guess = exact.mean((1, 2)), fitted.mean((1, 2))
     assert np.abs(means - guess)[1::2].mean() < np.abs(means - means.mean(0))[1::2].mean()
@@ -296,7 +297,7 @@ def test_the_fit_finds_a_linear_decoder():
     weights = torch.randn(4, 3 * 2 * 2, generator=draw) * 0.05
     all_patches = (vectors @ weights + 0.1).view(-1, 3, 2, 2)
     sample = torch.arange(0, 500, 5)
-    fitted = patches.fit_patches(vectors, sample, all_patches[sample])
+    fitted = codebook_patches.fit_patches(vectors, sample, all_patches[sample])
     torch.testing.assert_close(fitted, all_patches, atol=0.05, rtol=0)
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from fake_network import NULL, K, assert_same, configs, decode, edits, fake_logits, masked
 from maskgit_core.config import ORDERS, SamplingConfig
+from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.orders import halton_order
-from maskgit_core.sampling import decode_steps
 from maskgit_core.schedules import reveal_counts
 
 

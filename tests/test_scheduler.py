@@ -21,7 +21,7 @@ from demo.jobs import WAITING, Job, JobFailed, Work
 from demo.models import ModelHolder
 from demo.scheduler import Scheduler
 from demo.settings import RequestError
-from maskgit_core.live import LivePictures
+from maskgit_core.decoding.previews import LivePictures
 from waiting import wait_for
 
 VALUES = {"num_steps": 5, "guidance_scale": 3.0}

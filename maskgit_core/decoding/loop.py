@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.draws import NUM_ALTERNATIVES, Draw, draw_codes
+from maskgit_core.decoding.draw import NUM_ALTERNATIVES, Draw, draw_codes
 from maskgit_core.orders import halton_order, random_order, raster_order
 from maskgit_core.schedules import guidance_at, reveal_counts
 
