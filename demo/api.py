@@ -20,7 +20,7 @@ from demo import edits, frames, handlers
 from demo.models import ModelHolder
 from demo.photos import image_from_text, open_photo, take_upload
 from demo.settings import NO_CLASS, RequestError, usual_values
-from maskgit_core.masks import drawn_mask
+from maskgit_core.editing.masks import drawn_mask
 
 Runs = Generator[tuple[dict[str, Any], list[Image.Image]], None, None]
 

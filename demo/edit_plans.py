@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from demo.settings import RequestError, parse_number
-from maskgit_core.editing import EditPlan
+from maskgit_core.editing.plan import EditPlan
 from maskgit_core.images import Box
 
 DIRECTIONS = ("left", "right", "up", "down")

@@ -27,7 +27,7 @@ from maskgit_core.benchmark_timing import (
     spread,
 )
 from maskgit_core.decoding.previews import LivePictures
-from maskgit_core.editing import finish_edit
+from maskgit_core.editing.plan import finish_edit
 
 LIVE_STEPS = 12
 LIVE_BATCH = 4

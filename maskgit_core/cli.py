@@ -215,8 +215,8 @@ def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
 def _inpaint(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from maskgit_core.editing.masks import drawn_mask
     from maskgit_core.images import load_image
-    from maskgit_core.masks import drawn_mask
     from maskgit_core.pipeline import MaskGIT
 
     model = MaskGIT.from_pretrained(args.checkpoint, precision=args.precision)

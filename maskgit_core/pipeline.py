@@ -16,7 +16,7 @@ from maskgit_core.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.config import SamplingConfig, check_range
 from maskgit_core.decoding.codebook_patches import codebook_patches, fill_masked
 from maskgit_core.decoding.loop import CellNetwork, StepState, decode_steps
-from maskgit_core.editing import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
+from maskgit_core.editing.plan import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.hub import KNOWN_WEIGHTS, resolve_checkpoint
 from maskgit_core.images import Box
 from maskgit_core.packing import PackedCopy

@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskgit_core.blending import extrapolate, fill_hidden
-from maskgit_core.editing import (
+from maskgit_core.editing.blend import extrapolate, fill_hidden
+from maskgit_core.editing.plan import (
     as_pixel_mask,
     composite,
     finish_edit,
