@@ -26,10 +26,10 @@ from demo.ledger import Ledger
 from demo.models import ModelHolder
 from demo.one_thread import in_one_thread
 from demo.settings import RequestError
-from maskgit_core.allocation import give_back_freed_memory
 from maskgit_core.decoding.loop import StepState
 from maskgit_core.decoding.previews import LivePictures
-from maskgit_core.side_by_side import side_by_side
+from maskgit_core.devices.malloc import give_back_freed_memory
+from maskgit_core.devices.threads import side_by_side
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core import cli_options, cli_space, cli_training
-from maskgit_core.allocation import keep_freed_memory
 from maskgit_core.cli_plan import add_plan_arguments, run_plan
 from maskgit_core.cli_train import add_train_arguments, run_train
 from maskgit_core.config import (
@@ -25,6 +24,7 @@ from maskgit_core.config import (
     check_range,
     to_dict,
 )
+from maskgit_core.devices.malloc import keep_freed_memory
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 PROGRAM = "python -m maskgit_core"

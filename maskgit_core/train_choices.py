@@ -49,8 +49,8 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
     Raises:
         ValueError: options that exclude each other, an unknown preset or setting.
     """
+    from maskgit_core.devices.precision import bfloat16_pays
     from maskgit_core.hub import resolve_checkpoint
-    from maskgit_core.precision import bfloat16_pays
 
     if args.minutes is not None:
         check_range("minutes", args.minutes, 0.0)

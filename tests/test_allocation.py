@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from maskgit_core import allocation
+from maskgit_core.devices import malloc
 
 FAULTS = """
 import ctypes, resource, sys, threading
@@ -47,7 +47,7 @@ def test_freed_memory_is_kept():
 HOLES = """
 from ctypes import CDLL, c_size_t, c_void_p, memset
 from maskgit_core import allocation
-allocation.keep_freed_memory()
+malloc.keep_freed_memory()
 libc = CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = c_void_p, [c_size_t]
 libc.free.argtypes = [c_void_p]
@@ -61,7 +61,7 @@ for _ in range(64):
 for block in large:
     libc.free(block)
 kept = resident()
-assert allocation.give_back_freed_memory()
+assert malloc.give_back_freed_memory()
 print(kept - resident())
 """
 
@@ -75,6 +75,6 @@ def test_holes_in_the_heap_are_given_back_when_asked():
 
 
 def test_other_c_libraries_are_not_asked(monkeypatch):
-    monkeypatch.setattr(allocation.platform, "libc_ver", lambda: ("", ""))
-    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: pytest.fail("asked"))
-    assert not allocation.give_back_freed_memory()
+    monkeypatch.setattr(malloc.platform, "libc_ver", lambda: ("", ""))
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: pytest.fail("asked"))
+    assert not malloc.give_back_freed_memory()

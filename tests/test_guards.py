@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from maskgit_core import allocation
+from maskgit_core.devices import malloc
 from maskgit_core.guards import (
     LOCK_FILE,
     MAX_ROLLBACKS,
@@ -198,18 +198,18 @@ def test_parts_one_after_another_add_up(tmp_path):
 
 def test_freed_memory_is_kept_during_a_run_only(tmp_path, monkeypatch):
     settings: dict[int, int] = {}
-    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=keep))
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: SimpleNamespace(mallopt=keep))
 
     def keep(name, value):
         settings[name] = value
         return 1
 
     def seen(step, measures):
-        assert settings[allocation.M_TRIM_THRESHOLD] == allocation.LARGEST_TRIM
+        assert settings[malloc.M_TRIM_THRESHOLD] == malloc.LARGEST_TRIM
 
     config = replace(tiny.TRAIN, max_steps=1)
     train(transformer_stage(config), config, tmp_path, report=seen)
-    assert settings[allocation.M_TRIM_THRESHOLD] == allocation.KEPT_BYTES
+    assert settings[malloc.M_TRIM_THRESHOLD] == malloc.KEPT_BYTES
     # Other C libraries have no such call.
-    monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: SimpleNamespace())
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: SimpleNamespace())
     assert train(transformer_stage(config), config, tmp_path / "other") == 1

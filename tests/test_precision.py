@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from maskgit_core import MaskGIT, SamplingConfig, precision
+from maskgit_core import MaskGIT, SamplingConfig
 from maskgit_core.checkpoint import Checkpoint
+from maskgit_core.devices import precision
+from maskgit_core.devices.precision import Int8Linear, bfloat16_pays, int8_works
+from maskgit_core.devices.prepack import pack, packing_works
 from maskgit_core.networks.layers import attend
-from maskgit_core.packing import pack, packing_works
-from maskgit_core.precision import Int8Linear, bfloat16_pays, int8_works
 from maskgit_core.training import train
 from runs import lines, transformer_stage
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 
-from maskgit_core.side_by_side import side_by_side
+from maskgit_core.devices.threads import side_by_side
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from commands import ROOT, assert_refused, run
 from demo.environment import prepare_environment, private_folder
 from fake_hub import running_hub
 from maskgit_core.checkpoint import CheckpointError
+from maskgit_core.devices.precision import quick_precision
 from maskgit_core.known_weights import KNOWN_WEIGHTS
-from maskgit_core.precision import quick_precision
 from maskgit_core.space import CHECKPOINT, deploy_space, space_files
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -148,7 +148,9 @@ def test_a_space_takes_the_quick_precision_where_there_is_one(monkeypatch) -> No
     monkeypatch.setenv("MASKGIT_PRECISION", "bfloat16")
     assert app.parse_arguments([]).precision == "bfloat16"
     for works, gpu, precision in ((1, 0, "int8"), (1, 1, "float32"), (0, 0, "float32")):
-        monkeypatch.setattr("maskgit_core.precision.int8_works", lambda works=works: bool(works))
+        monkeypatch.setattr(
+            "maskgit_core.devices.precision.int8_works", lambda works=works: bool(works)
+        )
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: bool(gpu))
         assert quick_precision() == precision
 

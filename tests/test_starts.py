@@ -9,10 +9,10 @@ import tiny
 from maskgit_core import MaskGIT, SamplingConfig
 from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.config import ORDERS
-from maskgit_core.packing import pack
+from maskgit_core.devices.first_step import StartStore
+from maskgit_core.devices.prepack import pack
+from maskgit_core.devices.token_cache import remembering
 from maskgit_core.reference_loop import plain_steps, plain_transformer
-from maskgit_core.starts import StartStore
-from maskgit_core.token_memory import remembering
 
 K = tiny.TRANSFORMER.codebook_size
 KINDS = [

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskgit_core.devices.precision import Int8Linear
 from maskgit_core.networks.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
 from maskgit_core.networks.transformer import Block
-from maskgit_core.precision import Int8Linear
 
 TRIAL_TOLERANCE = 1e-4
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from maskgit_core.decoding.loop import CellNetwork
-from maskgit_core.token_memory import remembering
+from maskgit_core.devices.token_cache import remembering
 
 MAX_BYTES = 2**25
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from maskgit_core.decoding.loop import CellNetwork
+from maskgit_core.devices.prepack import PackedBlock
+from maskgit_core.devices.threads import side_by_side
 from maskgit_core.networks.layers import places_of
 from maskgit_core.networks.transformer import MaskedTransformer
-from maskgit_core.packing import PackedBlock
-from maskgit_core.side_by_side import side_by_side
 
 # More rows at once are hardly faster on a CPU; few sizes of blocks keep the heap small.
 PART_ROWS = 4
