@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskgit_core import CheckpointError, MaskGIT
     from maskgit_core.devices.malloc import keep_freed_memory
     from maskgit_core.devices.precision import quick_precision
-    from maskgit_core.hub import resolve_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
 
     keep_freed_memory()
     runs = Path(arguments.training_dir) if arguments.training_dir else None

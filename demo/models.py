@@ -13,10 +13,11 @@ from typing import Any
 
 from demo.example import FirstResult
 from demo.settings import RequestError
-from maskgit_core import CheckpointError, MaskGIT, hub
+from maskgit_core import CheckpointError, MaskGIT
 from maskgit_core.arguments import folder_name
-from maskgit_core.checkpoint import load_checkpoint, read_config
-from maskgit_core.known_weights import KNOWN_WEIGHTS, KnownWeights
+from maskgit_core.weights import hub
+from maskgit_core.weights.checkpoint import load_checkpoint, read_config
+from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights
 
 log = logging.getLogger(__name__)
 

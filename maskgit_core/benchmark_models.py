@@ -11,13 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.config import SamplingConfig, TokenizerConfig, TransformerConfig
-from maskgit_core.imagenet import IMAGENET_CLASSES, imagenet_classes
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
 from maskgit_core.pipeline import MaskGIT
+from maskgit_core.weights.checkpoint import Checkpoint
+from maskgit_core.weights.imagenet import IMAGENET_CLASSES, imagenet_classes
 
 RANDOM_PREFIX = "random:"
 

@@ -8,9 +8,9 @@ import torch
 
 from maskgit_core.benchmark_setup import Bench, Job
 from maskgit_core.benchmark_timing import Row, Spread, in_turn, spread
-from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.devices.precision import bfloat16_pays, int8_works
 from maskgit_core.pipeline import MaskGIT
+from maskgit_core.weights.checkpoint import Checkpoint
 
 STEPS = 12
 BATCH = 1

@@ -24,7 +24,7 @@ from typing import Any
 from maskgit_core.benchmark_models import is_random
 from maskgit_core.benchmark_setup import Bench, Job
 from maskgit_core.benchmark_timing import Row, Spread, spread
-from maskgit_core.checkpoint import save_checkpoint
+from maskgit_core.weights.checkpoint import save_checkpoint
 
 PACKAGE_PARENT = Path(__file__).resolve().parent.parent
 START_TIMEOUT = 300.0

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = build_parser().parse_args(arguments)
     # torch takes a second to load; --help and typing errors need not wait for it.
-    from maskgit_core.checkpoint import CheckpointError
+    from maskgit_core.weights.checkpoint import CheckpointError
 
     keep_freed_memory()
     try:
@@ -153,7 +153,7 @@ def _label(text: str, classes: Sequence[str]) -> str | int | None:
 
 
 def _save_png(image: object, path: str) -> None:
-    from maskgit_core.checkpoint import write_atomically
+    from maskgit_core.weights.checkpoint import write_atomically
 
     write_atomically(path, lambda temporary: image.save(temporary, "PNG"))  # type: ignore[attr-defined]
     print(path)
@@ -257,7 +257,7 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
 def _convert(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from maskgit_core.converters import convert_checkpoint
+    from maskgit_core.weights.convert import convert_checkpoint
 
     with tqdm(total=3, unit="part", delay=1) as bar:
         convert_checkpoint(
@@ -303,8 +303,8 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.pipeline import MaskGIT
+    from maskgit_core.weights.checkpoint import load_checkpoint
 
     folder = Path(args.checkpoint)
     # A folder may hold a tokenizer alone, which is no model to sample from.

@@ -88,9 +88,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def _load_model(checkpoint: str, num_samples: int, device: str, precision: str) -> EvaluatedModel:
-    from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.evaluation_tables import TokenizerModel
     from maskgit_core.pipeline import MaskGIT
+    from maskgit_core.weights.checkpoint import load_checkpoint
 
     if num_samples == 0 and Path(checkpoint).is_dir():
         loaded = load_checkpoint(checkpoint)

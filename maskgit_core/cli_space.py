@@ -19,8 +19,8 @@ def deploy_arguments(parser: argparse.ArgumentParser) -> None:
 
 def deploy(args: argparse.Namespace) -> None:
     """Run `deploy-space`."""
-    from maskgit_core.hub import check_repo
     from maskgit_core.space import deploy_space, space_files
+    from maskgit_core.weights.hub import check_repo
 
     check_repo(args.repo)
     if not args.dry_run:

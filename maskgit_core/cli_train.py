@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from maskgit_core.checkpoint import Checkpoint
     from maskgit_core.data import Photos
     from maskgit_core.transformer_stage import TransformerStage
+    from maskgit_core.weights.checkpoint import Checkpoint
 
 TOKENIZER_SHARE = 0.4  # of the time budget, where both stages are trained
 
@@ -136,8 +136,8 @@ class Training:
 
     def run_all(self) -> None:
         """Train what is to be trained and write the checkpoint."""
-        from maskgit_core.checkpoint import load_checkpoint
-        from maskgit_core.hub import resolve_checkpoint
+        from maskgit_core.weights.checkpoint import load_checkpoint
+        from maskgit_core.weights.hub import resolve_checkpoint
 
         given: Checkpoint | None = None
         if self.choices.tokenizer:
@@ -167,9 +167,9 @@ class Training:
     def _train_tokenizer(self, photos: Photos, held_out: Photos | None) -> nn.Module:
         import torch
 
-        from maskgit_core.checkpoint import load_checkpoint
         from maskgit_core.networks.tokenizer import VQTokenizer
         from maskgit_core.tokenizer_stage import TokenizerStage
+        from maskgit_core.weights.checkpoint import load_checkpoint
 
         config = self.choices.preset.tokenizer_training
         torch.manual_seed(config.seed)
@@ -287,8 +287,8 @@ def _losses(folder: Path, stage: TransformerStage) -> tuple[float, float] | None
 
     The loss in the log is another number: it holds smoothing and dropped classes.
     """
-    from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.transformer_stage import TransformerStage
+    from maskgit_core.weights.checkpoint import load_checkpoint
 
     data, val = stage.data, stage.held_out
     if val is data:

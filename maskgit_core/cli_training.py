@@ -125,9 +125,9 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     """Run train-tokenizer."""
     import torch
 
-    from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.networks.tokenizer import VQTokenizer
     from maskgit_core.tokenizer_stage import TokenizerStage
+    from maskgit_core.weights.checkpoint import load_checkpoint
 
     _check_minutes(args)
     preset = _preset(args)
@@ -206,7 +206,7 @@ def _sampled(
 
 
 def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:
-    from maskgit_core.checkpoint import load_checkpoint
+    from maskgit_core.weights.checkpoint import load_checkpoint
 
     model = load_checkpoint(folder).transformer
     if model is None:
@@ -239,11 +239,11 @@ def train_transformer(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from maskgit_core.checkpoint import load_checkpoint
     from maskgit_core.data import scan_folder
-    from maskgit_core.hub import resolve_checkpoint
     from maskgit_core.token_shards import extract_tokens
     from maskgit_core.transformer_stage import TransformerStage
+    from maskgit_core.weights.checkpoint import load_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
 
     _check_minutes(args)
     preset = _preset(args)

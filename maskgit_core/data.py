@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit_core.checkpoint import write_all_atomically
 from maskgit_core.images import crop_to_square, load_image
+from maskgit_core.weights.checkpoint import write_all_atomically
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Scenes of 100 pixels give crops of 96: a shift of up to 4 % without an enlargement.

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from maskgit_core.checkpoint import write_atomically
 from maskgit_core.config import MAX_SEED, SamplingConfig, check_range, to_dict
 from maskgit_core.distances import nearest_rows
 from maskgit_core.evaluation_data import PhotoSet, check_folder, find_data, load_photo_set
@@ -33,6 +32,7 @@ from maskgit_core.evaluation_store import PartStore, Progress, no_progress
 from maskgit_core.evaluation_tables import Bench, EvaluatedModel, Evidence, gather
 from maskgit_core.features import FeatureNetwork, build_features
 from maskgit_core.losses import PerceptualLoss
+from maskgit_core.weights.checkpoint import write_atomically
 
 FORMAT = 1
 RESULT_FILE = "evaluation.json"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from maskgit_core.checkpoint import CheckpointError
 from maskgit_core.data import IMAGE_SUFFIXES
-from maskgit_core.hub import REPO_ID, explain, hub_client
-from maskgit_core.known_weights import HubFile
+from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.weights.hub import REPO_ID, explain, hub_client
+from maskgit_core.weights.known import HubFile
 
 PREFIX = "hub:"
 

@@ -23,9 +23,9 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core import distributed
-from maskgit_core.checkpoint import CheckpointError, write_atomically
 from maskgit_core.config import TrainConfig, from_dict, to_dict
 from maskgit_core.guards import LossGuard
+from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
 if TYPE_CHECKING:
     from maskgit_core.training import Stage

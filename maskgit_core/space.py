@@ -5,8 +5,8 @@ from __future__ import annotations
 import fnmatch
 from pathlib import Path
 
-from maskgit_core.checkpoint import read_config
-from maskgit_core.hub import check_repo, uploading
+from maskgit_core.weights.checkpoint import read_config
+from maskgit_core.weights.hub import check_repo, uploading
 
 # Everything that `app.py` reads. Tests, tools and other models stay at home.
 SINGLE_FILES = ("app.py", "requirements.txt", "README.md", "LICENSE")

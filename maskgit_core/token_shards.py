@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgit_core.checkpoint import CheckpointError, write_atomically
 from maskgit_core.data import Photos, to_images
 from maskgit_core.distributed import patience, rank, size
+from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
 ENCODE_BATCH = 64
 SHARD_PHOTOS = 16384

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.adversarial import AdversarialLoss
-from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.codebook import kmeans, revive_dead_codes_
 from maskgit_core.config import TrainConfig
 from maskgit_core.critics import Batch, FeatureCritic, PatchCritic
@@ -41,6 +40,7 @@ from maskgit_core.losses import (
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.sampled_tokens import SampledTokens
 from maskgit_core.sheets import tile
+from maskgit_core.weights.checkpoint import save_checkpoint
 
 KMEANS_BATCHES = 16
 KMEANS_ITERATIONS = 12

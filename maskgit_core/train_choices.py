@@ -50,7 +50,7 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
         ValueError: options that exclude each other, an unknown preset or setting.
     """
     from maskgit_core.devices.precision import bfloat16_pays
-    from maskgit_core.hub import resolve_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
 
     if args.minutes is not None:
         check_range("minutes", args.minutes, 0.0)

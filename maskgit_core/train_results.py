@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from maskgit_core.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    write_all_atomically,
-)
 from maskgit_core.data import Photos
 from maskgit_core.evaluation import evaluate
 from maskgit_core.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.sheets import tile
+from maskgit_core.weights.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    write_all_atomically,
+)
 
 if TYPE_CHECKING:
     from maskgit_core.train_choices import Choices

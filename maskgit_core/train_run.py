@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from maskgit_core.checkpoint import write_atomically
 from maskgit_core.config import TrainConfig
 from maskgit_core.run_state import settings_complaint
 from maskgit_core.training import Report, Stage, train
+from maskgit_core.weights.checkpoint import write_atomically
 
 RUN_FILE = "train.json"
 TRIAL_SHARE = 0.08  # of a stage's time, to learn how fast it is here

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from maskgit_core import distributed
-from maskgit_core.checkpoint import write_atomically
 from maskgit_core.config import TrainConfig
 from maskgit_core.data import Part
 from maskgit_core.devices.malloc import kept_memory
@@ -30,6 +29,7 @@ from maskgit_core.devices.precision import bfloat16_pays
 from maskgit_core.guards import LossGuard, run_lock, stop_on_signal
 from maskgit_core.optim import build_optimizer, clip_gradients_
 from maskgit_core.run_state import METRICS_FILE, STATE_FILE, Run
+from maskgit_core.weights.checkpoint import write_atomically
 
 __all__ = ["METRICS_FILE", "STATE_FILE", "Stage", "rate_factor", "stop_on_signal", "train"]
 

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import SamplingConfig, TrainConfig
 from maskgit_core.data import WHOLE, Part, batch_indices, step_generator
 from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.losses import draw_token_mask, masked_cross_entropy
 from maskgit_core.sheets import tile
 from maskgit_core.token_shards import TokenData
+from maskgit_core.weights.checkpoint import save_checkpoint
 
 METRIC_BATCH = 64
 SHEET_SAMPLES = 4

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 
 from maskgit_core import MaskGIT, TokenizerConfig, TransformerConfig
-from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.decoding.loop import StepState
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import MaskedTransformer
+from maskgit_core.weights.checkpoint import Checkpoint
 
 CLASSES = ["forest", "mountain", "rose", "sea"]
 

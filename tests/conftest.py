@@ -11,7 +11,7 @@ from hypothesis import settings
 
 import tiny
 from maskgit_core import MaskGIT
-from maskgit_core.checkpoint import save_checkpoint
+from maskgit_core.weights.checkpoint import save_checkpoint
 from page_client import Site, served_site
 
 # A test must not fail because the machine is busy, nor find in CI what nobody changed.

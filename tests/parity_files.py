@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from maskgit_core.formats import read_weights
+from maskgit_core.weights.formats import read_weights
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 TOLERANCE = {"atol": 1e-4, "rtol": 1e-4}

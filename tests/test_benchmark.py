@@ -11,7 +11,6 @@ from maskgit_core.benchmark_processes import PROBES, peak_megabytes
 from maskgit_core.benchmark_setup import Bench, compare
 from maskgit_core.benchmark_timing import Row, Spread, gflop_of_pass, in_turn, spread
 from maskgit_core.benchmark_training import PlainTransformerStage
-from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.cli import main
 from maskgit_core.cli_benchmark import PARTS, chosen_parts, format_table
 from maskgit_core.config import (
@@ -28,6 +27,7 @@ from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.reference_loop import plain_images, plain_steps, plain_transformer
 from maskgit_core.token_shards import TokenData
 from maskgit_core.transformer_stage import TransformerStage
+from maskgit_core.weights.checkpoint import save_checkpoint
 
 K = 37
 SHAPE = {"codebook_size": K, "num_classes": 3, "grid_size": 4, "num_heads": 3, "mlp_width": 40}

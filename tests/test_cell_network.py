@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.config import ORDERS, SamplingConfig, TokenizerConfig, TransformerConfig
 from maskgit_core.decoding.loop import CellNetwork, decode_steps
 from maskgit_core.devices.prepack import PackedLinear, pack, packing_works
@@ -15,6 +14,7 @@ from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.pipeline import MaskGIT
+from maskgit_core.weights.checkpoint import Checkpoint
 
 K = 37
 SHAPE = {"codebook_size": K, "num_classes": 3, "grid_size": 4, "num_heads": 3, "mlp_width": 40}

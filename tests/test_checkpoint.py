@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 import tiny
 from maskgit_core import CheckpointError, SamplingConfig
-from maskgit_core import checkpoint as module
-from maskgit_core.checkpoint import (
+from maskgit_core.weights import checkpoint as module
+from maskgit_core.weights.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     TRANSFORMER_FILE,

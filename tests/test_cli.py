@@ -12,8 +12,8 @@ from PIL import Image
 
 import tiny
 from commands import ROOT, assert_refused, run
-from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import SamplingConfig
+from maskgit_core.weights.checkpoint import save_checkpoint
 
 COMMANDS = (
     "sample",

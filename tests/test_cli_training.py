@@ -25,7 +25,7 @@ from commands import (
     train_tokenizer,
     train_transformer,
 )
-from maskgit_core.checkpoint import load_checkpoint, save_checkpoint
+from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_from_photos_to_samples(capsys, photo_folder, tmp_path):

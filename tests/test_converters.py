@@ -9,9 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskgit_core.checkpoint import CheckpointError, load_checkpoint
 from maskgit_core.config import TransformerConfig
-from maskgit_core.converters import (
+from maskgit_core.networks.bert import BertConfig
+from maskgit_core.networks.vqgan import VQGANConfig
+from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
+from maskgit_core.weights.convert import (
     convert_checkpoint,
     convert_pair,
     convert_tokenizer,
@@ -19,15 +21,10 @@ from maskgit_core.converters import (
     tokenizer_from,
     transformer_from,
 )
-from maskgit_core.formats import (
-    WeightFile,
-    read_weights,
-)
-from maskgit_core.networks.bert import BertConfig
-from maskgit_core.networks.vqgan import VQGANConfig
-from maskgit_core.published_tokenizers import TOKENIZER_FAMILIES
-from maskgit_core.published_transformers import BERT, HALTON, TRANSFORMER_FAMILIES
-from maskgit_core.weight_rules import source_shapes
+from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES
+from maskgit_core.weights.families.transformers import BERT, HALTON, TRANSFORMER_FAMILIES
+from maskgit_core.weights.formats import WeightFile, read_weights
+from maskgit_core.weights.rules import source_shapes
 from parity_files import (
     PARITY,
     TOKENIZERS,

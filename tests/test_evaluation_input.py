@@ -17,12 +17,12 @@ from evaluation_models import (
     write_data,
 )
 from maskgit_core import cli
-from maskgit_core.checkpoint import save_checkpoint
 from maskgit_core.config import TokenizerConfig, TransformerConfig
 from maskgit_core.evaluation_data import find_data
 from maskgit_core.features import FEATURE_NETWORKS
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import MaskedTransformer
+from maskgit_core.weights.checkpoint import save_checkpoint
 
 
 @pytest.fixture

@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from fake_hub import COMMIT, running_hub, talk_to
-from maskgit_core import hub
-from maskgit_core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from maskgit_core.config import TokenizerConfig, TransformerConfig
-from maskgit_core.hub import KNOWN_WEIGHTS, fetch_weights, push_to_hub, resolve_checkpoint
-from maskgit_core.imagenet import imagenet_classes
-from maskgit_core.known_weights import HubFile
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.published_transformers import halton_rule
-from maskgit_core.weight_rules import source_shapes
+from maskgit_core.weights import hub
+from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from maskgit_core.weights.families.transformers import halton_rule
+from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, push_to_hub, resolve_checkpoint
+from maskgit_core.weights.imagenet import imagenet_classes
+from maskgit_core.weights.known import HubFile
+from maskgit_core.weights.rules import source_shapes
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 TINY = KNOWN_WEIGHTS["imagenet-256-tiny"]
@@ -268,7 +268,7 @@ def test_files_that_are_not_on_the_hub(server, monkeypatch):
         content = (PARITY / f"google-{part}" / "weights.msgpack").read_bytes()
         (folder / file.name).write_bytes(content)
     # The reduced generator has 58 codes and classes, not 2,024; 18 of them fit the tokenizer.
-    monkeypatch.setattr("maskgit_core.published_transformers.SMALL_CLASSES", 18)
+    monkeypatch.setattr("maskgit_core.weights.families.transformers.SMALL_CLASSES", 18)
     with pytest.warns(UserWarning, match="taking 18 of 58"):
         loaded = load_checkpoint(fetch_weights("google-256"))
     assert type(loaded.transformer) is BertTransformer

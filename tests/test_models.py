@@ -25,9 +25,10 @@ from demo.settings import (
     shown_values,
     usual_preset,
 )
-from maskgit_core import CheckpointError, MaskGIT, SamplingConfig, hub
+from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
 from maskgit_core.decoding.previews import LivePictures
-from maskgit_core.known_weights import KNOWN_WEIGHTS
+from maskgit_core.weights import hub
+from maskgit_core.weights.known import KNOWN_WEIGHTS
 from model_folders import FIRST, SECOND
 
 

@@ -8,16 +8,14 @@ import pytest
 import torch
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.converters import (
+from maskgit_core.decoding.loop import decode_steps
+from maskgit_core.weights.convert import (
     convert_tokenizer,
     convert_transformer,
     tokenizer_from,
     transformer_from,
 )
-from maskgit_core.decoding.loop import decode_steps
-from maskgit_core.formats import (
-    WeightFile,
-)
+from maskgit_core.weights.formats import WeightFile
 from parity_files import (
     PARITY,
     TOKENIZERS,

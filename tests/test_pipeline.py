@@ -12,10 +12,10 @@ import torch
 
 import tiny
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
-from maskgit_core.checkpoint import Checkpoint, save_checkpoint
 from maskgit_core.config import MAX_SEED, ORDERS, to_dict
 from maskgit_core.decoding import codebook_patches
 from maskgit_core.pipeline import MAX_IMAGES
+from maskgit_core.weights.checkpoint import Checkpoint, save_checkpoint
 
 QUICK = SamplingConfig(num_steps=3)
 SHIPPED = Path(__file__).parent.parent / "checkpoints" / "scenes-flowers"

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 import tiny
 from maskgit_core import MaskGIT, SamplingConfig
-from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.devices import precision
 from maskgit_core.devices.precision import Int8Linear, bfloat16_pays, int8_works
 from maskgit_core.devices.prepack import pack, packing_works
 from maskgit_core.networks.layers import attend
 from maskgit_core.training import train
+from maskgit_core.weights.checkpoint import Checkpoint
 from runs import lines, transformer_stage
 
 needs_int8 = pytest.mark.skipif(not int8_works(), reason="this processor has no int8 products")

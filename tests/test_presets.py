@@ -10,8 +10,6 @@ import torch
 
 import tiny
 from commands import assert_refused, run, train_tokenizer
-from maskgit_core.checkpoint import load_checkpoint, read_config
-from maskgit_core.known_weights import KNOWN_WEIGHTS
 from maskgit_core.losses import draw_token_mask
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.presets import (
@@ -23,6 +21,8 @@ from maskgit_core.presets import (
     preset_names,
     with_settings,
 )
+from maskgit_core.weights.checkpoint import load_checkpoint, read_config
+from maskgit_core.weights.known import KNOWN_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "checkpoints" / "scenes-flowers"

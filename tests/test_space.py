@@ -16,10 +16,10 @@ import app
 from commands import ROOT, assert_refused, run
 from demo.environment import prepare_environment, private_folder
 from fake_hub import running_hub
-from maskgit_core.checkpoint import CheckpointError
 from maskgit_core.devices.precision import quick_precision
-from maskgit_core.known_weights import KNOWN_WEIGHTS
 from maskgit_core.space import CHECKPOINT, deploy_space, space_files
+from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.weights.known import KNOWN_WEIGHTS
 
 README = (ROOT / "README.md").read_text("utf-8")
 FRONT = README.split("---\n")[1]

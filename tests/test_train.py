@@ -24,7 +24,6 @@ from maskgit_core import (
     train_results,
     transformer_stage,
 )
-from maskgit_core.checkpoint import load_checkpoint
 from maskgit_core.cli import build_parser
 from maskgit_core.data import Photos
 from maskgit_core.data_checks import check_readable
@@ -32,6 +31,7 @@ from maskgit_core.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.train_choices import SHIPPED, choose, pick_preset
 from maskgit_core.train_run import Interrupted, train_stage
+from maskgit_core.weights.checkpoint import load_checkpoint
 
 SMALL = [
     *("tokenizer.image_size=16", "widths=[8, 16]", "encoder_blocks=[1, 1]"),

@@ -12,7 +12,6 @@ from PIL import Image
 
 import tiny
 from maskgit_core import TrainConfig
-from maskgit_core.checkpoint import load_checkpoint
 from maskgit_core.codebook import kmeans, revive_dead_codes_
 from maskgit_core.data import step_generator
 from maskgit_core.losses import PerceptualLoss
@@ -21,6 +20,7 @@ from maskgit_core.token_shards import TokenData, extract_tokens
 from maskgit_core.tokenizer_stage import TokenizerStage
 from maskgit_core.training import rate_factor, train, update_ema_
 from maskgit_core.transformer_stage import TransformerStage, token_geometry
+from maskgit_core.weights.checkpoint import load_checkpoint
 from runs import (
     METRICS,
     STATE,

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from maskgit_core import MaskGIT, TokenizerConfig, TrainConfig, TransformerConfig
-from maskgit_core.checkpoint import Checkpoint
 from maskgit_core.data import Photos, packed_size
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import (
@@ -18,6 +17,7 @@ from maskgit_core.networks.transformer import (
     MaskedTransformer,
     build_transformer,
 )
+from maskgit_core.weights.checkpoint import Checkpoint
 
 CLASSES = ["forest", "sea", "été"]
 TOKENIZER = TokenizerConfig(

@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from maskgit_core.checkpoint import CheckpointError
-from maskgit_core.unpickle import StoredTensor, read_restricted, read_tensor
+from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.weights.unpickle import StoredTensor, read_restricted, read_tensor
 
 # Under which the published files keep their weights, best first: a running mean before the rest.
 NESTS = ("ema", "model_state_dict", "model", "state_dict", "params")

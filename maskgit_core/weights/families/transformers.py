@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from maskgit_core.config import TransformerConfig, check_range
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.published import Family, configured, count, shape_of, side_of
-from maskgit_core.weight_rules import Rule, Shape
+from maskgit_core.weights.families.family import Family, configured, count, shape_of, side_of
+from maskgit_core.weights.rules import Rule, Shape
 
 # Width -> heads of the published sizes; a file does not say how its width is split.
 HALTON_HEADS = {384: 6, 512: 6, 768: 12, 1024: 16, 1152: 16}

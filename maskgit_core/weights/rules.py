@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.checkpoint import check_names, check_weight, to_float32
+from maskgit_core.weights.checkpoint import check_names, check_weight, to_float32
 
 Shape = tuple[int, ...]
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from maskgit_core.checkpoint import CheckpointError
-from maskgit_core.weight_rules import Rule, Shape
+from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.weights.rules import Rule, Shape
 
 T = TypeVar("T")
 

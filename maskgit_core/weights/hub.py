@@ -19,14 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from maskgit_core.checkpoint import (
+from maskgit_core.weights.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     TRANSFORMER_FILE,
     CheckpointError,
     read_config,
 )
-from maskgit_core.known_weights import KNOWN_WEIGHTS, HubFile, KnownWeights
+from maskgit_core.weights.known import KNOWN_WEIGHTS, HubFile, KnownWeights
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "fetch_weights", "push_to_hub", "resolve_checkpoint"]
 
@@ -169,7 +169,7 @@ def local_file(known: KnownWeights, file: HubFile) -> Path:
 
 def convert_into(target: Path, tokenizer: Path, transformer: Path, known: KnownWeights) -> None:
     """Convert into a folder beside the target and move it there when it is complete."""
-    from maskgit_core.converters import convert_checkpoint
+    from maskgit_core.weights.convert import convert_checkpoint
 
     temporary: Path | None = None
     try:

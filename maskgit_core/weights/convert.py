@@ -18,16 +18,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.checkpoint import CheckpointError, save_checkpoint
 from maskgit_core.config import SamplingConfig
-from maskgit_core.formats import WeightFile, read_weights
-from maskgit_core.imagenet import IMAGENET_CLASSES, imagenet_classes
 from maskgit_core.networks.bert import BertTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer
-from maskgit_core.published import Family
-from maskgit_core.published_tokenizers import TOKENIZER_FAMILIES, published_settings
-from maskgit_core.published_transformers import HALTON, TRANSFORMER_FAMILIES, V1
-from maskgit_core.weight_rules import transfer
+from maskgit_core.weights.checkpoint import CheckpointError, save_checkpoint
+from maskgit_core.weights.families.family import Family
+from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
+from maskgit_core.weights.families.transformers import HALTON, TRANSFORMER_FAMILIES, V1
+from maskgit_core.weights.formats import WeightFile, read_weights
+from maskgit_core.weights.imagenet import IMAGENET_CLASSES, imagenet_classes
+from maskgit_core.weights.rules import transfer
 
 FAMILIES: tuple[Family, ...] = (*TRANSFORMER_FAMILIES, *TOKENIZER_FAMILIES)
 OUR_NAMES = re.compile(r"(blocks|layers)\.\d+\.attention\.qkv\.|quantizer\.codebook$")

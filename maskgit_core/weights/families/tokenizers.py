@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from maskgit_core.checkpoint import CheckpointError
 from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
-from maskgit_core.published import Family, configured, count, rename, shape_of
-from maskgit_core.weight_rules import Rule, Shape
+from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.weights.families.family import Family, configured, count, rename, shape_of
+from maskgit_core.weights.rules import Rule, Shape
 
 # The family's own training resolution, where nothing says otherwise.
 DEFAULT_SIZE = 256
