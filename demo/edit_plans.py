@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from demo.settings import RequestError, parse_number
+from maskgit_core.data.images import Box
 from maskgit_core.editing.plan import EditPlan
-from maskgit_core.images import Box
 
 DIRECTIONS = ("left", "right", "up", "down")
 MAX_VARIATIONS = 4

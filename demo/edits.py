@@ -24,8 +24,8 @@ from demo.settings import (
     shown_values,
 )
 from maskgit_core.config import SamplingConfig
+from maskgit_core.data.images import flatten_alpha, resize, to_tensor
 from maskgit_core.editing.plan import EditPlan, finish_edit
-from maskgit_core.images import flatten_alpha, resize, to_tensor
 
 PREVIEW_SIDE = 384
 

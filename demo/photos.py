@@ -26,7 +26,7 @@ from demo import render
 from demo.gate import MAX_FILE_BYTES
 from demo.settings import RequestError
 from demo.storage import KEEP_SECONDS, NO_ROOM, kept_folder
-from maskgit_core.images import flatten_alpha, load_image
+from maskgit_core.data.images import flatten_alpha, load_image
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from demo import frames, handlers, render
 from demo.decoding import Decode, DecodeRequest, decode_alone
 from demo.one_thread import in_one_thread
 from maskgit_core.config import SamplingConfig
-from maskgit_core.images import crop_to_square, flatten_alpha, to_tensor
+from maskgit_core.data.images import crop_to_square, flatten_alpha, to_tensor
 
 SHOWN_SIDE = 288
 HIDDEN_SHARE = 0.6

@@ -174,8 +174,8 @@ def _sample(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
+    from maskgit_core.data.contact_sheet import tile
     from maskgit_core.pipeline import MAX_IMAGES, MaskGIT
-    from maskgit_core.sheets import tile
 
     check_range("count", args.count, 1, MAX_IMAGES, whole=True)
     if args.columns is not None:
@@ -215,8 +215,8 @@ def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
 def _inpaint(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
+    from maskgit_core.data.images import load_image
     from maskgit_core.editing.masks import drawn_mask
-    from maskgit_core.images import load_image
     from maskgit_core.pipeline import MaskGIT
 
     model = MaskGIT.from_pretrained(args.checkpoint, precision=args.precision)

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from maskgit_core.data import Photos
+    from maskgit_core.data.photos import Photos
 
 HELD_OUT = ("val", "validation")  # the second is the usual name on the Hub
 
 
 def fetch_data(args: argparse.Namespace) -> None:
     """Put the folders of what is on the Hub in the place of its name, in --data and --val."""
+    from maskgit_core.data.hub import fetch_dataset, is_dataset_name
     from maskgit_core.distributed import first_alone
-    from maskgit_core.hub_data import fetch_dataset, is_dataset_name
 
     for name in ("data", "val"):
         source = getattr(args, name)
@@ -50,7 +50,7 @@ def load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Phot
     """Read training photos and held-out ones, with a bar."""
     from tqdm import tqdm
 
-    from maskgit_core.data import pack_photos, packed_size, scan_folder
+    from maskgit_core.data.photos import pack_photos, packed_size, scan_folder
     from maskgit_core.distributed import first_alone
 
     def progress(files: Sequence[str]) -> Sequence[str]:

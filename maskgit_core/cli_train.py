@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from maskgit_core.data import Photos
+    from maskgit_core.data.photos import Photos
     from maskgit_core.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import Checkpoint
 
@@ -64,12 +64,14 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
     from maskgit_core.cli_data import data_folders, fetch_data
-    from maskgit_core.data_checks import check_data
+    from maskgit_core.data.checks import check_data
     from maskgit_core.distributed import local_device
     from maskgit_core.run_state import data_share
     from maskgit_core.train_run import Interrupted, RunFile
 
-    logging.getLogger("maskgit_core.data").setLevel(logging.ERROR)  # told in one sentence below
+    logging.getLogger("maskgit_core.data.photos").setLevel(
+        logging.ERROR
+    )  # told in one sentence below
     started, out = time.monotonic(), Path(args.out)
     device = local_device(args.device)
     fetch_data(args)
@@ -152,7 +154,7 @@ class Training:
 
     def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
         from maskgit_core.cli_data import load_photos
-        from maskgit_core.data_checks import check_readable
+        from maskgit_core.data.checks import check_readable
         from maskgit_core.fine_tuning import set_aside
 
         where = argparse.Namespace(data=self.args.data, val=self.args.val, cache=self.cache)
@@ -232,7 +234,7 @@ class Training:
     ) -> Any:
         from tqdm import tqdm
 
-        from maskgit_core.token_shards import extract_tokens
+        from maskgit_core.data.shards import extract_tokens
 
         begin = time.monotonic()
         found = extract_tokens(

@@ -239,8 +239,8 @@ def train_transformer(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from maskgit_core.data import scan_folder
-    from maskgit_core.token_shards import extract_tokens
+    from maskgit_core.data.photos import scan_folder
+    from maskgit_core.data.shards import extract_tokens
     from maskgit_core.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
     from maskgit_core.weights.hub import resolve_checkpoint

@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from maskgit_core.data.contact_sheet import tile
 from maskgit_core.distances import Nearest
 from maskgit_core.evaluation_tables import Evidence
-from maskgit_core.sheets import tile
 from maskgit_core.weights.checkpoint import write_atomically
 
 NEAREST_SHOWN = 16

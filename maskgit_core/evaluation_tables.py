@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, to_dict
-from maskgit_core.data import to_images
+from maskgit_core.data.photos import to_images
 from maskgit_core.evaluation_data import PhotoSet, balanced_draw
 from maskgit_core.evaluation_store import PartStore, hash_of_networks, key_of
 from maskgit_core.features import FeatureNetwork

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.data import Photos
+from maskgit_core.data.photos import Photos
 from maskgit_core.networks.transformer import (
     AdaLNMaskedTransformer,
     MaskedTransformer,

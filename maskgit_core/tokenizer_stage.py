@@ -20,7 +20,8 @@ from maskgit_core.adversarial import AdversarialLoss
 from maskgit_core.codebook import kmeans, revive_dead_codes_
 from maskgit_core.config import TrainConfig
 from maskgit_core.critics import Batch, FeatureCritic, PatchCritic
-from maskgit_core.data import (
+from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.photos import (
     WHOLE,
     Part,
     Photos,
@@ -39,7 +40,6 @@ from maskgit_core.losses import (
 )
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.sampled_tokens import SampledTokens
-from maskgit_core.sheets import tile
 from maskgit_core.weights.checkpoint import save_checkpoint
 
 KMEANS_BATCHES = 16

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from maskgit_core.data import Photos
+from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.photos import Photos
 from maskgit_core.evaluation import evaluate
 from maskgit_core.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.pipeline import MaskGIT
-from maskgit_core.sheets import tile
 from maskgit_core.weights.checkpoint import (
     Checkpoint,
     load_checkpoint,

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from maskgit_core import distributed
 from maskgit_core.config import TrainConfig
-from maskgit_core.data import Part
+from maskgit_core.data.photos import Part
 from maskgit_core.devices.malloc import kept_memory
 from maskgit_core.devices.precision import bfloat16_pays
 from maskgit_core.guards import LossGuard, run_lock, stop_on_signal

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 import tiny
-from maskgit_core import token_shards
+from maskgit_core.data import shards
 from maskgit_core.distributed import RankLostError, process_group, rank
 from maskgit_core.training import Stage, train
 from runs import BUSY, tokenizer_stage, transformer_stage
@@ -41,9 +41,9 @@ def seeded(build: object, config: object) -> Stage:
 
 def extract(folder: Path) -> None:
     """Write five shards of two photos each."""
-    token_shards.SHARD_PHOTOS = token_shards.ENCODE_BATCH = 2
+    shards.SHARD_PHOTOS = shards.ENCODE_BATCH = 2
     encoded: list[torch.Tensor] = []
-    data = token_shards.extract_tokens(
+    data = shards.extract_tokens(
         tiny.tokenizer(),
         tiny.photos(10),
         cache=folder / "tokens.safetensors",

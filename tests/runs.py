@@ -11,7 +11,7 @@ import torch
 
 import tiny
 from maskgit_core import SamplingConfig, TrainConfig
-from maskgit_core.token_shards import TokenData, extract_tokens
+from maskgit_core.data.shards import TokenData, extract_tokens
 from maskgit_core.tokenizer_stage import TokenizerStage
 from maskgit_core.transformer_stage import TransformerStage
 

@@ -20,12 +20,12 @@ from maskgit_core.config import (
     TrainConfig,
     TransformerConfig,
 )
+from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.devices.precision import bfloat16_pays, int8_works
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.reference_loop import plain_images, plain_steps, plain_transformer
-from maskgit_core.token_shards import TokenData
 from maskgit_core.transformer_stage import TransformerStage
 from maskgit_core.weights.checkpoint import save_checkpoint
 

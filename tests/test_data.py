@@ -17,8 +17,8 @@ from PIL import Image
 
 import tiny
 from maskgit_core import CheckpointError
-from maskgit_core import data as module
-from maskgit_core.data import (
+from maskgit_core.data import photos as module
+from maskgit_core.data.photos import (
     Photos,
     augmented_batch,
     batch_indices,

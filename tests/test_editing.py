@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from maskgit_core.data.images import to_image, to_tensor
 from maskgit_core.editing.blend import extrapolate, fill_hidden
 from maskgit_core.editing.plan import (
     as_pixel_mask,
@@ -14,7 +15,6 @@ from maskgit_core.editing.plan import (
     plan_outpaint,
     token_mask_from_pixels,
 )
-from maskgit_core.images import to_image, to_tensor
 
 SIZE = 32
 GRID = 8

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tiny
-from maskgit_core.data import Photos
-from maskgit_core.data_checks import check_data
+from maskgit_core.data.checks import check_data
+from maskgit_core.data.photos import Photos
 from maskgit_core.fine_tuning import labels_in, merged_classes, set_aside, with_classes
 
 

@@ -11,7 +11,7 @@ import pytest
 import tiny
 from commands import assert_refused, steps, train_tokenizer
 from fake_hub import FakeHub, running_hub, talk_to
-from maskgit_core.hub_data import fetch_dataset
+from maskgit_core.data.hub import fetch_dataset
 from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
 
 NAME = "someone/photos"

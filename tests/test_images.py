@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from maskgit_core import images
-from maskgit_core.images import centre_square, crop_to_square, load_image, to_image, to_tensor
+from maskgit_core.data import images
+from maskgit_core.data.images import centre_square, crop_to_square, load_image, to_image, to_tensor
 
 
 def noise(width, height, channels=3, seed=0):

@@ -13,7 +13,7 @@ from torch import nn
 
 import tiny
 from maskgit_core.benchmark_training import PlainTokenizerStage, PlainTransformerStage
-from maskgit_core.data import WHOLE
+from maskgit_core.data.photos import WHOLE
 from maskgit_core.optim import build_optimizer, orthogonalize
 from maskgit_core.reference_loop import plain_transformer
 from maskgit_core.reference_training import plain_orthogonalize, plain_training

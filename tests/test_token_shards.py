@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from maskgit_core import token_shards
-from maskgit_core.data import Photos
-from maskgit_core.token_shards import ShardedTokens, TokenData, crop_corners, extract_tokens
+from maskgit_core.data import shards
+from maskgit_core.data.photos import Photos
+from maskgit_core.data.shards import ShardedTokens, TokenData, crop_corners, extract_tokens
 from maskgit_core.training import train
 from maskgit_core.transformer_stage import TransformerStage
 from runs import lines
@@ -79,8 +79,8 @@ def test_a_damaged_token_cache_is_made_again(tmp_path, share):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(token_shards, "SHARD_PHOTOS", 4)
-    monkeypatch.setattr(token_shards, "ENCODE_BATCH", 3)
+    monkeypatch.setattr(shards, "SHARD_PHOTOS", 4)
+    monkeypatch.setattr(shards, "ENCODE_BATCH", 3)
 
 
 @settings(max_examples=40, deadline=None)

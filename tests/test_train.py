@@ -16,17 +16,11 @@ import torch
 
 import tiny
 from commands import assert_refused, run
-from maskgit_core import (
-    MaskGIT,
-    distributed,
-    token_shards,
-    tokenizer_stage,
-    train_results,
-    transformer_stage,
-)
+from maskgit_core import MaskGIT, distributed, tokenizer_stage, train_results, transformer_stage
 from maskgit_core.cli import build_parser
-from maskgit_core.data import Photos
-from maskgit_core.data_checks import check_readable
+from maskgit_core.data import shards
+from maskgit_core.data.checks import check_readable
+from maskgit_core.data.photos import Photos
 from maskgit_core.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.train_choices import SHIPPED, choose, pick_preset
@@ -45,7 +39,7 @@ SMALL = [
 
 @pytest.fixture(autouse=True)
 def log_level():
-    logger = logging.getLogger("maskgit_core.data")
+    logger = logging.getLogger("maskgit_core.data.photos")
     level = logger.level
     yield
     logger.setLevel(level)
@@ -114,7 +108,7 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
     watch(transformer_stage, "TransformerStage")
     watch(train_results, "write_results")
     moved: list[object] = []  # by the tokenizer, and where extraction begins
-    real_to, real_extract = torch.nn.Module.to, token_shards.extract_tokens
+    real_to, real_extract = torch.nn.Module.to, shards.extract_tokens
 
     def to(module: torch.nn.Module, *arguments: object, **options: object) -> torch.nn.Module:
         if isinstance(module, VQTokenizer):
@@ -126,7 +120,7 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
         return real_extract(tokenizer, *arguments, **options)
 
     monkeypatch.setattr(torch.nn.Module, "to", to)
-    monkeypatch.setattr(token_shards, "extract_tokens", extract)
+    monkeypatch.setattr(shards, "extract_tokens", extract)
     photos = tiny.write_photos(tmp_path / "photos", ["a", "b"], count=2)
     for index in range(30):  # so many that some are set aside
         tiny.picture(index).save(photos / "a" / f"more-{index}.png")

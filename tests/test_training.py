@@ -13,10 +13,10 @@ from PIL import Image
 import tiny
 from maskgit_core import TrainConfig
 from maskgit_core.codebook import kmeans, revive_dead_codes_
-from maskgit_core.data import step_generator
+from maskgit_core.data.photos import step_generator
+from maskgit_core.data.shards import TokenData, extract_tokens
 from maskgit_core.losses import PerceptualLoss
 from maskgit_core.sampled_tokens import SampledTokens
-from maskgit_core.token_shards import TokenData, extract_tokens
 from maskgit_core.tokenizer_stage import TokenizerStage
 from maskgit_core.training import rate_factor, train, update_ema_
 from maskgit_core.transformer_stage import TransformerStage, token_geometry

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from maskgit_core import MaskGIT, TokenizerConfig, TrainConfig, TransformerConfig
-from maskgit_core.data import Photos, packed_size
+from maskgit_core.data.photos import Photos, packed_size
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import (
     AdaLNMaskedTransformer,

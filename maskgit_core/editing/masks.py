@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskgit_core.config import check_range
-from maskgit_core.images import Box
+from maskgit_core.data.images import Box
 from maskgit_core.orders import GridSize, grid_shape
 
 PixelMask = np.ndarray | Tensor | Image.Image

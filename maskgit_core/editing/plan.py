@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskgit_core.config import check_range
+from maskgit_core.data.images import Box, flatten_alpha, load_image, resize, to_image, to_tensor
 from maskgit_core.editing.blend import extrapolate, fill_hidden
 from maskgit_core.editing.masks import (
     PixelMask,
@@ -25,7 +26,6 @@ from maskgit_core.editing.masks import (
     mask_bounds,
     token_mask_from_pixels,
 )
-from maskgit_core.images import Box, flatten_alpha, load_image, resize, to_image, to_tensor
 
 # The square that is edited is at least this many times as wide as the painted area, as this share
 # of the photo's short side, and as so many times the model's image: the network needs surroundings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from maskgit_core.data import IMAGE_SUFFIXES, PhotoFolder, Photos, scan_folder
+from maskgit_core.data.photos import IMAGE_SUFFIXES, PhotoFolder, Photos, scan_folder
 
 FEW_PHOTOS = 50
 LISTED = 8

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit_core.images import crop_to_square, load_image
+from maskgit_core.data.images import crop_to_square, load_image
 from maskgit_core.weights.checkpoint import write_all_atomically
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")

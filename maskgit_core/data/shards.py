@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgit_core.data import Photos, to_images
+from maskgit_core.data.photos import Photos, to_images
 from maskgit_core.distributed import patience, rank, size
 from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
