@@ -18,6 +18,8 @@ from itertools import accumulate
 from typing import Any
 
 import torch
+from maskgit_core.devices.malloc import give_back_freed_memory
+from maskgit_core.devices.threads import side_by_side
 
 from demo import compare, fairness, handlers, jobs, zero_gpu
 from demo.decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
@@ -28,8 +30,6 @@ from demo.one_thread import in_one_thread
 from demo.settings import RequestError
 from maskgit_core.decoding.loop import StepState
 from maskgit_core.decoding.previews import LivePictures
-from maskgit_core.devices.malloc import give_back_freed_memory
-from maskgit_core.devices.threads import side_by_side
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskgit_core.training import METRICS_FILE
+from maskgit_core.training.loop import METRICS_FILE
 
 MOST_RUNS = 200
 MOST_DEPTH = 4

@@ -24,9 +24,9 @@ from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.reference_loop import plain_transformer
 from maskgit_core.reference_training import plain_training
-from maskgit_core.tokenizer_stage import TokenizerStage
-from maskgit_core.training import Stage, train
-from maskgit_core.transformer_stage import TransformerStage
+from maskgit_core.training.loop import Stage, train
+from maskgit_core.training.tokenizer_stage import TokenizerStage
+from maskgit_core.training.transformer_stage import TransformerStage
 
 NUM_IMAGES = 64
 STEPS_A_ROUND = 2

@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from maskgit_core.config import TokenizerConfig, TrainConfig, TransformerConfig, to_dict
-from maskgit_core.presets import (
+from maskgit_core.training.presets import (
     FROM_DATA,
     TOKENIZER_ONLY,
     TRANSFORMER_ONLY,

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from maskgit_core.config import check_range
-from maskgit_core.devices import DEVICE_NAMES, find_device
-from maskgit_core.presets import load_preset, preset_names
+from maskgit_core.training.accelerators import DEVICE_NAMES, find_device
+from maskgit_core.training.presets import load_preset, preset_names
 
 if TYPE_CHECKING:
-    from maskgit_core.plan import Plan
+    from maskgit_core.training.estimate import Plan
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_plan(args: argparse.Namespace) -> None:
     """Run the command."""
-    from maskgit_core.plan import make_plan, plan_facts
+    from maskgit_core.training.estimate import make_plan, plan_facts
 
     preset, device = load_preset(args.preset, args.set), find_device(args.device)
     if args.utilisation is not None:

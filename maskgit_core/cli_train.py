@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskgit_core.cli_options import add_data_arguments, add_preset_arguments
-from maskgit_core.train_choices import CPU_MINUTES, Choices, choose
+from maskgit_core.training.choices import CPU_MINUTES, Choices, choose
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from maskgit_core.data.photos import Photos
-    from maskgit_core.transformer_stage import TransformerStage
+    from maskgit_core.training.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import Checkpoint
 
 TOKENIZER_SHARE = 0.4  # of the time budget, where both stages are trained
@@ -66,8 +66,8 @@ def run_train(args: argparse.Namespace) -> None:
     from maskgit_core.cli_data import data_folders, fetch_data
     from maskgit_core.data.checks import check_data
     from maskgit_core.distributed import local_device
-    from maskgit_core.run_state import data_share
-    from maskgit_core.train_run import Interrupted, RunFile
+    from maskgit_core.training.budget import Interrupted, RunFile
+    from maskgit_core.training.run import data_share
 
     logging.getLogger("maskgit_core.data.photos").setLevel(
         logging.ERROR
@@ -155,7 +155,7 @@ class Training:
     def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
         from maskgit_core.cli_data import load_photos
         from maskgit_core.data.checks import check_readable
-        from maskgit_core.fine_tuning import set_aside
+        from maskgit_core.training.fine_tuning import set_aside
 
         where = argparse.Namespace(data=self.args.data, val=self.args.val, cache=self.cache)
         begin = time.monotonic()
@@ -170,7 +170,7 @@ class Training:
         import torch
 
         from maskgit_core.networks.tokenizer import VQTokenizer
-        from maskgit_core.tokenizer_stage import TokenizerStage
+        from maskgit_core.training.tokenizer_stage import TokenizerStage
         from maskgit_core.weights.checkpoint import load_checkpoint
 
         config = self.choices.preset.tokenizer_training
@@ -197,8 +197,8 @@ class Training:
         import torch
 
         from maskgit_core.cli_training import new_transformer
-        from maskgit_core.fine_tuning import labels_in, merged_classes, with_classes
-        from maskgit_core.transformer_stage import TransformerStage
+        from maskgit_core.training.fine_tuning import labels_in, merged_classes, with_classes
+        from maskgit_core.training.transformer_stage import TransformerStage
 
         preset, init = self.choices.preset, self.choices.init
         config, classes, sampling = preset.transformer_training, photos.classes, preset.sampling
@@ -249,7 +249,7 @@ class Training:
 
     def _stage(self, name: str, stage: Any, config: Any, num_images: int, share: float) -> None:
         from maskgit_core.cli_training import step_report
-        from maskgit_core.train_run import train_stage
+        from maskgit_core.training.budget import train_stage
 
         print(f"training the {name}", file=sys.stderr, flush=True)
         train_stage(
@@ -268,7 +268,7 @@ class Training:
 
     def _finish(self, photos: Photos, held_out: Photos | None) -> None:
         """Write the checkpoint with samples, measures and model card."""
-        from maskgit_core.train_results import write_results
+        from maskgit_core.training.results import write_results
 
         write_results(
             self.out,
@@ -289,7 +289,7 @@ def _losses(folder: Path, stage: TransformerStage) -> tuple[float, float] | None
 
     The loss in the log is another number: it holds smoothing and dropped classes.
     """
-    from maskgit_core.transformer_stage import TransformerStage
+    from maskgit_core.training.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
 
     data, val = stage.data, stage.held_out

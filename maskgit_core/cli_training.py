@@ -20,14 +20,14 @@ from maskgit_core.config import (
     TransformerConfig,
     check_range,
 )
-from maskgit_core.presets import Preset, load_preset
+from maskgit_core.training.presets import Preset, load_preset
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from maskgit_core.sampled_tokens import SampledTokens
-    from maskgit_core.training import Report, Stage
+    from maskgit_core.training.loop import Report, Stage
+    from maskgit_core.training.sampled_tokens import SampledTokens
 
 SAMPLED_POOL = 2112
 MOST_SAMPLED = 4 * SAMPLED_POOL
@@ -40,7 +40,7 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
     """Yield a report for `train`: a progress bar, and TensorBoard's files where it is installed."""
     from tqdm import tqdm
 
-    from maskgit_core.tensorboard import open_writer
+    from maskgit_core.training.tensorboard import open_writer
 
     bars: list[tqdm] = []
     writer = open_writer(out)
@@ -70,8 +70,8 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
 
 def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
     from maskgit_core.distributed import is_first
-    from maskgit_core.run_state import data_share
-    from maskgit_core.training import train
+    from maskgit_core.training.loop import train
+    from maskgit_core.training.run import data_share
 
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     out = Path(args.out)
@@ -112,7 +112,7 @@ def _together(command: Callable[[argparse.Namespace], None]) -> Callable[..., No
 def _checked_device(args: argparse.Namespace, config: TrainConfig) -> torch.device:
     """Return where to train; a setting that does not fit it is told before minutes of reading."""
     from maskgit_core.distributed import local_device
-    from maskgit_core.training import autocast_for, own_parts
+    from maskgit_core.training.loop import autocast_for, own_parts
 
     own_parts(config)
     device = local_device(getattr(args, "device", "auto"))
@@ -126,7 +126,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     import torch
 
     from maskgit_core.networks.tokenizer import VQTokenizer
-    from maskgit_core.tokenizer_stage import TokenizerStage
+    from maskgit_core.training.tokenizer_stage import TokenizerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
 
     _check_minutes(args)
@@ -183,7 +183,7 @@ def _sampled(
     from tqdm import tqdm
 
     from maskgit_core.pipeline import MaskGIT
-    from maskgit_core.sampled_tokens import sampled_tokens
+    from maskgit_core.training.sampled_tokens import sampled_tokens
 
     source = args.sampled or args.init
     model = MaskGIT.from_pretrained(source).to(device)
@@ -223,7 +223,7 @@ def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int)
     import torch
 
     from maskgit_core.networks.transformer import build_transformer
-    from maskgit_core.transformer_stage import token_geometry
+    from maskgit_core.training.transformer_stage import token_geometry
 
     model = build_transformer(network)
     codebook = tokenizer.quantizer.normalized(tokenizer.quantizer.codebook.detach()).cpu()
@@ -241,7 +241,7 @@ def train_transformer(args: argparse.Namespace) -> None:
 
     from maskgit_core.data.photos import scan_folder
     from maskgit_core.data.shards import extract_tokens
-    from maskgit_core.transformer_stage import TransformerStage
+    from maskgit_core.training.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
     from maskgit_core.weights.hub import resolve_checkpoint
 

@@ -14,8 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.config import TrainConfig
-from maskgit_core.optim import NEWTON_SCHULZ, NEWTON_SCHULZ_STEPS, MuonAdamW, build_optimizer
-from maskgit_core.training import rate_factor
+from maskgit_core.training.loop import rate_factor
+from maskgit_core.training.optim import (
+    NEWTON_SCHULZ,
+    NEWTON_SCHULZ_STEPS,
+    MuonAdamW,
+    build_optimizer,
+)
 
 
 def plain_orthogonalize(matrix: Tensor) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 import tiny
 from maskgit_core import SamplingConfig, TrainConfig
 from maskgit_core.data.shards import TokenData, extract_tokens
-from maskgit_core.tokenizer_stage import TokenizerStage
-from maskgit_core.transformer_stage import TransformerStage
+from maskgit_core.training.tokenizer_stage import TokenizerStage
+from maskgit_core.training.transformer_stage import TransformerStage
 
 STATE, METRICS, WEIGHTS = "state.pt", "metrics.jsonl", "checkpoint"
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from maskgit_core.adversarial import AdversarialLoss
 from maskgit_core.config import TrainConfig
-from maskgit_core.critics import Batch, FeatureCritic, PatchCritic
+from maskgit_core.training.adversarial import AdversarialLoss
+from maskgit_core.training.discriminators import Batch, FeatureCritic, PatchCritic
 
 SHAPES = [(24, 42), (40, 21)]
 LABELS = torch.tensor([0, 1, 2, 0])

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from maskgit_core.devices import malloc
+from maskgit_core.training.accelerators import malloc
 
 FAULTS = """
 import ctypes, resource, sys, threading

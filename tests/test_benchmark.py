@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from maskgit_core.devices.precision import bfloat16_pays, int8_works
 
 from maskgit_core.benchmark import benchmark
 from maskgit_core.benchmark_models import RANDOM_MODELS, load_model
@@ -22,11 +23,10 @@ from maskgit_core.config import (
 )
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
-from maskgit_core.devices.precision import bfloat16_pays, int8_works
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.reference_loop import plain_images, plain_steps, plain_transformer
-from maskgit_core.transformer_stage import TransformerStage
+from maskgit_core.training.transformer_stage import TransformerStage
 from maskgit_core.weights.checkpoint import save_checkpoint
 
 K = 37

@@ -19,7 +19,7 @@ import ranks
 import tiny
 from commands import ROOT, SHORT, steps
 from maskgit_core.data.shards import extract_tokens
-from maskgit_core.training import train
+from maskgit_core.training.loop import train
 from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
 from runs import METRICS, STATE, WEIGHTS, lines, tokenizer_stage, transformer_stage
 

@@ -9,7 +9,7 @@ import torch
 import tiny
 from maskgit_core.data.checks import check_data
 from maskgit_core.data.photos import Photos
-from maskgit_core.fine_tuning import labels_in, merged_classes, set_aside, with_classes
+from maskgit_core.training.fine_tuning import labels_in, merged_classes, set_aside, with_classes
 
 
 @pytest.mark.parametrize("kind", ["class_token", "adaln"])

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from maskgit_core.devices import malloc
-from maskgit_core.guards import (
+from maskgit_core.training.accelerators import malloc
+from maskgit_core.training.guards import (
     LOCK_FILE,
     MAX_ROLLBACKS,
     WARM_STEPS,
@@ -24,7 +24,7 @@ from maskgit_core.guards import (
     run_lock,
     stop_on_signal,
 )
-from maskgit_core.training import train
+from maskgit_core.training.loop import train
 from runs import METRICS, STATE, assert_same_tensors, lines, tokenizer_stage, transformer_stage
 
 

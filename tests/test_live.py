@@ -7,12 +7,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from maskgit_core.devices.precision import bfloat16_pays
 
 import tiny
 from demo import decoding, frames, handlers, render
 from maskgit_core import SamplingConfig
 from maskgit_core.decoding.previews import LivePictures
-from maskgit_core.devices.precision import bfloat16_pays
 
 K = tiny.TRANSFORMER.codebook_size
 STEPS = 6

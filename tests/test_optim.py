@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tiny
-from maskgit_core.optim import MuonAdamW, build_optimizer, orthogonalize, orthogonalize_stack
+from maskgit_core.training.optim import (
+    MuonAdamW,
+    build_optimizer,
+    orthogonalize,
+    orthogonalize_stack,
+)
 
 
 def well_conditioned(rows: int, columns: int, seed: int) -> torch.Tensor:

@@ -11,10 +11,10 @@ import torch
 import tiny
 from commands import assert_refused, run
 from maskgit_core import TrainConfig
-from maskgit_core import plan as plans
-from maskgit_core.devices import GPUS, Device, find_device, matrix_speed
 from maskgit_core.networks.transformer import build_transformer
-from maskgit_core.presets import DataConfig, Preset
+from maskgit_core.training import estimate as plans
+from maskgit_core.training.accelerators import GPUS, Device, find_device, matrix_speed
+from maskgit_core.training.presets import DataConfig, Preset
 
 SMALL = Preset(
     name="small",

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from maskgit_core.devices.precision import Int8Linear, bfloat16_pays, int8_works
+from maskgit_core.devices.prepack import pack, packing_works
 
 import tiny
 from maskgit_core import MaskGIT, SamplingConfig
-from maskgit_core.devices import precision
-from maskgit_core.devices.precision import Int8Linear, bfloat16_pays, int8_works
-from maskgit_core.devices.prepack import pack, packing_works
 from maskgit_core.networks.layers import attend
-from maskgit_core.training import train
+from maskgit_core.training.accelerators import precision
+from maskgit_core.training.loop import train
 from maskgit_core.weights.checkpoint import Checkpoint
 from runs import lines, transformer_stage
 
@@ -135,7 +135,7 @@ def test_training_in_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch):
         train(transformer_stage(exact), exact, tmp_path / "float32")
         losses = [[line["loss"] for line in lines(tmp_path / n)] for n in ("bf16", "float32")]
         assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
-    monkeypatch.setattr("maskgit_core.training.bfloat16_pays", lambda device: False)
+    monkeypatch.setattr("maskgit_core.training.loop.bfloat16_pays", lambda device: False)
     with pytest.raises(ValueError, match="precision must be auto or float32"):
         train(transformer_stage(config), config, tmp_path / "refused")
 

@@ -10,9 +10,9 @@ import torch
 
 import tiny
 from commands import assert_refused, run, train_tokenizer
-from maskgit_core.losses import draw_token_mask
 from maskgit_core.networks.transformer import build_transformer
-from maskgit_core.presets import (
+from maskgit_core.training.losses import draw_token_mask
+from maskgit_core.training.presets import (
     FOLDER,
     FROM_DATA,
     Preset,

@@ -14,11 +14,11 @@ from torch import nn
 import tiny
 from maskgit_core.benchmark_training import PlainTokenizerStage, PlainTransformerStage
 from maskgit_core.data.photos import WHOLE
-from maskgit_core.optim import build_optimizer, orthogonalize
 from maskgit_core.reference_loop import plain_transformer
 from maskgit_core.reference_training import plain_orthogonalize, plain_training
-from maskgit_core.tokenizer_stage import TokenizerStage
-from maskgit_core.training import train
+from maskgit_core.training.loop import train
+from maskgit_core.training.optim import build_optimizer, orthogonalize
+from maskgit_core.training.tokenizer_stage import TokenizerStage
 from runs import BUSY, lines, token_data, transformer_stage
 
 CONFIG = replace(BUSY, max_steps=5, continuous_steps=0, revive_every=0)

@@ -15,8 +15,8 @@ from PIL import Image
 
 import tiny
 from maskgit_core import CheckpointError
-from maskgit_core import tokenizer_stage as tokenizer_module
-from maskgit_core.training import stop_on_signal, train
+from maskgit_core.training import tokenizer_stage as tokenizer_module
+from maskgit_core.training.loop import stop_on_signal, train
 from maskgit_core.weights import checkpoint as checkpoint_module
 from runs import (
     BUSY,

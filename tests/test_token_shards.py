@@ -13,8 +13,8 @@ import tiny
 from maskgit_core.data import shards
 from maskgit_core.data.photos import Photos
 from maskgit_core.data.shards import ShardedTokens, TokenData, crop_corners, extract_tokens
-from maskgit_core.training import train
-from maskgit_core.transformer_stage import TransformerStage
+from maskgit_core.training.loop import train
+from maskgit_core.training.transformer_stage import TransformerStage
 from runs import lines
 
 

@@ -16,15 +16,16 @@ import torch
 
 import tiny
 from commands import assert_refused, run
-from maskgit_core import MaskGIT, distributed, tokenizer_stage, train_results, transformer_stage
+from maskgit_core import MaskGIT, distributed
 from maskgit_core.cli import build_parser
 from maskgit_core.data import shards
 from maskgit_core.data.checks import check_readable
 from maskgit_core.data.photos import Photos
-from maskgit_core.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.train_choices import SHIPPED, choose, pick_preset
-from maskgit_core.train_run import Interrupted, train_stage
+from maskgit_core.training import results, tokenizer_stage, transformer_stage
+from maskgit_core.training.budget import Interrupted, train_stage
+from maskgit_core.training.choices import SHIPPED, choose, pick_preset
+from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.weights.checkpoint import load_checkpoint
 
 SMALL = [
@@ -106,7 +107,7 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
 
     watch(tokenizer_stage, "TokenizerStage")
     watch(transformer_stage, "TransformerStage")
-    watch(train_results, "write_results")
+    watch(results, "write_results")
     moved: list[object] = []  # by the tokenizer, and where extraction begins
     real_to, real_extract = torch.nn.Module.to, shards.extract_tokens
 
@@ -145,7 +146,9 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("pays", [False, True])
 def test_a_cpu_trains_in_bfloat16_where_that_is_faster(monkeypatch, pays):
-    monkeypatch.setattr("maskgit_core.devices.precision.bfloat16_pays", lambda device: pays)
+    monkeypatch.setattr(
+        "maskgit_core.training.accelerators.precision.bfloat16_pays", lambda device: pays
+    )
     arguments = ["train", "--data", "photos", "--out", "out", "--init", "none"]
     chosen = choose(build_parser().parse_args(arguments), 10, "cpu").preset
     expected = "bf16" if pays else "auto"
@@ -236,10 +239,10 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
     from contextlib import nullcontext
 
     import runs
-    from maskgit_core import train_run
+    from maskgit_core.training import budget
 
     times = iter(range(10**6))
-    monkeypatch.setattr(train_run.time, "monotonic", lambda: float(next(times)))
+    monkeypatch.setattr(budget.time, "monotonic", lambda: float(next(times)))
     config = tiny.TRAIN
     calls = []
 
@@ -251,13 +254,13 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
             return 4
         return 6 if len(calls) == 2 else config.max_steps
 
-    monkeypatch.setattr(train_run, "train", fake_train)
+    monkeypatch.setattr(budget, "train", fake_train)
     settings = {"minutes": 1.0}
     reporting = lambda config, out: nullcontext(lambda step, measures: None)  # noqa: E731
     stage = runs.transformer_stage(config)
 
     def go_on() -> int:
-        run_file = train_run.RunFile.open(tmp_path, settings)
+        run_file = budget.RunFile.open(tmp_path, settings)
         return train_stage(
             "one", stage, config, run_file, tmp_path, num_images=24, seconds=60.0,
             reporting=reporting,
@@ -271,10 +274,10 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
     assert go_on() == planned and len(calls) == 3
     assert go_on() == planned and len(calls) == 3
     with pytest.raises(ValueError, match="minutes was 1.0, is 2.0"):
-        train_run.RunFile.open(tmp_path, {"minutes": 2.0})
+        budget.RunFile.open(tmp_path, {"minutes": 2.0})
     (tmp_path / "train.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
-        train_run.RunFile.open(tmp_path, settings)
+        budget.RunFile.open(tmp_path, settings)
 
 
 def test_the_card_says_when_photos_were_learned_by_heart():

@@ -12,14 +12,14 @@ from PIL import Image
 
 import tiny
 from maskgit_core import TrainConfig
-from maskgit_core.codebook import kmeans, revive_dead_codes_
 from maskgit_core.data.photos import step_generator
 from maskgit_core.data.shards import TokenData, extract_tokens
-from maskgit_core.losses import PerceptualLoss
-from maskgit_core.sampled_tokens import SampledTokens
-from maskgit_core.tokenizer_stage import TokenizerStage
-from maskgit_core.training import rate_factor, train, update_ema_
-from maskgit_core.transformer_stage import TransformerStage, token_geometry
+from maskgit_core.training.codebook import kmeans, revive_dead_codes_
+from maskgit_core.training.loop import rate_factor, train, update_ema_
+from maskgit_core.training.losses import PerceptualLoss
+from maskgit_core.training.sampled_tokens import SampledTokens
+from maskgit_core.training.tokenizer_stage import TokenizerStage
+from maskgit_core.training.transformer_stage import TransformerStage, token_geometry
 from maskgit_core.weights.checkpoint import load_checkpoint
 from runs import (
     METRICS,
@@ -252,7 +252,7 @@ def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkey
             seen.append((self.blocks, images))
             return [images]
 
-    monkeypatch.setattr("maskgit_core.tokenizer_stage.PerceptualLoss", Pixels)
+    monkeypatch.setattr("maskgit_core.training.loop.tokenizer_stage.PerceptualLoss", Pixels)
     config = replace(tiny.TRAIN, perceptual_weight=1.0, perceptual_scale=2.0)
     stage = TokenizerStage(tiny.tokenizer().train(), tiny.photos(), None, config)
     rows = torch.arange(16.0).expand(2, 3, 16, 16)
@@ -275,7 +275,7 @@ def test_a_critic_of_features_has_a_say_in_what_the_decoder_makes(monkeypatch):
         def features(self, images: torch.Tensor) -> list[torch.Tensor]:
             return [images, images[:, :, ::2, ::2]]
 
-    monkeypatch.setattr("maskgit_core.tokenizer_stage.PerceptualLoss", Pixels)
+    monkeypatch.setattr("maskgit_core.training.loop.tokenizer_stage.PerceptualLoss", Pixels)
     config = replace(tiny.TRAIN, perceptual_weight=1.0, continuous_steps=0, critic="features")
     gradients = []
     for weight in (0.0, 0.5):

@@ -26,9 +26,9 @@ from maskgit_core.config import TrainConfig
 from maskgit_core.data.photos import Part
 from maskgit_core.devices.malloc import kept_memory
 from maskgit_core.devices.precision import bfloat16_pays
-from maskgit_core.guards import LossGuard, run_lock, stop_on_signal
-from maskgit_core.optim import build_optimizer, clip_gradients_
-from maskgit_core.run_state import METRICS_FILE, STATE_FILE, Run
+from maskgit_core.training.guards import LossGuard, run_lock, stop_on_signal
+from maskgit_core.training.optim import build_optimizer, clip_gradients_
+from maskgit_core.training.run import METRICS_FILE, STATE_FILE, Run
 from maskgit_core.weights.checkpoint import write_atomically
 
 __all__ = ["METRICS_FILE", "STATE_FILE", "Stage", "rate_factor", "stop_on_signal", "train"]
@@ -297,8 +297,8 @@ class _Loop:
         """Take a step; returns the share of the peak rate."""
         config, state = self.config, self.state
         factor = rate_factor(step, config) * state.guard.rate_scale
-        for group in state.optimizer.param_groups:
-            group["lr"] = group["peak"] * factor
+        for param_group in state.optimizer.param_groups:
+            param_group["lr"] = param_group["peak"] * factor
         state.optimizer.step()
         update_ema_(state.ema, self.stage.model, config.ema_decay, step)
         self.stage.after_step(step, state.ema, state.optimizer)

@@ -19,7 +19,7 @@ from maskgit_core.data.contact_sheet import tile
 from maskgit_core.data.photos import WHOLE, Part, batch_indices, step_generator
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
-from maskgit_core.losses import draw_token_mask, masked_cross_entropy
+from maskgit_core.training.losses import draw_token_mask, masked_cross_entropy
 from maskgit_core.weights.checkpoint import save_checkpoint
 
 METRIC_BATCH = 64

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from maskgit_core.config import TrainConfig
-from maskgit_core.run_state import settings_complaint
-from maskgit_core.training import Report, Stage, train
+from maskgit_core.training.loop import Report, Stage, train
+from maskgit_core.training.run import settings_complaint
 from maskgit_core.weights.checkpoint import write_atomically
 
 RUN_FILE = "train.json"

@@ -16,10 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.adversarial import AdversarialLoss
-from maskgit_core.codebook import kmeans, revive_dead_codes_
 from maskgit_core.config import TrainConfig
-from maskgit_core.critics import Batch, FeatureCritic, PatchCritic
 from maskgit_core.data.contact_sheet import tile
 from maskgit_core.data.photos import (
     WHOLE,
@@ -31,15 +28,18 @@ from maskgit_core.data.photos import (
     step_generator,
 )
 from maskgit_core.distributed import broadcast_, rank, size, sum_
-from maskgit_core.losses import (
+from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.training.adversarial import AdversarialLoss
+from maskgit_core.training.codebook import kmeans, revive_dead_codes_
+from maskgit_core.training.discriminators import Batch, FeatureCritic, PatchCritic
+from maskgit_core.training.losses import (
     DEEP_FEATURE_BLOCKS,
     FEATURE_BLOCKS,
     PerceptualLoss,
     codebook_use,
     psnr,
 )
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.sampled_tokens import SampledTokens
+from maskgit_core.training.sampled_tokens import SampledTokens
 from maskgit_core.weights.checkpoint import save_checkpoint
 
 KMEANS_BATCHES = 16

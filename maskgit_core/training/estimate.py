@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskgit_core.config import TrainConfig, TransformerConfig, check_range
-from maskgit_core.devices import Device
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.networks.vqgan import VQGANConfig
-from maskgit_core.optim import build_optimizer
-from maskgit_core.presets import Preset, load_preset, preset_names
+from maskgit_core.training.accelerators import Device
+from maskgit_core.training.optim import build_optimizer
+from maskgit_core.training.presets import Preset, load_preset, preset_names
 
 # LlamaGen's VQ-16, the tokenizer of the published Halton-MaskGIT weights.
 PUBLISHED_TOKENIZER = VQGANConfig(codebook_size=16384, codebook_dim=8, l2_normalize=True)
@@ -238,7 +238,7 @@ def feature_flops(training: TrainConfig, image_size: int) -> float:
     """Return the FLOPs of the perceptual loss for one image; 0 without, or if not installed."""
     if not training.perceptual_weight:
         return 0.0
-    from maskgit_core.losses import DEEP_FEATURE_BLOCKS, FEATURE_BLOCKS, PerceptualLoss
+    from maskgit_core.training.losses import DEEP_FEATURE_BLOCKS, FEATURE_BLOCKS, PerceptualLoss
 
     enlarged = training.perceptual_scale > 1
     try:

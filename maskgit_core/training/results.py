@@ -13,8 +13,8 @@ from tqdm import tqdm
 from maskgit_core.data.contact_sheet import tile
 from maskgit_core.data.photos import Photos
 from maskgit_core.evaluation import evaluate
-from maskgit_core.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.pipeline import MaskGIT
+from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.weights.checkpoint import (
     Checkpoint,
     load_checkpoint,
@@ -23,7 +23,7 @@ from maskgit_core.weights.checkpoint import (
 )
 
 if TYPE_CHECKING:
-    from maskgit_core.train_choices import Choices
+    from maskgit_core.training.choices import Choices
 
 SAMPLES_A_CLASS = 6
 MOST_CLASSES = 12

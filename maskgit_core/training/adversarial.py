@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.critics import Batch
 from maskgit_core.distributed import sum_
+from maskgit_core.training.discriminators import Batch
 
 CRITIC_RATE = 4e-4
 CRITIC_BETAS = (0.5, 0.9)

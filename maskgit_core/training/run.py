@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from maskgit_core import distributed
 from maskgit_core.config import TrainConfig, from_dict, to_dict
-from maskgit_core.guards import LossGuard
+from maskgit_core.training.guards import LossGuard
 from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
 if TYPE_CHECKING:
-    from maskgit_core.training import Stage
+    from maskgit_core.training.loop import Stage
 
 STATE_FILE = "state.pt"
 SHARDS_FOLDER = "state-{step:07d}"
@@ -284,7 +284,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """Return the parameters in the order of the numbers that a state gives them."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return [parameter for each in optimizer.param_groups for parameter in each["params"]]
 
 
 def _network_settings(model: nn.Module) -> dict[str, Any]:
