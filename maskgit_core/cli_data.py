@@ -16,7 +16,7 @@ HELD_OUT = ("val", "validation")  # the second is the usual name on the Hub
 def fetch_data(args: argparse.Namespace) -> None:
     """Put the folders of what is on the Hub in the place of its name, in --data and --val."""
     from maskgit_core.data.hub import fetch_dataset, is_dataset_name
-    from maskgit_core.distributed import first_alone
+    from maskgit_core.distributed.group import first_alone
 
     for name in ("data", "val"):
         source = getattr(args, name)
@@ -51,7 +51,7 @@ def load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Phot
     from tqdm import tqdm
 
     from maskgit_core.data.photos import pack_photos, packed_size, scan_folder
-    from maskgit_core.distributed import first_alone
+    from maskgit_core.distributed.group import first_alone
 
     def progress(files: Sequence[str]) -> Sequence[str]:
         return tqdm(files, desc="reading photos", unit="photo")

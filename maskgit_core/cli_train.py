@@ -65,7 +65,7 @@ def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
     from maskgit_core.cli_data import data_folders, fetch_data
     from maskgit_core.data.checks import check_data
-    from maskgit_core.distributed import local_device
+    from maskgit_core.distributed.group import local_device
     from maskgit_core.training.budget import Interrupted, RunFile
     from maskgit_core.training.run import data_share
 

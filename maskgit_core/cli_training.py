@@ -69,7 +69,7 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
 
 
 def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
-    from maskgit_core.distributed import is_first
+    from maskgit_core.distributed.group import is_first
     from maskgit_core.training.loop import train
     from maskgit_core.training.run import data_share
 
@@ -100,7 +100,7 @@ def _together(command: Callable[[argparse.Namespace], None]) -> Callable[..., No
 
     @functools.wraps(command)
     def run(args: argparse.Namespace) -> None:
-        from maskgit_core.distributed import local_device, process_group
+        from maskgit_core.distributed.group import local_device, process_group
 
         with process_group(local_device(getattr(args, "device", "auto"))):
             fetch_data(args)
@@ -111,7 +111,7 @@ def _together(command: Callable[[argparse.Namespace], None]) -> Callable[..., No
 
 def _checked_device(args: argparse.Namespace, config: TrainConfig) -> torch.device:
     """Return where to train; a setting that does not fit it is told before minutes of reading."""
-    from maskgit_core.distributed import local_device
+    from maskgit_core.distributed.group import local_device
     from maskgit_core.training.loop import autocast_for, own_parts
 
     own_parts(config)

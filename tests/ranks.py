@@ -17,7 +17,7 @@ import torch
 
 import tiny
 from maskgit_core.data import shards
-from maskgit_core.distributed import RankLostError, process_group, rank
+from maskgit_core.distributed.group import RankLostError, process_group, rank
 from maskgit_core.training.loop import Stage, train
 from runs import BUSY, tokenizer_stage, transformer_stage
 

@@ -16,11 +16,12 @@ import torch
 
 import tiny
 from commands import assert_refused, run
-from maskgit_core import MaskGIT, distributed
+from maskgit_core import MaskGIT
 from maskgit_core.cli import build_parser
 from maskgit_core.data import shards
 from maskgit_core.data.checks import check_readable
 from maskgit_core.data.photos import Photos
+from maskgit_core.distributed import group
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.training import results, tokenizer_stage, transformer_stage
 from maskgit_core.training.budget import Interrupted, train_stage
@@ -93,7 +94,7 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
     chosen, asked = torch.device("cpu", 0), []
     assert chosen != torch.device("cpu")
     seen: dict[str, list[object]] = {}
-    monkeypatch.setattr(distributed, "local_device", lambda name: asked.append(name) or chosen)
+    monkeypatch.setattr(group, "local_device", lambda name: asked.append(name) or chosen)
 
     def watch(module: ModuleType, name: str) -> None:
         real = getattr(module, name)

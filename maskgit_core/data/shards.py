@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from maskgit_core.data.photos import Photos, to_images
-from maskgit_core.distributed import patience, rank, size
+from maskgit_core.distributed.group import patience, rank, size
 from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
 ENCODE_BATCH = 64

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.distributed import sum_
+from maskgit_core.distributed.group import sum_
 from maskgit_core.training.discriminators import Batch
 
 CRITIC_RATE = 4e-4

@@ -21,11 +21,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskgit_core import distributed
 from maskgit_core.config import TrainConfig
 from maskgit_core.data.photos import Part
 from maskgit_core.devices.malloc import kept_memory
 from maskgit_core.devices.precision import bfloat16_pays
+from maskgit_core.distributed import group
 from maskgit_core.training.guards import LossGuard, run_lock, stop_on_signal
 from maskgit_core.training.optim import build_optimizer, clip_gradients_
 from maskgit_core.training.run import METRICS_FILE, STATE_FILE, Run
@@ -106,7 +106,7 @@ def rate_factor(step: int, config: TrainConfig) -> float:
 def update_ema_(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
     """Move the running mean towards the model; early steps move it faster."""
     decay = min(decay, (1 + step) / (10 + step))
-    means, values = ([distributed.local(p) for p in m.parameters()] for m in (ema, model))
+    means, values = ([group.local(p) for p in m.parameters()] for m in (ema, model))
     torch._foreach_lerp_(means, values, 1 - decay)
     for mean, value in zip(ema.buffers(), model.buffers(), strict=True):
         mean.copy_(value)
@@ -118,13 +118,13 @@ def own_parts(config: TrainConfig) -> list[Part]:
     Raises:
         ValueError: batches too small for so many parts.
     """
-    size, times = distributed.size(), config.accumulate_steps
+    size, times = group.size(), config.accumulate_steps
     if config.batch_size < size * times:
         raise ValueError(
             f"batch_size must be at least {size * times}, for {size} processes with "
             f"accumulate_steps {times}; got {config.batch_size}"
         )
-    first = distributed.rank() * times
+    first = group.rank() * times
     return [Part(first + place, size * times) for place in range(times)]
 
 
@@ -180,8 +180,8 @@ def train(
     """
     parts = own_parts(config)
     out.mkdir(parents=True, exist_ok=True)
-    lock = run_lock(out) if distributed.is_first() else nullcontext()
-    with distributed.lost_ranks_named(), lock, kept_memory():
+    lock = run_lock(out) if group.is_first() else nullcontext()
+    with group.lost_ranks_named(), lock, kept_memory():
         return _Loop(stage, config, out, parts).run(report, max_seconds)
 
 
@@ -193,12 +193,12 @@ class _Loop:
         model = stage.model
         self.device = next(model.parameters()).device
         self.autocast = autocast_for(config.precision, self.device)
-        distributed.broadcast_([*model.parameters(), *model.buffers()])
+        group.broadcast_([*model.parameters(), *model.buffers()])
         ema = copy.deepcopy(model).requires_grad_(False)
         shape = None
-        self.sharded = config.shard == "full" and distributed.size() > 1
+        self.sharded = config.shard == "full" and group.size() > 1
         if self.sharded:
-            from maskgit_core.sharding import shard_
+            from maskgit_core.distributed.fsdp import shard_
 
             shape = copy.deepcopy(model).to("meta")
             for network in (model, ema):
@@ -212,7 +212,7 @@ class _Loop:
         guard = LossGuard(config.explode_factor)
         self.state = Run(stage, config, out, ema, optimizer, guard, shape)
         self.network: nn.Module = _Step(stage)
-        if distributed.size() > 1 and not self.sharded:
+        if group.size() > 1 and not self.sharded:
             self.network = DistributedDataParallel(
                 self.network,
                 broadcast_buffers=False,
@@ -225,13 +225,13 @@ class _Loop:
         step = state.resume()
         started = time.monotonic()
         seconds = images = stage.data_seconds = 0.0
-        with stop_on_signal(again=distributed.size() == 1) as stopping:
+        with stop_on_signal(again=group.size() == 1) as stopping:
             while step < config.max_steps:
                 begin = time.monotonic()
                 stage.before_step(step, state.ema)
                 loss, measures = self._gradients(step)
                 norm = clip_gradients_(stage.model, config.grad_clip or math.inf)
-                late = distributed.is_first() and time.monotonic() - started > max_seconds
+                late = group.is_first() and time.monotonic() - started > max_seconds
                 loss, watched, norm, stop = self._agree(
                     loss, measures, norm, stopping.is_set() or late
                 )
@@ -271,12 +271,12 @@ class _Loop:
         for place, part in enumerate(self.parts):
             last = place == len(self.parts) - 1
             # Slices of gradients are summed at once: to keep them whole would take the memory.
-            at_once = last or distributed.size() == 1 or self.sharded
+            at_once = last or group.size() == 1 or self.sharded
             with nullcontext() if at_once else self.network.no_sync():
                 with self.autocast, _compiler_named():
                     loss, measures = self.network(step, part)
                 # Both ways to share take the mean over the processes; the loss is a sum.
-                (loss * distributed.size()).backward()
+                (loss * group.size()).backward()
             total = total + loss.detach()
             for name, value in measures.items():
                 shares[name] = shares[name] + value if name in shares else value
@@ -290,8 +290,8 @@ class _Loop:
         values = torch.tensor(
             [float(loss), float(watched), float(stop), float(norm)], dtype=torch.float64
         )
-        loss_sum, watched_sum, stops, norms = distributed.sum_(values).tolist()
-        return loss_sum, watched_sum, norms / distributed.size(), stops > 0
+        loss_sum, watched_sum, stops, norms = group.sum_(values).tolist()
+        return loss_sum, watched_sum, norms / group.size(), stops > 0
 
     def _update(self, step: int) -> float:
         """Take a step; returns the share of the peak rate."""
@@ -309,7 +309,7 @@ class _Loop:
         back = state.roll_back(complaint, step)
         line = {"rollback": guard.rollbacks, "from_step": step + 1, "rate_scale": guard.rate_scale}
         state.log(back, line)
-        if distributed.is_first():
+        if group.is_first():
             logger.warning(
                 "step %d was not taken: %s; back to step %d with %g times the rate",
                 *(step + 1, complaint, back, guard.rate_scale),
@@ -344,4 +344,4 @@ def _compiler_named() -> Iterator[None]:
 def _summed(measures: dict[str, Tensor]) -> dict[str, float]:
     names: Sequence[str] = sorted(measures)
     values = torch.tensor([float(measures[name]) for name in names], dtype=torch.float64)
-    return dict(zip(names, distributed.sum_(values).tolist(), strict=True))
+    return dict(zip(names, group.sum_(values).tolist(), strict=True))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.distributed import is_cut, local, slice_like, whole
+from maskgit_core.distributed.group import is_cut, local, slice_like, whole
 
 # Quintic Newton-Schulz coefficients that push singular values towards 1 (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)

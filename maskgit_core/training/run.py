@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from maskgit_core import distributed
 from maskgit_core.config import TrainConfig, from_dict, to_dict
+from maskgit_core.distributed import group
 from maskgit_core.training.guards import LossGuard
 from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
@@ -103,7 +103,7 @@ class Run:
         else:
             state |= self._save_shards(step)
         ema = self.usable_ema() if export else None
-        if not distributed.is_first():
+        if not group.is_first():
             return
         write_atomically(self.out / STATE_FILE, lambda path: torch.save(state, path))
         for old in self.out.glob(SHARDS_PATTERN):
@@ -118,10 +118,10 @@ class Run:
         All ranks call this.
         """
         if self.shape is not None:
-            from maskgit_core.sharding import gathered
+            from maskgit_core.distributed.fsdp import gathered
 
             return gathered(self.ema, self.shape)
-        return self.ema if distributed.is_first() else None
+        return self.ema if group.is_first() else None
 
     def _tensors(self) -> dict[str, Tensor]:
         """Return what is cut among the ranks, or what it would be, by names without a nesting."""
@@ -135,12 +135,12 @@ class Run:
 
     def _save_shards(self, step: int) -> dict[str, Any]:
         """Write what the ranks hold; returns the rest of the state and where it lies."""
-        from maskgit_core.sharding import save_shards
+        from maskgit_core.distributed.fsdp import save_shards
 
         folder = self.out / SHARDS_FOLDER.format(step=step)
-        if distributed.is_first():
+        if group.is_first():
             shutil.rmtree(folder, ignore_errors=True)  # of an earlier try
-        distributed.wait()
+        group.wait()
         save_shards(folder, self._tensors())
         counts = {
             index: {name: value for name, value in held.items() if not value.ndim}
@@ -173,9 +173,9 @@ class Run:
                 raise ValueError(str(error)) from None
             except _UNREADABLE as error:
                 raise CheckpointError(f"{path} cannot be resumed: {error}") from error
-        if not distributed.same_everywhere(step):
+        if not group.same_everywhere(step):
             raise CheckpointError(f"{path} is not the same for every rank; out must be shared")
-        if distributed.is_first():
+        if group.is_first():
             keep_metrics(self.out / METRICS_FILE, step)
         if step == 0:
             self.save(0, export=False)
@@ -196,13 +196,13 @@ class Run:
             step = int(state["step"])
         except _UNREADABLE as error:
             raise CheckpointError(f"{path} cannot be resumed: {error}") from error
-        if distributed.is_first():
+        if group.is_first():
             keep_metrics(self.out / METRICS_FILE, step)
         return step
 
     def log(self, step: int, line: dict[str, float]) -> None:
         """Add a line to the log; the first rank only."""
-        if distributed.is_first():
+        if group.is_first():
             # Opened for each line: going back replaces the file.
             with (self.out / METRICS_FILE).open("a", encoding="utf-8") as log:
                 log.write(json.dumps({"step": step, **line}) + "\n")
@@ -223,7 +223,7 @@ class Run:
     @torch.no_grad()
     def _take_shards(self, folder: Path, counts: dict[int, dict[str, Tensor]]) -> None:
         """Read slices, of any number of ranks, into what this rank holds."""
-        from maskgit_core.sharding import load_shards, names_in
+        from maskgit_core.distributed.fsdp import load_shards, names_in
 
         parameters = _parameters(self.optimizer)
         self.optimizer.state.clear()
@@ -242,13 +242,13 @@ class Run:
         """Take this rank's slices of a state that was written whole."""
         for part, module in (("model", self.stage.model), ("ema", self.ema)):
             for name, own in module.state_dict().items():
-                distributed.local(own).copy_(distributed.slice_like(state[part][name], own))
+                group.local(own).copy_(group.slice_like(state[part][name], own))
         self.optimizer.state.clear()
         for index, parameter in enumerate(_parameters(self.optimizer)):
             for name, value in state["optimizer"]["state"].get(index, {}).items():
                 own = torch.zeros_like(parameter) if value.ndim else value.clone()
                 if value.ndim:
-                    distributed.local(own).copy_(distributed.slice_like(value, own))
+                    group.local(own).copy_(group.slice_like(value, own))
                 self.optimizer.state[parameter][name] = own
 
     def _check_settings(self, state: dict[str, Any]) -> None:

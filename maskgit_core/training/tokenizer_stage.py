@@ -27,7 +27,7 @@ from maskgit_core.data.photos import (
     centre_batch,
     step_generator,
 )
-from maskgit_core.distributed import broadcast_, rank, size, sum_
+from maskgit_core.distributed.group import broadcast_, rank, size, sum_
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.training.adversarial import AdversarialLoss
 from maskgit_core.training.codebook import kmeans, revive_dead_codes_

@@ -27,7 +27,7 @@ from torch.distributed.checkpoint.hf_storage import (
 )
 from torch.distributed.fsdp import fully_shard
 
-from maskgit_core import distributed
+from maskgit_core.distributed import group
 from maskgit_core.weights.checkpoint import CheckpointError
 
 
@@ -40,7 +40,7 @@ def shard_(model: nn.Module, device: torch.device) -> None:
     blocks = getattr(model, "blocks", None)
     if blocks is None:
         raise ValueError(f"shard must be none for {type(model).__name__}, which has no blocks")
-    mesh = torch.distributed.init_device_mesh(device.type, (distributed.size(),))
+    mesh = torch.distributed.init_device_mesh(device.type, (group.size(),))
     for block in blocks:
         # Called by the network, before the block: it gathers its own weights.
         if isinstance(modulation := getattr(block, "modulation", None), nn.Module):
@@ -59,10 +59,10 @@ def gathered(module: nn.Module, shape: nn.Module) -> nn.Module | None:
     """
     values = {}
     for name, tensor in module.state_dict().items():
-        value = distributed.whole(tensor)  # one after another: only the first rank keeps them
-        if distributed.is_first():
+        value = group.whole(tensor)  # one after another: only the first rank keeps them
+        if group.is_first():
             values[name] = value
-    if not distributed.is_first():
+    if not group.is_first():
         return None
     built = copy.deepcopy(shape)
     built.load_state_dict(values, assign=True)
@@ -79,7 +79,7 @@ def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         dcp.save(dict(tensors), storage_writer=writer)
     except (CheckpointException, OSError) as error:
-        if distributed.is_first():
+        if group.is_first():
             shutil.rmtree(folder, ignore_errors=True)
         raise CheckpointError(f"cannot write {folder}: {_cause(error)}") from error
 
@@ -94,7 +94,7 @@ def load_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
         reader = HuggingFaceStorageReader(str(folder))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it should be
-            dcp.load(dict(tensors), storage_reader=reader, no_dist=distributed.size() == 1)
+            dcp.load(dict(tensors), storage_reader=reader, no_dist=group.size() == 1)
     except (CheckpointException, OSError, RuntimeError, ValueError, LookupError) as error:
         raise CheckpointError(f"{folder} cannot be resumed: {_cause(error)}") from error
 
