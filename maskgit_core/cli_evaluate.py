@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskgit_core.evaluation_tables import EvaluatedModel
+    from maskgit_core.evaluation.tables import EvaluatedModel
 
 RESULTS_FOLDER = "runs/evaluate"
 CACHE_FOLDER = "runs/cache"
@@ -58,7 +58,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from maskgit_core.arguments import folder_name
     from maskgit_core.cli import sampling_config
     from maskgit_core.config import SamplingConfig
-    from maskgit_core.evaluation import RESULT_FILE, evaluate
+    from maskgit_core.evaluation.evaluate import RESULT_FILE, evaluate
 
     model = _load_model(args.checkpoint, args.num_samples, args.device, args.precision)
     name = Path(args.checkpoint)
@@ -88,7 +88,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
 
 
 def _load_model(checkpoint: str, num_samples: int, device: str, precision: str) -> EvaluatedModel:
-    from maskgit_core.evaluation_tables import TokenizerModel
+    from maskgit_core.evaluation.tables import TokenizerModel
     from maskgit_core.pipeline import MaskGIT
     from maskgit_core.weights.checkpoint import load_checkpoint
 

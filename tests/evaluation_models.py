@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.evaluation import evaluate
-from maskgit_core.evaluation_data import load_photo_set
+from maskgit_core.evaluation.data import load_photo_set
+from maskgit_core.evaluation.evaluate import evaluate
 
 SIZE = 32
 PACKED = 33  # room for crops, so that photos are not resized here

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from maskgit_core.distances import (
+from maskgit_core.evaluation.distances import (
     fit_gaussian,
     fit_probe,
     frechet_distance,

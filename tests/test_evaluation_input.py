@@ -18,8 +18,8 @@ from evaluation_models import (
 )
 from maskgit_core import cli
 from maskgit_core.config import TokenizerConfig, TransformerConfig
-from maskgit_core.evaluation_data import find_data
-from maskgit_core.features import FEATURE_NETWORKS
+from maskgit_core.evaluation.data import find_data
+from maskgit_core.evaluation.features import FEATURE_NETWORKS
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import MaskedTransformer
 from maskgit_core.weights.checkpoint import save_checkpoint
@@ -111,7 +111,7 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def cheap_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FEATURE_NETWORKS, "lite0", lambda device: CornerFeatures())
-    monkeypatch.setattr("maskgit_core.evaluation.PerceptualLoss", lambda: mean_difference)
+    monkeypatch.setattr("maskgit_core.evaluation.evaluate.PerceptualLoss", lambda: mean_difference)
 
 
 def command(checkpoint: Path, data: Path, tmp_path: Path, *more: str) -> int:

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from maskgit_core import features
-from maskgit_core.evaluation_data import balanced_draw
-from maskgit_core.evaluation_store import PartStore, hash_of_networks
-from maskgit_core.features import PooledFeatures, build_features
+from maskgit_core.evaluation import features
+from maskgit_core.evaluation.data import balanced_draw
+from maskgit_core.evaluation.features import PooledFeatures, build_features
+from maskgit_core.evaluation.store import PartStore, hash_of_networks
 from maskgit_core.weights.checkpoint import CheckpointError
 
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, to_dict
 from maskgit_core.data.photos import to_images
-from maskgit_core.evaluation_data import PhotoSet, balanced_draw
-from maskgit_core.evaluation_store import PartStore, hash_of_networks, key_of
-from maskgit_core.features import FeatureNetwork
+from maskgit_core.evaluation.data import PhotoSet, balanced_draw
+from maskgit_core.evaluation.features import FeatureNetwork
+from maskgit_core.evaluation.store import PartStore, hash_of_networks, key_of
 
 BATCH = 16
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from maskgit_core.data.photos import Photos, centre_batch, pack_photos, packed_size, scan_folder
-from maskgit_core.evaluation_store import Progress, hash_of_rows, key_of, no_progress
+from maskgit_core.evaluation.store import Progress, hash_of_rows, key_of, no_progress
 
 TRAIN, VAL = "train", "val"
 LISTED_CLASSES = 12

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from maskgit_core.config import MAX_SEED, SamplingConfig, check_range, to_dict
-from maskgit_core.distances import nearest_rows
-from maskgit_core.evaluation_data import PhotoSet, check_folder, find_data, load_photo_set
-from maskgit_core.evaluation_measures import (
+from maskgit_core.evaluation.data import PhotoSet, check_folder, find_data, load_photo_set
+from maskgit_core.evaluation.distances import nearest_rows
+from maskgit_core.evaluation.features import FeatureNetwork, build_features
+from maskgit_core.evaluation.measures import (
     PROBE_WEIGHT_DECAY,
     PairDistance,
     code_use,
@@ -27,10 +28,9 @@ from maskgit_core.evaluation_measures import (
     memorisation,
     recognition,
 )
-from maskgit_core.evaluation_sheets import NEAREST_SHOWN, save_sheets
-from maskgit_core.evaluation_store import PartStore, Progress, no_progress
-from maskgit_core.evaluation_tables import Bench, EvaluatedModel, Evidence, gather
-from maskgit_core.features import FeatureNetwork, build_features
+from maskgit_core.evaluation.sheets import NEAREST_SHOWN, save_sheets
+from maskgit_core.evaluation.store import PartStore, Progress, no_progress
+from maskgit_core.evaluation.tables import Bench, EvaluatedModel, Evidence, gather
 from maskgit_core.training.losses import PerceptualLoss
 from maskgit_core.weights.checkpoint import write_atomically
 

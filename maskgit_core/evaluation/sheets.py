@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from maskgit_core.data.contact_sheet import tile
-from maskgit_core.distances import Nearest
-from maskgit_core.evaluation_tables import Evidence
+from maskgit_core.evaluation.distances import Nearest
+from maskgit_core.evaluation.tables import Evidence
 from maskgit_core.weights.checkpoint import write_atomically
 
 NEAREST_SHOWN = 16

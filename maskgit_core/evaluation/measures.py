@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskgit_core.distances import (
+from maskgit_core.evaluation.data import PhotoSet
+from maskgit_core.evaluation.distances import (
     LinearProbe,
     Nearest,
     fit_gaussian,
@@ -17,9 +18,8 @@ from maskgit_core.distances import (
     precision_recall,
     ssim,
 )
-from maskgit_core.evaluation_data import PhotoSet
-from maskgit_core.evaluation_store import Progress
-from maskgit_core.evaluation_tables import BATCH, Evidence, Images
+from maskgit_core.evaluation.store import Progress
+from maskgit_core.evaluation.tables import BATCH, Evidence, Images
 from maskgit_core.training.losses import codebook_use, psnr
 
 # At 1e-3 the probe fits 99.5 % of the training photos and fewer held-out ones than at 1e-2.
