@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from maskgit_core.config import check_range
 
 if TYPE_CHECKING:
-    from maskgit_core.benchmark_timing import Row, Spread
+    from maskgit_core.benchmark.timing import Row, Spread
 
 PARTS = (
     "import",
@@ -99,7 +99,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
 
     from tqdm import tqdm
 
-    from maskgit_core.benchmark import benchmark
+    from maskgit_core.benchmark.run import benchmark
     from maskgit_core.weights.checkpoint import write_atomically
 
     with tqdm(total=1, file=sys.stderr, unit="job", leave=False) as bar:

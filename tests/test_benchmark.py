@@ -5,13 +5,14 @@ import pytest
 import torch
 from maskgit_core.devices.precision import bfloat16_pays, int8_works
 
-from maskgit_core.benchmark import benchmark
-from maskgit_core.benchmark_models import RANDOM_MODELS, load_model
-from maskgit_core.benchmark_parts import hole_of
-from maskgit_core.benchmark_processes import PROBES, peak_megabytes
-from maskgit_core.benchmark_setup import Bench, compare
-from maskgit_core.benchmark_timing import Row, Spread, gflop_of_pass, in_turn, spread
-from maskgit_core.benchmark_training import PlainTransformerStage
+from maskgit_core.benchmark.models import RANDOM_MODELS, load_model
+from maskgit_core.benchmark.parts import hole_of
+from maskgit_core.benchmark.plain_decoding import plain_images, plain_steps, plain_transformer
+from maskgit_core.benchmark.processes import PROBES, peak_megabytes
+from maskgit_core.benchmark.run import benchmark
+from maskgit_core.benchmark.setup import Bench, compare
+from maskgit_core.benchmark.timing import Row, Spread, gflop_of_pass, in_turn, spread
+from maskgit_core.benchmark.training import PlainTransformerStage
 from maskgit_core.cli import main
 from maskgit_core.cli_benchmark import PARTS, chosen_parts, format_table
 from maskgit_core.config import (
@@ -25,7 +26,6 @@ from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
-from maskgit_core.reference_loop import plain_images, plain_steps, plain_transformer
 from maskgit_core.training.transformer_stage import TransformerStage
 from maskgit_core.weights.checkpoint import save_checkpoint
 

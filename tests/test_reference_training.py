@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tiny
-from maskgit_core.benchmark_training import PlainTokenizerStage, PlainTransformerStage
+from maskgit_core.benchmark.plain_decoding import plain_transformer
+from maskgit_core.benchmark.plain_training import plain_orthogonalize, plain_training
+from maskgit_core.benchmark.training import PlainTokenizerStage, PlainTransformerStage
 from maskgit_core.data.photos import WHOLE
-from maskgit_core.reference_loop import plain_transformer
-from maskgit_core.reference_training import plain_orthogonalize, plain_training
 from maskgit_core.training.loop import train
 from maskgit_core.training.optim import build_optimizer, orthogonalize
 from maskgit_core.training.tokenizer_stage import TokenizerStage

@@ -10,8 +10,8 @@ from maskgit_core.devices.token_cache import remembering
 
 import tiny
 from maskgit_core import MaskGIT, SamplingConfig
+from maskgit_core.benchmark.plain_decoding import plain_steps, plain_transformer
 from maskgit_core.config import ORDERS
-from maskgit_core.reference_loop import plain_steps, plain_transformer
 from maskgit_core.weights.checkpoint import Checkpoint
 
 K = tiny.TRANSFORMER.codebook_size

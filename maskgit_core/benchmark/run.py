@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from maskgit_core.benchmark_models import load_model
-from maskgit_core.benchmark_parts import (
+from maskgit_core.benchmark.models import load_model
+from maskgit_core.benchmark.parts import (
     decode_jobs,
     first_jobs,
     forward_jobs,
@@ -23,11 +23,11 @@ from maskgit_core.benchmark_parts import (
     load_jobs,
     tokenizer_jobs,
 )
-from maskgit_core.benchmark_precision import precision_jobs
-from maskgit_core.benchmark_processes import app_jobs, import_jobs, memory_jobs
-from maskgit_core.benchmark_setup import Bench, Job
-from maskgit_core.benchmark_timing import Row
-from maskgit_core.benchmark_training import train_jobs
+from maskgit_core.benchmark.precision import precision_jobs
+from maskgit_core.benchmark.processes import app_jobs, import_jobs, memory_jobs
+from maskgit_core.benchmark.setup import Bench, Job
+from maskgit_core.benchmark.timing import Row
+from maskgit_core.benchmark.training import train_jobs
 from maskgit_core.cli_benchmark import (  # noqa: F401
     PARTS,
     add_benchmark_arguments,

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskgit_core.benchmark_models import is_random, load_model
-from maskgit_core.benchmark_setup import Bench, Job, compare
-from maskgit_core.benchmark_timing import (
+from maskgit_core.benchmark.models import is_random, load_model
+from maskgit_core.benchmark.setup import Bench, Job, compare
+from maskgit_core.benchmark.timing import (
     Row,
     Spread,
     gflop_of_matrix_product,

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.benchmark_timing import Row, in_turn, seconds, spread
+from maskgit_core.benchmark.plain_decoding import plain_images, plain_steps, plain_transformer
+from maskgit_core.benchmark.timing import Row, in_turn, seconds, spread
 from maskgit_core.config import SamplingConfig
 from maskgit_core.pipeline import MaskGIT
-from maskgit_core.reference_loop import plain_images, plain_steps, plain_transformer
 
 Job = tuple[str, Callable[[], list[Row]]]
 GUIDANCE_SCALE = 3.0

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-from maskgit_core.benchmark_setup import Bench, Job
-from maskgit_core.benchmark_timing import Row, Spread, in_turn, spread
+from maskgit_core.benchmark.setup import Bench, Job
+from maskgit_core.benchmark.timing import Row, Spread, in_turn, spread
 from maskgit_core.devices.precision import bfloat16_pays, int8_works
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.weights.checkpoint import Checkpoint

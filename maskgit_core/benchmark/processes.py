@@ -21,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maskgit_core.benchmark_models import is_random
-from maskgit_core.benchmark_setup import Bench, Job
-from maskgit_core.benchmark_timing import Row, Spread, spread
+from maskgit_core.benchmark.models import is_random
+from maskgit_core.benchmark.setup import Bench, Job
+from maskgit_core.benchmark.timing import Row, Spread, spread
 from maskgit_core.weights.checkpoint import save_checkpoint
 
-PACKAGE_PARENT = Path(__file__).resolve().parent.parent
+PACKAGE_PARENT = Path(__file__).resolve().parents[2]
 START_TIMEOUT = 300.0
 RUN_TIMEOUT = 600.0
 APP_STARTS = 3
@@ -86,7 +86,7 @@ def memory_jobs(bench: Bench) -> list[Job]:
 
 def probe(name: str, case: str) -> float:
     """Load a model, do one thing, and return this process's peak memory in MB (-1: cannot)."""
-    from maskgit_core.benchmark_models import load_model
+    from maskgit_core.benchmark.models import load_model
 
     bench = Bench(load_model(name), name)
     if PROBES[case](bench) is False:
@@ -272,14 +272,14 @@ def _generate(bench: Bench, batch: int, steps: int) -> None:
 
 
 def _inpaint(bench: Bench) -> None:
-    from maskgit_core.benchmark_parts import hole_of, photo_of
+    from maskgit_core.benchmark.parts import hole_of, photo_of
 
     config = bench.config(APP_STEPS, guided=bench.model.null_label is not None)
     bench.model.inpaint(photo_of(bench), hole_of(bench), 0, config, seed=0)
 
 
 def _train(bench: Bench, name: str) -> bool:
-    from maskgit_core.benchmark_training import step_seconds, tokenizer_stages, transformer_stages
+    from maskgit_core.benchmark.training import step_seconds, tokenizer_stages, transformer_stages
 
     found = (tokenizer_stages if name == "tokenizer" else transformer_stages)(bench)
     if found is None:

@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from maskgit_core.benchmark_setup import Bench, Job
-from maskgit_core.benchmark_timing import Row, spread
+from maskgit_core.benchmark.plain_decoding import plain_transformer
+from maskgit_core.benchmark.plain_training import plain_training
+from maskgit_core.benchmark.setup import Bench, Job
+from maskgit_core.benchmark.timing import Row, spread
 from maskgit_core.cli_options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
 from maskgit_core.config import TrainConfig
 from maskgit_core.data.photos import WHOLE, Part, Photos
@@ -22,8 +24,6 @@ from maskgit_core.data.shards import TokenData
 from maskgit_core.devices.precision import bfloat16_pays
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.reference_loop import plain_transformer
-from maskgit_core.reference_training import plain_training
 from maskgit_core.training.loop import Stage, train
 from maskgit_core.training.tokenizer_stage import TokenizerStage
 from maskgit_core.training.transformer_stage import TransformerStage
