@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import tiny
-from maskgit_core.cli import main
+from maskgit_core.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 SHORT = "--max-steps 6 --batch-size 4 --sample-every 3 --save-every 3 --log-every 1".split()

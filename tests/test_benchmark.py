@@ -13,8 +13,8 @@ from maskgit_core.benchmark.run import benchmark
 from maskgit_core.benchmark.setup import Bench, compare
 from maskgit_core.benchmark.timing import Row, Spread, gflop_of_pass, in_turn, spread
 from maskgit_core.benchmark.training import PlainTransformerStage
-from maskgit_core.cli import main
-from maskgit_core.cli_benchmark import PARTS, chosen_parts, format_table
+from maskgit_core.cli.benchmark import PARTS, chosen_parts, format_table
+from maskgit_core.cli.main import main
 from maskgit_core.config import (
     ORDERS,
     SamplingConfig,

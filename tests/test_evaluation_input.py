@@ -16,7 +16,7 @@ from evaluation_models import (
     run,
     write_data,
 )
-from maskgit_core import cli
+from maskgit_core.cli import main
 from maskgit_core.config import TokenizerConfig, TransformerConfig
 from maskgit_core.evaluation.data import find_data
 from maskgit_core.evaluation.features import FEATURE_NETWORKS
@@ -116,7 +116,7 @@ def cheap_networks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(checkpoint: Path, data: Path, tmp_path: Path, *more: str) -> int:
     paths = ["--out", str(tmp_path / "out"), "--cache-dir", str(tmp_path / "cache")]
-    return cli.main(
+    return main.main(
         ["evaluate", "--checkpoint", str(checkpoint), "--data", str(data), *paths, *more]
     )
 

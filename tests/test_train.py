@@ -17,7 +17,7 @@ import torch
 import tiny
 from commands import assert_refused, run
 from maskgit_core import MaskGIT
-from maskgit_core.cli import build_parser
+from maskgit_core.cli.main import build_parser
 from maskgit_core.data import shards
 from maskgit_core.data.checks import check_readable
 from maskgit_core.data.photos import Photos
@@ -216,7 +216,7 @@ def test_what_is_chosen_follows_device_and_data(tiny_checkpoint):
     assert pick_preset("cpu", 10**6) == "scenes-flowers-xs"
     assert pick_preset("cuda", 300) == "scenes-flowers-s"
     assert pick_preset("cuda", 10**6) == "imagenet-256-small"
-    from maskgit_core.cli import build_parser
+    from maskgit_core.cli.main import build_parser
 
     def chosen(*options: str, photos: int = 300, device: str = "cpu"):
         words = ["train", "--data", "x", "--out", "y", *options]

@@ -28,11 +28,7 @@ from maskgit_core.benchmark.processes import app_jobs, import_jobs, memory_jobs
 from maskgit_core.benchmark.setup import Bench, Job
 from maskgit_core.benchmark.timing import Row
 from maskgit_core.benchmark.training import train_jobs
-from maskgit_core.cli_benchmark import (  # noqa: F401
-    PARTS,
-    add_benchmark_arguments,
-    run_benchmark,
-)
+from maskgit_core.cli.benchmark import PARTS
 
 JOBS: dict[str, Callable[[Bench], list[Job]]] = {
     "import": import_jobs,

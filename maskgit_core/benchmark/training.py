@@ -17,7 +17,7 @@ from maskgit_core.benchmark.plain_decoding import plain_transformer
 from maskgit_core.benchmark.plain_training import plain_training
 from maskgit_core.benchmark.setup import Bench, Job
 from maskgit_core.benchmark.timing import Row, spread
-from maskgit_core.cli_options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
+from maskgit_core.cli.options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
 from maskgit_core.config import TrainConfig
 from maskgit_core.data.photos import WHOLE, Part, Photos
 from maskgit_core.data.shards import TokenData

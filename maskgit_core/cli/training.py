@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskgit_core.cli_data import data_folders, fetch_data, load_photos
-from maskgit_core.cli_options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS, stage_settings
+from maskgit_core.cli.data import data_folders, fetch_data, load_photos
+from maskgit_core.cli.options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS, stage_settings
 from maskgit_core.config import (
     SamplingConfig,
     TokenizerConfig,

@@ -18,7 +18,7 @@ CACHE_FOLDER = "runs/cache"
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the evaluate command."""
-    from maskgit_core.cli import _sampling_arguments, add_checkpoint_argument
+    from maskgit_core.cli.main import _sampling_arguments, add_checkpoint_argument
 
     add_checkpoint_argument(parser)
     parser.add_argument(
@@ -56,7 +56,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 def run_evaluate(args: argparse.Namespace) -> None:
     """Run the command: print the result as JSON, bars and hints on the error stream."""
     from maskgit_core.arguments import folder_name
-    from maskgit_core.cli import sampling_config
+    from maskgit_core.cli.main import sampling_config
     from maskgit_core.config import SamplingConfig
     from maskgit_core.evaluation.evaluate import RESULT_FILE, evaluate
 

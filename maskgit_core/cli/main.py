@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from maskgit_core import cli_options, cli_space, cli_training
-from maskgit_core.cli_plan import add_plan_arguments, run_plan
-from maskgit_core.cli_train import add_train_arguments, run_train
+from maskgit_core import cli_space
+from maskgit_core.cli import options, training
+from maskgit_core.cli.plan import add_plan_arguments, run_plan
+from maskgit_core.cli.train import add_train_arguments, run_train
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,
     MAX_SEED,
@@ -70,14 +71,14 @@ def build_parser() -> argparse.ArgumentParser:
         ("train", add_train_arguments, run_train, "a folder of photos in, a model of them out"),
         (
             "train-tokenizer",
-            cli_options.tokenizer_arguments,
-            cli_training.train_tokenizer,
+            options.tokenizer_arguments,
+            training.train_tokenizer,
             "train the VQ tokenizer on a folder of photos",
         ),
         (
             "train-transformer",
-            cli_options.transformer_arguments,
-            cli_training.train_transformer,
+            options.transformer_arguments,
+            training.train_transformer,
             "train the masked transformer on a tokenizer's tokens",
         ),
         ("plan", add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
@@ -233,13 +234,13 @@ def _inpaint(args: argparse.Namespace) -> None:
 
 
 def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    from maskgit_core.cli_evaluate import add_evaluate_arguments
+    from maskgit_core.cli.evaluate import add_evaluate_arguments
 
     add_evaluate_arguments(parser)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from maskgit_core.cli_evaluate import run_evaluate
+    from maskgit_core.cli.evaluate import run_evaluate
 
     run_evaluate(args)
 
@@ -274,13 +275,13 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    from maskgit_core.cli_benchmark import add_benchmark_arguments
+    from maskgit_core.cli.benchmark import add_benchmark_arguments
 
     add_benchmark_arguments(parser, DEFAULT_CHECKPOINT)
 
 
 def _benchmark(args: argparse.Namespace) -> None:
-    from maskgit_core.cli_benchmark import run_benchmark
+    from maskgit_core.cli.benchmark import run_benchmark
 
     run_benchmark(args)
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskgit_core.cli_options import add_data_arguments, add_preset_arguments
+from maskgit_core.cli.options import add_data_arguments, add_preset_arguments
 from maskgit_core.training.choices import CPU_MINUTES, Choices, choose
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
-    from maskgit_core.cli_data import data_folders, fetch_data
+    from maskgit_core.cli.data import data_folders, fetch_data
     from maskgit_core.data.checks import check_data
     from maskgit_core.distributed.group import local_device
     from maskgit_core.training.budget import Interrupted, RunFile
@@ -153,7 +153,7 @@ class Training:
         self._finish(photos, held_out)
 
     def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
-        from maskgit_core.cli_data import load_photos
+        from maskgit_core.cli.data import load_photos
         from maskgit_core.data.checks import check_readable
         from maskgit_core.training.fine_tuning import set_aside
 
@@ -196,7 +196,7 @@ class Training:
     ) -> None:
         import torch
 
-        from maskgit_core.cli_training import new_transformer
+        from maskgit_core.cli.training import new_transformer
         from maskgit_core.training.fine_tuning import labels_in, merged_classes, with_classes
         from maskgit_core.training.transformer_stage import TransformerStage
 
@@ -248,7 +248,7 @@ class Training:
         return replace(found, labels=labels[found.labels], classes=classes)
 
     def _stage(self, name: str, stage: Any, config: Any, num_images: int, share: float) -> None:
-        from maskgit_core.cli_training import step_report
+        from maskgit_core.cli.training import step_report
         from maskgit_core.training.budget import train_stage
 
         print(f"training the {name}", file=sys.stderr, flush=True)
