@@ -14,7 +14,7 @@ from typing import Any
 from demo.example import FirstResult
 from demo.settings import RequestError
 from maskgit_core import CheckpointError, MaskGIT
-from maskgit_core.arguments import folder_name
+from maskgit_core.inputs import folder_name
 from maskgit_core.weights import hub
 from maskgit_core.weights.checkpoint import load_checkpoint, read_config
 from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights

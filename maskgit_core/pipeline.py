@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.arguments import Label, check_tensor, folder_name, image_seeds, resolve_label
 from maskgit_core.config import SamplingConfig, check_range
 from maskgit_core.data.images import Box
 from maskgit_core.decoding.codebook_patches import codebook_patches, fill_masked
@@ -20,6 +19,7 @@ from maskgit_core.devices.first_step import StartStore
 from maskgit_core.devices.precision import bfloat16_pays, check_precision
 from maskgit_core.devices.prepack import PackedCopy
 from maskgit_core.editing.plan import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
+from maskgit_core.inputs import Label, check_tensor, folder_name, image_seeds, resolve_label
 from maskgit_core.results import GenerateResult, InpaintResult
 from maskgit_core.weights.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, resolve_checkpoint

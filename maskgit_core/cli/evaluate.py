@@ -55,10 +55,10 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Run the command: print the result as JSON, bars and hints on the error stream."""
-    from maskgit_core.arguments import folder_name
     from maskgit_core.cli.main import sampling_config
     from maskgit_core.config import SamplingConfig
     from maskgit_core.evaluation.evaluate import RESULT_FILE, evaluate
+    from maskgit_core.inputs import folder_name
 
     model = _load_model(args.checkpoint, args.num_samples, args.device, args.precision)
     name = Path(args.checkpoint)
