@@ -10,10 +10,10 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from demo.api import FUNCTIONS
-from demo.controls import asset
 from demo.gate import MAX_FILE_BYTES, Gate
 from demo.guards import guard_gradio
 from demo.storage import KEEP_SECONDS, swept
+from demo.tabs.widgets import asset
 
 # Events of all visitors together. The scheduler has a smaller bound of its own on jobs that wait
 # for the model (`scheduler.MAX_WAITING`); this one bounds the rest too, such as previews.

@@ -10,9 +10,17 @@ import gradio as gr
 from demo.api import add_api
 from demo.example import in_line
 from demo.launch import DELETE_CACHE
-from demo.memory import remember
 from demo.messages import explain, notice
-from demo.model_menu import (
+from demo.models import ModelHolder, as_holder
+from demo.photos import PhotoStore, take_upload
+from demo.recipes import MAX_RECIPE_BYTES, model_in_link, model_in_recipe, settings_from_recipe
+from demo.scheduler import make_scheduler
+from demo.settings import model_presets
+from demo.tabs.browser_settings import remember
+from demo.tabs.compare import build_compare_tab
+from demo.tabs.edit import build_edit_tab
+from demo.tabs.generate import build_generate_tab
+from demo.tabs.model_menu import (
     ModelMenu,
     PageParts,
     Updates,
@@ -24,16 +32,8 @@ from demo.model_menu import (
     setting_updates,
     wire_menu,
 )
-from demo.models import ModelHolder, as_holder
-from demo.photos import PhotoStore, take_upload
-from demo.recipes import MAX_RECIPE_BYTES, model_in_link, model_in_recipe, settings_from_recipe
-from demo.scheduler import make_scheduler
-from demo.settings import model_presets
-from demo.tab_compare import build_compare_tab
-from demo.tab_edit import build_edit_tab
-from demo.tab_generate import build_generate_tab
-from demo.tab_tour import build_tour_tab
-from demo.tab_training import build_training_tab
+from demo.tabs.tour import build_tour_tab
+from demo.tabs.training import build_training_tab
 from maskgit_core import MaskGIT
 
 TITLE = "MaskGIT, step by step"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.memory import read_settings, with_presets
 from demo.settings import CUSTOM, PRESETS
+from demo.tabs.browser_settings import read_settings, with_presets
 
 WIDGETS = {
     "what": gr.Radio(["Order", "Steps"]),

@@ -14,7 +14,7 @@ import pytest
 
 import model_folders
 import tiny
-from demo import compare, edits, handlers, model_menu, models, recipes, redo
+from demo import compare, edits, handlers, models, recipes, redo
 from demo.settings import (
     NO_CLASS,
     PRESETS,
@@ -25,6 +25,7 @@ from demo.settings import (
     shown_values,
     usual_preset,
 )
+from demo.tabs import model_menu
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
 from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.weights import hub

@@ -10,7 +10,7 @@ import gradio as gr
 
 from demo.settings import CUSTOM, FIELDS, MAX_SEED, Field, usual_preset
 
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 
 NEW_SEED_JS = f"() => Math.floor(Math.random() * {MAX_SEED + 1})"
 

@@ -10,7 +10,14 @@ from typing import Any
 import gradio as gr
 
 from demo import handlers, redo
-from demo.controls import (
+from demo.example import EXAMPLE_SEED, example_classes
+from demo.messages import explain
+from demo.models import ModelHolder
+from demo.photos import PhotoStore
+from demo.settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
+from demo.tabs.keep import KeepFold, build_keep_fold, wire_keep_fold
+from demo.tabs.model_menu import ModelMenu, ModelParts
+from demo.tabs.widgets import (
     advanced_fold,
     asset,
     field_values,
@@ -21,13 +28,6 @@ from demo.controls import (
     selection_of,
     stop_js,
 )
-from demo.example import EXAMPLE_SEED, example_classes
-from demo.messages import explain
-from demo.model_menu import ModelMenu, ModelParts
-from demo.models import ModelHolder
-from demo.photos import PhotoStore
-from demo.settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
-from demo.tab_keep import KeepFold, build_keep_fold, wire_keep_fold
 
 TOGGLE_JS = """(tiles, names) => {
     const name = tiles.clicked, now = names || [];

@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from demo.controls import asset, player
 from demo.decoding import Place
 from demo.edit_session import example_photos
 from demo.messages import explain, notice
 from demo.models import ModelHolder
 from demo.photos import open_photo, take_upload
+from demo.tabs.widgets import asset, player
 from demo.tour import tour_pictures, tour_run
 
 

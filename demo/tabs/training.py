@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from demo.controls import asset
 from demo.curves import draw_curves
+from demo.tabs.widgets import asset
 from demo.training_runs import TrainingRun, find_runs, read_curves
 
 SECONDS = 4.0  # between two looks at the folder

@@ -9,13 +9,13 @@ from typing import Any
 import gradio as gr
 
 from demo import compare
-from demo.controls import advanced_fold, field_values, player, preset_radio, seed_row, stop_js
 from demo.example import EXAMPLE_SEED
-from demo.memory import Widgets, named
 from demo.messages import explain, notice
-from demo.model_menu import ModelMenu, ModelParts
 from demo.models import ModelHolder
 from demo.settings import model_presets
+from demo.tabs.browser_settings import Widgets, named
+from demo.tabs.model_menu import ModelMenu, ModelParts
+from demo.tabs.widgets import advanced_fold, field_values, player, preset_radio, seed_row, stop_js
 
 
 @dataclass(frozen=True)

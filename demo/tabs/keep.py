@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 
 from demo import exports
-from demo.controls import asset
 from demo.messages import explain
 from demo.photos import PhotoStore
+from demo.tabs.widgets import asset
 
 SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
 

@@ -11,7 +11,6 @@ from typing import Any
 import gradio as gr
 
 from demo import compare, recipes
-from demo.controls import codebook_holder, facts_holder, model_facts, shown
 from demo.example import example_classes, in_line
 from demo.messages import explain
 from demo.models import ModelHolder
@@ -25,6 +24,7 @@ from demo.settings import (
     usual_preset,
     usual_values,
 )
+from demo.tabs.widgets import codebook_holder, facts_holder, model_facts, shown
 
 Updates = dict[Any, Any]
 

@@ -10,7 +10,16 @@ from typing import Any
 import gradio as gr
 
 from demo import edits
-from demo.controls import (
+from demo.edit_plans import DIRECTIONS, MAX_VARIATIONS
+from demo.edit_session import EXTEND, REPAINT, EditSession, example_photos
+from demo.frames import preview_url
+from demo.messages import explain
+from demo.models import ModelHolder
+from demo.photos import PhotoStore, open_photo, take_upload
+from demo.settings import model_presets
+from demo.tabs.browser_settings import Widgets, named
+from demo.tabs.model_menu import ModelMenu, ModelParts, edit_classes
+from demo.tabs.widgets import (
     advanced_fold,
     asset,
     field_values,
@@ -20,15 +29,6 @@ from demo.controls import (
     seed_row,
     stop_js,
 )
-from demo.edit_plans import DIRECTIONS, MAX_VARIATIONS
-from demo.edit_session import EXTEND, REPAINT, EditSession, example_photos
-from demo.frames import preview_url
-from demo.memory import Widgets, named
-from demo.messages import explain
-from demo.model_menu import ModelMenu, ModelParts, edit_classes
-from demo.models import ModelHolder
-from demo.photos import PhotoStore, open_photo, take_upload
-from demo.settings import model_presets
 
 MAX_HISTORY = 20
 
