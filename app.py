@@ -101,11 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
-    from demo.example import in_line
     from demo.health import health_routes
     from demo.launch import launch_options, queue_options
     from demo.ledger import log_to_stderr
     from demo.models import ModelHolder, load_model, menu_entries
+    from demo.runs.example import in_line
     from demo.scheduler import make_scheduler
     from demo.ui import build_demo
 

@@ -16,9 +16,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from demo import edits, frames, handlers
 from demo.models import ModelHolder
-from demo.photos import image_from_text, open_photo, take_upload
+from demo.runs import edit, frames, generate
+from demo.runs.photos import image_from_text, open_photo, take_upload
 from demo.settings import NO_CLASS, RequestError, usual_values
 from maskgit_core.editing.masks import drawn_mask
 
@@ -180,7 +180,7 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         model = holder.current
         return [
             {
-                "name": handlers.model_name(model),
+                "name": generate.model_name(model),
                 "num_classes": len(model.classes),
                 "image_size": int(model.image_size),
                 "grid_size": int(model.grid_size),
@@ -213,9 +213,9 @@ def _generate_steps(
 ) -> Iterator[dict[str, Any]]:
     model = models.current
     name, values = model.name, _settings(model, values)
-    request = handlers.parse_generate(model, classes, count, seed, values)
+    request = generate.parse_generate(model, classes, count, seed, values)
     del model  # a run that waits must not keep it in memory
-    yield from _stream(scheduler.run(handlers.generate_run, models, name, request))
+    yield from _stream(scheduler.run(generate.generate_run, models, name, request))
 
 
 def _inpaint_steps(
@@ -232,6 +232,6 @@ def _inpaint_steps(
     pixel_mask = read_mask(mask, photo.size)
     model = models.current
     name, values = model.name, _settings(model, values)
-    request = edits.parse_edit(model, photo, pixel_mask, label, count, seed, values)
+    request = edit.parse_edit(model, photo, pixel_mask, label, count, seed, values)
     del model  # a run that waits must not keep it in memory
-    yield from _stream(scheduler.run(edits.edit_run, models, name, request))
+    yield from _stream(scheduler.run(edit.edit_run, models, name, request))

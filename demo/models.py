@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from demo.example import FirstResult
+from demo.runs.example import FirstResult
 from demo.settings import RequestError
 from maskgit_core import CheckpointError, MaskGIT
 from maskgit_core.inputs import folder_name

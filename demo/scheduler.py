@@ -21,12 +21,13 @@ import torch
 from maskgit_core.devices.malloc import give_back_freed_memory
 from maskgit_core.devices.threads import side_by_side
 
-from demo import compare, fairness, handlers, jobs, zero_gpu
+from demo import fairness, jobs, zero_gpu
 from demo.decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
 from demo.jobs import Job, JobFailed, Work
 from demo.ledger import Ledger
 from demo.models import ModelHolder
 from demo.one_thread import in_one_thread
+from demo.runs import compare, generate
 from demo.settings import RequestError
 from maskgit_core.decoding.loop import StepState
 from maskgit_core.decoding.previews import LivePictures
@@ -118,7 +119,7 @@ class Scheduler:
     def run(
         self, make: Callable[..., Iterator[Any]], models: ModelHolder, name: str, request: Any
     ) -> Iterator[Any]:
-        """Yield what a run yields, decoded in its turn; see `handlers.generate_run`.
+        """Yield what a run yields, decoded in its turn; see `generate.generate_run`.
 
         Args:
             make: `generate_run`, `edit_run`, `redo_run`, `tour_run` or `compare_run`. The last one
@@ -330,7 +331,7 @@ def _in_time(job: Job) -> bool:
     """Whether a job goes on; it ends here where it has taken too long."""
     if job.wanted:
         try:
-            handlers.check_time(job.started)
+            generate.check_time(job.started)
         except RequestError as error:
             job.end(jobs.LATE, error)
     return job.wanted

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
-from demo import edit_plans, edits
-from demo.edit_session import REPAINT, EditSession
-from demo.photos import PhotoStore, painted_mask
-from demo.render import data_url
+from demo.runs import edit, edit_frame
+from demo.runs.edit_session import REPAINT, EditSession
+from demo.runs.photos import PhotoStore, painted_mask
+from demo.runs.render import data_url
 from demo.settings import RequestError
 
 SIZE = (300, 120)
@@ -37,7 +37,7 @@ def painted(boxes: list[tuple[int, int, int, int]], frame: list[float] | None) -
     return {"key": "k", "mask": data_url(mask.convert("RGB"), lossless=True), "frame": frame}
 
 
-def request(session: EditSession, value: dict, kept: str) -> edits.EditRequest:
+def request(session: EditSession, value: dict, kept: str) -> edit.EditRequest:
     return session.request(value, kept, REPAINT, [], 50, "No class", 1, 0, {"num_steps": 2})
 
 
@@ -46,7 +46,7 @@ shares = st.floats(-1e-3, 1 + 1e-3)
 
 @given(shares, shares, shares, st.integers(1, 5000), st.integers(1, 5000))
 def test_a_frame_is_always_a_square_on_the_photo(left, top, side, width, height) -> None:
-    box = edit_plans.parse_frame([left, top, side], (width, height))
+    box = edit_frame.parse_frame([left, top, side], (width, height))
     assert box is not None
     assert 0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height
     assert box[2] - box[0] == box[3] - box[1]
@@ -58,7 +58,7 @@ def test_a_frame_is_always_a_square_on_the_photo(left, top, side, width, height)
 @pytest.mark.parametrize("frame", ["x", [1], [0, 0, "a"], [0, 0, None], [0, 2, 1], {"x": 1}, 7])
 def test_nonsense_is_no_frame(frame) -> None:
     with pytest.raises(RequestError, match="frame"):
-        edit_plans.parse_frame(frame, SIZE)
+        edit_frame.parse_frame(frame, SIZE)
 
 
 def test_only_paint_inside_the_frame_is_repainted_and_all_else_stays(session) -> None:
@@ -67,7 +67,7 @@ def test_only_paint_inside_the_frame_is_repainted_and_all_else_stays(session) ->
     value = painted([left, right], [0, 0, 1])
     plan = request(session, value, kept).plan
     assert plan.box == (0, 0, 120, 120)
-    *_, (_, (after,)) = edits.edit_run(session.model, request(session, value, kept))
+    *_, (_, (after,)) = edit.edit_run(session.model, request(session, value, kept))
     changed = (np.asarray(after) != np.asarray(wide_photo())).any(-1)
     mask = painted_mask(value, SIZE)
     assert after.size == SIZE and changed.any()

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from demo import edits, photos
-from demo.edit_session import EXTEND, REPAINT, EditSession
-from demo.photos import PhotoStore
-from demo.render import data_url
+from demo.runs import edit, photos
+from demo.runs.edit_session import EXTEND, REPAINT, EditSession
+from demo.runs.photos import PhotoStore
+from demo.runs.render import data_url
 from demo.settings import RequestError, build_config
 from odd_images import noise
 
@@ -46,7 +46,7 @@ def finish(session: EditSession, value, kept, **changes) -> list[Image.Image]:
         **changes,
     }
     request = session.request(value, kept, **chosen)
-    *_, (run, images) = edits.edit_run(session.model, request)
+    *_, (run, images) = edit.edit_run(session.model, request)
     assert run["result"] and len(run["frames"]) == run["num_steps"]
     return images
 
@@ -97,7 +97,7 @@ def test_starting_from_the_photo_is_off_until_asked_for(session) -> None:
             request = session.request(
                 value, kept, REPAINT, [], 50, "sea", 1, 0, {"num_steps": 3}, percent
             )
-            grids[percent, name] = edits.start_tokens(session.model, request)
+            grids[percent, name] = edit.start_tokens(session.model, request)
     masked = {key: grid == session.model.mask_token_id for key, grid in grids.items()}
     assert grids[0, "clean"].equal(grids[0, "other"])
     assert not grids[90, "clean"].equal(grids[90, "other"])

@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from browser_model import CLASSES, tiny_model
-from demo.example import TILE_SEED, FirstResult, in_line
 from demo.models import ModelHolder
+from demo.runs.example import TILE_SEED, FirstResult, in_line
 from demo.scheduler import Scheduler
 from waiting import wait_for
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from browser_model import tiny_model as larger_model
-from demo import compare, exports, frames, handlers, redo
+from demo.runs import compare, exports, frames, generate, redo
+from demo.runs.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_run
 from demo.settings import FIELDS, PRESETS, RequestError
-from demo.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_run
 from maskgit_core.decoding.previews import LivePictures
 from odd_images import noise
 
@@ -31,20 +31,20 @@ from odd_images import noise
 )
 def test_bad_requests(tiny_model, classes, count, seed, word: str) -> None:
     with pytest.raises(RequestError, match=word):
-        handlers.parse_generate(tiny_model, classes, count, seed, {})
+        generate.parse_generate(tiny_model, classes, count, seed, {})
 
 
 def test_classes_take_turns(tiny_model) -> None:
-    request = handlers.parse_generate(tiny_model, ["sea", "forest"], 5, 0, {})
+    request = generate.parse_generate(tiny_model, ["sea", "forest"], 5, 0, {})
     assert request.labels == (1, 0, 1, 0, 1)
-    assert len(handlers.parse_generate(tiny_model, ["sea"] * 100_000, 2, 0, {}).labels) == 2
+    assert len(generate.parse_generate(tiny_model, ["sea"] * 100_000, 2, 0, {}).labels) == 2
 
 
 def test_a_run_equals_the_pipeline_and_shows_every_step(tiny_model, monkeypatch) -> None:
     # On a busy machine pictures could come late, and once more.
     monkeypatch.setattr("demo.decoding.LivePictures", partial(LivePictures, share=1.0))
-    request = handlers.parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 4})
-    runs = list(handlers.generate_run(tiny_model, request))
+    request = generate.parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 4})
+    runs = list(generate.generate_run(tiny_model, request))
     run, images = runs[-1]
     assert [len(seen["frames"]) for seen, _ in runs] == [0, 1, 2, 3, 4, 4]
     assert all(not made for _, made in runs[:-1])
@@ -60,15 +60,15 @@ def test_a_run_equals_the_pipeline_and_shows_every_step(tiny_model, monkeypatch)
 
 
 def test_a_run_is_plain_data(tiny_model) -> None:
-    request = handlers.parse_generate(tiny_model, ["été"], 1, 0, {"num_steps": 2})
-    *_, (run, _) = handlers.generate_run(tiny_model, request)
+    request = generate.parse_generate(tiny_model, ["été"], 1, 0, {"num_steps": 2})
+    *_, (run, _) = generate.generate_run(tiny_model, request)
     assert json.loads(json.dumps(run)) == run
 
 
 def test_four_images_in_twelve_steps_take_little_to_send() -> None:
     model = larger_model(grid_size=12, codebook_size=1024)
-    request = handlers.parse_generate(model, model.classes, 4, 0, {})
-    *_, (run, _) = handlers.generate_run(model, request)
+    request = generate.parse_generate(model, model.classes, 4, 0, {})
+    *_, (run, _) = generate.generate_run(model, request)
     # Noise, as this model makes it, packs worse than any photo.
     assert len(json.dumps(run)) < 600_000
     codebook = frames.codebook_payload("m", model.codebook_patches())
@@ -94,8 +94,8 @@ def test_every_setting_changes_the_result(name: str) -> None:
     usual = PRESETS["Balanced"]
 
     def tokens(values: dict) -> list:
-        request = handlers.parse_generate(model, model.classes, 8, 1, values)
-        *_, (run, _) = handlers.generate_run(model, request)
+        request = generate.parse_generate(model, model.classes, 8, 1, values)
+        *_, (run, _) = generate.generate_run(model, request)
         return frames.tokens_after(run).tolist()
 
     assert usual[name] != CHANGES[name]
@@ -103,10 +103,10 @@ def test_every_setting_changes_the_result(name: str) -> None:
 
 
 def test_a_run_that_takes_too_long_is_stopped(tiny_model, monkeypatch) -> None:
-    monkeypatch.setattr(handlers, "MAX_RUN_SECONDS", -1.0)
-    request = handlers.parse_generate(tiny_model, ["sea"], 1, 0, {"num_steps": 3})
+    monkeypatch.setattr(generate, "MAX_RUN_SECONDS", -1.0)
+    request = generate.parse_generate(tiny_model, ["sea"], 1, 0, {"num_steps": 3})
     with pytest.raises(RequestError, match="too long"):
-        list(handlers.generate_run(tiny_model, request))
+        list(generate.generate_run(tiny_model, request))
 
 
 # ---- cells decided again -------------------------------------------------------------------------
@@ -114,8 +114,8 @@ def test_a_run_that_takes_too_long_is_stopped(tiny_model, monkeypatch) -> None:
 
 @pytest.fixture
 def finished(tiny_model) -> dict:
-    request = handlers.parse_generate(tiny_model, ["sea", "forest"], 2, 3, {"num_steps": 4})
-    *_, (run, _) = handlers.generate_run(tiny_model, request)
+    request = generate.parse_generate(tiny_model, ["sea", "forest"], 2, 3, {"num_steps": 4})
+    *_, (run, _) = generate.generate_run(tiny_model, request)
     return run
 
 

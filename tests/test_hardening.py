@@ -13,7 +13,7 @@ import pytest
 from gradio import route_utils
 from PIL import Image
 
-from demo.edit_session import REPAINT
+from demo.runs.edit_session import REPAINT
 from odd_images import noise
 from page_client import FILE, GENERATE, MASK, PHOTO, check_answer
 
@@ -200,7 +200,7 @@ def test_no_session_sees_the_state_of_another(site) -> None:
 
 
 def test_a_result_is_served_once_its_visitor_knows_its_name(site) -> None:
-    from demo.photos import PhotoStore
+    from demo.runs.photos import PhotoStore
 
     path = PhotoStore().save(noise(3))
     answer = site.web.get(f"/gradio_api/file={path}")

@@ -10,7 +10,8 @@ import torch
 from maskgit_core.devices.precision import bfloat16_pays
 
 import tiny
-from demo import decoding, frames, handlers, render
+from demo import decoding
+from demo.runs import frames, generate, render
 from maskgit_core import SamplingConfig
 from maskgit_core.decoding.previews import LivePictures
 
@@ -120,8 +121,8 @@ def test_a_run_ends_with_a_decoded_picture_of_every_step(tiny_model, monkeypatch
     monkeypatch.setattr(decoding, "LivePictures", lambda model: LivePictures(model, share=1e-9))
     monkeypatch.setattr(render, "data_url", partial(render.data_url, lossless=True))
     values = {"num_steps": STEPS}
-    request = handlers.parse_generate(tiny_model, ["sea"], 2, 3, values)
-    *_, (shown, early), (run, images) = handlers.generate_run(tiny_model, request)
+    request = generate.parse_generate(tiny_model, ["sea"], 2, 3, values)
+    *_, (shown, early), (run, images) = generate.generate_run(tiny_model, request)
     assert shown["result"] == run["result"] and early == images and len(images) == 2
     sources = [frame["src"] for frame in run["frames"]]
     before = [frame["src"] for frame in shown["frames"]]

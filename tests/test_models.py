@@ -14,7 +14,8 @@ import pytest
 
 import model_folders
 import tiny
-from demo import compare, edits, handlers, models, recipes, redo
+from demo import models
+from demo.runs import compare, edit, generate, recipes, redo
 from demo.settings import (
     NO_CLASS,
     PRESETS,
@@ -73,9 +74,9 @@ def test_a_run_ends_on_the_model_that_it_began_with(holder, monkeypatch) -> None
     # Pictures that come late are decoded together, and may be rounded in another way.
     monkeypatch.setattr("demo.decoding.LivePictures", partial(LivePictures, share=1.0))
     model = holder.expect(FIRST)
-    request = handlers.parse_generate(model, ["rose"], 1, 3, {"num_steps": 3})
-    alone = [run for run, _ in handlers.generate_run(model, request)][-1]
-    run = handlers.generate_run(model, request)
+    request = generate.parse_generate(model, ["rose"], 1, 3, {"num_steps": 3})
+    alone = [run for run, _ in generate.generate_run(model, request)][-1]
+    run = generate.generate_run(model, request)
     next(run), next(run)
     switch(holder, SECOND)
     *_, (last, images) = run
@@ -185,15 +186,15 @@ def test_without_a_null_class_what_needs_one_is_refused_in_words(holder) -> None
     model = switch(holder, SECOND)
     assert model_menu.edit_classes(model) == model_folders.ANIMALS
     with pytest.raises(RequestError, match="Choose a class to fill it with"):
-        edits.parse_label(model, NO_CLASS)
+        edit.parse_label(model, NO_CLASS)
     with pytest.raises(RequestError, match="Choose what to compare: Order, Steps, Schedule"):
         compare.parse_compare(model, "cat", 1, "Guidance", {})
 
 
 def test_images_of_another_model_are_not_decided_again(holder) -> None:
     model = holder.current
-    request = handlers.parse_generate(model, ["rose"], 1, 3, {"num_steps": 2})
-    *_, (run, _) = handlers.generate_run(model, request)
+    request = generate.parse_generate(model, ["rose"], 1, 3, {"num_steps": 2})
+    *_, (run, _) = generate.generate_run(model, request)
     again = redo.parse_redo(run, {"run": run["run"], "cells": [0]}, False, {})
     with pytest.raises(RequestError, match="made with garden"):
         next(redo.redo_run(switch(holder, SECOND), again))

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 import tiny
-from demo import api, compare, edits, handlers, photos, recipes, redo, storage
-from demo.edit_session import EXTEND, REPAINT, EditSession
-from demo.photos import PhotoStore, open_photo, take_upload
+from demo import api, storage
+from demo.runs import compare, edit, generate, photos, recipes, redo
+from demo.runs.edit_session import EXTEND, REPAINT, EditSession
+from demo.runs.photos import PhotoStore, open_photo, take_upload
 from demo.settings import FIELDS, RequestError
 from odd_images import COUNT, KINDS, noise, odd_images, saved
 
@@ -138,7 +139,7 @@ def test_results_that_would_be_enormous_are_refused(tiny_model) -> None:
     photo = Image.new("RGB", (6_000, 6_000))
     for arguments in ((["left", "up"], 100, "sea", 1), (["left"], 50, "sea", 4)):
         with pytest.raises(RequestError, match="megapixels"):
-            edits.parse_extend(tiny_model, photo, *arguments, 0, {})
+            edit.parse_extend(tiny_model, photo, *arguments, 0, {})
 
 
 # ---- the disk ------------------------------------------------------------------------------------
@@ -209,18 +210,18 @@ values = st.dictionaries(
     max_size=4,
 )
 MODEL = tiny.model()
-REQUEST = handlers.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
-*_, (RUN, _) = handlers.generate_run(MODEL, REQUEST)
+REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
+*_, (RUN, _) = generate.generate_run(MODEL, REQUEST)
 PHOTO = tiny.picture(1)
 MASK = np.ones((24, 20), dtype=bool)
 
 TARGETS = {
-    "generate": lambda a, b, c, d, v: handlers.parse_generate(MODEL, [a], b, c, v),
+    "generate": lambda a, b, c, d, v: generate.parse_generate(MODEL, [a], b, c, v),
     "compare": lambda a, b, c, d, v: compare.parse_compare(MODEL, a, b, c, v),
     "redo": lambda a, b, c, d, v: redo.parse_redo(RUN, a, b, v),
     "redo-this": lambda a, b, c, d, v: redo.parse_redo(RUN, {"run": RUN["run"], "cells": a}, b, v),
-    "edit": lambda a, b, c, d, v: edits.parse_edit(MODEL, PHOTO, MASK, a, b, c, v, d),
-    "extend": lambda a, b, c, d, v: edits.parse_extend(MODEL, PHOTO, a, b, c, d, 0, v),
+    "edit": lambda a, b, c, d, v: edit.parse_edit(MODEL, PHOTO, MASK, a, b, c, v, d),
+    "extend": lambda a, b, c, d, v: edit.parse_extend(MODEL, PHOTO, a, b, c, d, 0, v),
     "painted": lambda a, b, c, d, v: photos.painted_mask(a, (20, 24)),
     "painted-mask": lambda a, b, c, d, v: photos.painted_mask({"mask": a}, (20, 24)),
     "image": lambda a, b, c, d, v: api.read_image(a, "image"),

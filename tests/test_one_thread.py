@@ -13,12 +13,12 @@ import pytest
 
 import tiny
 from browser_model import tiny_model
-from demo import edits, handlers
-from demo.edits import mask_preview
 from demo.models import ModelHolder
 from demo.one_thread import in_one_thread
+from demo.runs import edit, generate
+from demo.runs.edit import mask_preview
+from demo.runs.tour import tour_pictures
 from demo.scheduler import Scheduler
-from demo.tour import tour_pictures
 
 VALUES = {"num_steps": 3, "guidance_scale": 3.0}
 
@@ -58,14 +58,14 @@ def test_photos_are_encoded_there_and_final_images_decoded(monkeypatch):
     mask = np.zeros((48, 64), dtype=bool)
     mask[10:30, 10:30] = True
     photo = tiny.picture(1, (64, 48))
-    edit = edits.parse_edit(model, photo, mask, "rose", 1, 7, VALUES, start_percent=50)
-    edits.start_tokens(model, edit)
-    mask_preview(model, edit.plan)
+    change = edit.parse_edit(model, photo, mask, "rose", 1, 7, VALUES, start_percent=50)
+    edit.start_tokens(model, change)
+    mask_preview(model, change.plan)
     tour_pictures(model, photo)
     models = ModelHolder(model)
     for make, wish in (
-        (handlers.generate_run, handlers.parse_generate(model, ["sea"], 1, 1, VALUES)),
-        (edits.edit_run, edit),
+        (generate.generate_run, generate.parse_generate(model, ["sea"], 1, 1, VALUES)),
+        (edit.edit_run, change),
     ):
         *_, (_, images) = Scheduler().run(make, models, models.name, wish)
         assert len(images) == 1

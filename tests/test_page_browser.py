@@ -19,7 +19,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     shoot,
     wait_done,
 )
-from demo.example import EXAMPLE_SEED
+from demo.runs.example import EXAMPLE_SEED
 from maskgit_core import loadtest
 
 pytestmark = pytest.mark.browser

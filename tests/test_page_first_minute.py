@@ -16,7 +16,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     shoot,
     wait_done,
 )
-from demo.example import FirstResult
+from demo.runs.example import FirstResult
 from maskgit_core.decoding.previews import LivePictures
 
 pytestmark = pytest.mark.browser

@@ -36,7 +36,7 @@ def wait_preview(page) -> None:  # noqa: F811
 
 
 def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
-    from demo.edit_session import example_photos
+    from demo.runs.edit_session import example_photos
 
     open_edit(page)
     paint(page)

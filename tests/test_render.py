@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from demo import exports, frames, render
+from demo.runs import exports, frames, render
 
 RANDOM = np.random.default_rng(0)
 

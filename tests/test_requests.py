@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from demo import handlers, messages, recipes
+from demo import messages
+from demo.runs import generate, recipes
 from demo.settings import (
     FIELDS,
     PRESETS,
@@ -127,12 +128,12 @@ def test_a_link_without_settings_changes_nothing() -> None:
 
 
 def test_recipe_of_a_run_reproduces_its_request(tiny_model) -> None:
-    request = handlers.parse_generate(
+    request = generate.parse_generate(
         tiny_model, ["sea", "forest"], 3, 5, {"num_steps": 4, "order": "halton", "top_k": 3}
     )
-    text = json.dumps(handlers.generate_recipe(tiny_model, request))
+    text = json.dumps(generate.generate_recipe(tiny_model, request))
     found = recipes.settings_from_recipe(list(tiny_model.classes), text)
-    again = handlers.parse_generate(
+    again = generate.parse_generate(
         tiny_model,
         found["classes"],
         found["count"],

@@ -15,10 +15,10 @@ import torch
 import model_folders
 import tiny
 from browser_model import CLASSES, SlowMaskGIT, tiny_model
-from demo import compare, edits, frames, handlers, redo
 from demo.decoding import Place
 from demo.jobs import WAITING, Job, JobFailed, Work
 from demo.models import ModelHolder
+from demo.runs import compare, edit, frames, generate, redo
 from demo.scheduler import Scheduler
 from demo.settings import RequestError
 from maskgit_core.decoding.previews import LivePictures
@@ -63,11 +63,11 @@ def gated() -> Gated:
     return model
 
 
-def wish(model, seed: int, classes=("sea",), count: int = 1, **values) -> handlers.GenerateRequest:
-    return handlers.parse_generate(model, list(classes), count, seed, {**VALUES, **values})
+def wish(model, seed: int, classes=("sea",), count: int = 1, **values) -> generate.GenerateRequest:
+    return generate.parse_generate(model, list(classes), count, seed, {**VALUES, **values})
 
 
-def start(scheduler: Scheduler, models: ModelHolder, request, make=handlers.generate_run):
+def start(scheduler: Scheduler, models: ModelHolder, request, make=generate.generate_run):
     """A run of which the head is there, so that it is in line."""
     run = scheduler.run(make, models, models.name, request)
     head, images = next(run)
@@ -118,9 +118,9 @@ def test_a_batch_gives_every_visitor_the_images_that_he_gets_alone(gated, thread
     pixels = tiny.picture(1, (64, 48))
     mask = np.zeros((48, 64), dtype=bool)
     mask[10:30, 10:30] = True
-    edit = edits.parse_edit(gated, pixels, mask, "rose", 2, 7, VALUES)
-    requests = [wish(gated, 3), wish(gated, 90, CLASSES, 3), edit, wish(gated, 4, ["rose"])]
-    makes = [handlers.generate_run, handlers.generate_run, edits.edit_run, handlers.generate_run]
+    change = edit.parse_edit(gated, pixels, mask, "rose", 2, 7, VALUES)
+    requests = [wish(gated, 3), wish(gated, 90, CLASSES, 3), change, wish(gated, 4, ["rose"])]
+    makes = [generate.generate_run, generate.generate_run, edit.edit_run, generate.generate_run]
     first = start(scheduler, models, wish(gated, 1))
     assert gated.begun.acquire(timeout=30)  # the others come while this one is decoded
     runs = [start(scheduler, models, *pair) for pair in zip(requests, makes, strict=True)]
@@ -163,7 +163,7 @@ def test_one_more_than_may_wait_is_refused_in_words(gated) -> None:
     assert gated.begun.acquire(timeout=30)
     runs += [start(scheduler, models, wish(gated, seed)) for seed in (1, 2)]
     with pytest.raises(RequestError, match="2 others are waiting already. Try again in a minute."):
-        next(scheduler.run(handlers.generate_run, models, models.name, wish(gated, 3)))
+        next(scheduler.run(generate.generate_run, models, models.name, wish(gated, 3)))
     places = [run["waiting"] for run, _ in (next(runs[2]), next(runs[1]))]
     assert places == [2, 1]
     runs.pop(1).close()
@@ -228,9 +228,9 @@ def test_who_leaves_is_dropped_before_the_next_step_and_the_batch_goes_on(gated)
 def test_a_job_that_takes_too_long_ends_in_words(monkeypatch) -> None:
     model = tiny_model(pause=0.05)
     scheduler = Scheduler()
-    monkeypatch.setattr(handlers, "MAX_RUN_SECONDS", 0.02)
+    monkeypatch.setattr(generate, "MAX_RUN_SECONDS", 0.02)
     with pytest.raises(RequestError, match="took too long"):
-        list(scheduler.run(handlers.generate_run, ModelHolder(model), model.name, wish(model, 0)))
+        list(scheduler.run(generate.generate_run, ModelHolder(model), model.name, wish(model, 0)))
     assert scheduler.ledger._jobs == {("generate", "late"): 1}
 
 
@@ -240,9 +240,9 @@ def test_an_error_fails_its_batch_and_the_line_goes_on(caplog) -> None:
     whole = model.preview
     model.preview = lambda tokens: 1 / 0
     with pytest.raises(JobFailed):
-        list(scheduler.run(handlers.generate_run, models, model.name, wish(model, 0)))
+        list(scheduler.run(generate.generate_run, models, model.name, wish(model, 0)))
     model.preview = whole
-    *_, (_, images) = scheduler.run(handlers.generate_run, models, model.name, wish(model, 0))
+    *_, (_, images) = scheduler.run(generate.generate_run, models, model.name, wish(model, 0))
     assert len(images) == 1 and "ZeroDivisionError" in caplog.text
 
 
@@ -253,7 +253,7 @@ def test_freed_memory_goes_back_between_batches_now_and_then(monkeypatch) -> Non
 
     def runs() -> None:
         for seed in range(3):
-            list(scheduler.run(handlers.generate_run, models, models.name, wish(model, seed)))
+            list(scheduler.run(generate.generate_run, models, models.name, wish(model, seed)))
         wait_for(lambda: not scheduler._working)
 
     monkeypatch.setattr("demo.scheduler.TIDY_SECONDS", 1e9)
@@ -271,7 +271,7 @@ def test_other_work_takes_its_turn(tiny_model) -> None:
     *_, (run, images) = scheduler.run(compare.compare_run, models, models.name, request)
     *_, (alone, _) = compare.compare_run(tiny_model, request)
     assert facts(run) == facts(alone) and len(images) == 4
-    *_, (made, _) = scheduler.run(handlers.generate_run, models, models.name, wish(tiny_model, 1))
+    *_, (made, _) = scheduler.run(generate.generate_run, models, models.name, wish(tiny_model, 1))
     selection = {"run": made["run"], "cells": [0, 3]}
     again = redo.parse_redo(made, selection, False, VALUES)
     *_, (redone, _) = scheduler.run(redo.redo_run, models, models.name, again)
@@ -297,7 +297,7 @@ def test_a_switch_waits_for_its_turn_and_later_jobs_for_the_old_model_are_told(t
     )
     switch.start()
     wait_for(lambda: scheduler.num_waiting == 1)
-    request = handlers.parse_generate(models.current, ["rose"], 1, 3, VALUES)
+    request = generate.parse_generate(models.current, ["rose"], 1, 3, VALUES)
     run = start(scheduler, models, request)
     assert models.name == model_folders.FIRST
     hold.set()
@@ -354,7 +354,7 @@ def test_log_and_counters_tell_of_jobs_and_nothing_else(caplog) -> None:
     model = tiny_model()
     models, scheduler = ModelHolder(model), Scheduler(max_waiting=8)
     with caplog.at_level(logging.INFO, "maskgit.jobs"):
-        list(scheduler.run(handlers.generate_run, models, models.name, wish(model, 5, count=2)))
+        list(scheduler.run(generate.generate_run, models, models.name, wish(model, 5, count=2)))
         start(scheduler, models, wish(model, 6)).close()
     lines = [json.loads(record.message) for record in caplog.records]
     assert [line.pop("outcome") for line in lines] == ["done", "left"]

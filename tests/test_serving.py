@@ -25,9 +25,10 @@ import pytest
 
 import waiting
 from browser_model import tiny_model
-from demo import handlers, zero_gpu
+from demo import zero_gpu
 from demo.health import health_routes
 from demo.models import ModelHolder
+from demo.runs import generate
 from demo.scheduler import Scheduler, make_scheduler
 from maskgit_core import loadtest
 from maskgit_core.loadtest import run_load
@@ -242,10 +243,10 @@ def test_with_the_package_every_run_is_one_decorated_call(monkeypatch) -> None:
     assert runs.concurrency == 1
     model, moved = models.current, []
     model.to = lambda device: (moved.append(device), model)[1]
-    request = handlers.parse_generate(model, ["sea"], 1, 3, {"num_steps": 3})
-    *_, (run, images) = runs.run(handlers.generate_run, models, models.name, request)
+    request = generate.parse_generate(model, ["sea"], 1, 3, {"num_steps": 3})
+    *_, (run, images) = runs.run(generate.generate_run, models, models.name, request)
     assert moved == ["cuda"] and len(images) == 1
-    *_, (alone, _) = handlers.generate_run(model, request)
+    *_, (alone, _) = generate.generate_run(model, request)
     assert run["result"] == alone["result"]
     # What is sent to the other process must be plain: a function of a module, and the request.
-    assert calls == [(zero_gpu.GPU_SECONDS, (handlers.generate_run, request))]
+    assert calls == [(zero_gpu.GPU_SECONDS, (generate.generate_run, request))]

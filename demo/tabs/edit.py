@@ -9,13 +9,13 @@ from typing import Any
 
 import gradio as gr
 
-from demo import edits
-from demo.edit_plans import DIRECTIONS, MAX_VARIATIONS
-from demo.edit_session import EXTEND, REPAINT, EditSession, example_photos
-from demo.frames import preview_url
 from demo.messages import explain
 from demo.models import ModelHolder
-from demo.photos import PhotoStore, open_photo, take_upload
+from demo.runs import edit
+from demo.runs.edit_frame import DIRECTIONS, MAX_VARIATIONS
+from demo.runs.edit_session import EXTEND, REPAINT, EditSession, example_photos
+from demo.runs.frames import preview_url
+from demo.runs.photos import PhotoStore, open_photo, take_upload
 from demo.settings import model_presets
 from demo.tabs.browser_settings import Widgets, named
 from demo.tabs.model_menu import ModelMenu, ModelParts, edit_classes
@@ -254,7 +254,7 @@ def build_edit_tab(
                 start_percent,
             )
             kept_results: list[dict[str, Any]] = []
-            for run, images in scheduler.run(edits.edit_run, models, shown, request):
+            for run, images in scheduler.run(edit.edit_run, models, shown, request):
                 if not images or kept_results:
                     yield run, gr.update(interactive=True), *nothing
                     continue

@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from demo import handlers, redo
-from demo.example import EXAMPLE_SEED, example_classes
 from demo.messages import explain
 from demo.models import ModelHolder
-from demo.photos import PhotoStore
+from demo.runs import generate, redo
+from demo.runs.example import EXAMPLE_SEED, example_classes
+from demo.runs.photos import PhotoStore
 from demo.settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
 from demo.tabs.keep import KeepFold, build_keep_fold, wire_keep_fold
 from demo.tabs.model_menu import ModelMenu, ModelParts
@@ -181,9 +181,9 @@ def _wire_run(
                 make: Any = redo.redo_run
             else:
                 model = models.expect(shown)
-                request = handlers.parse_generate(model, names, number, first_seed, fields)
+                request = generate.parse_generate(model, names, number, first_seed, fields)
                 del model  # a run that waits must not keep it in memory
-                make = handlers.generate_run
+                make = generate.generate_run
             yield from stream(scheduler.run(make, models, shown, request))
         yield finished
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import gradio as gr
 
-from demo import exports
 from demo.messages import explain
-from demo.photos import PhotoStore
+from demo.runs import exports
+from demo.runs.photos import PhotoStore
 from demo.tabs.widgets import asset
 
 SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]

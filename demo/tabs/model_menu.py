@@ -10,10 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from demo import compare, recipes
-from demo.example import example_classes, in_line
 from demo.messages import explain
 from demo.models import ModelHolder
+from demo.runs import compare, recipes
+from demo.runs.example import example_classes, in_line
 from demo.settings import (
     CUSTOM,
     FIELDS,

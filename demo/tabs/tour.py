@@ -9,12 +9,12 @@ import gradio as gr
 from PIL import Image
 
 from demo.decoding import Place
-from demo.edit_session import example_photos
 from demo.messages import explain, notice
 from demo.models import ModelHolder
-from demo.photos import open_photo, take_upload
+from demo.runs.edit_session import example_photos
+from demo.runs.photos import open_photo, take_upload
+from demo.runs.tour import tour_pictures, tour_run
 from demo.tabs.widgets import asset, player
-from demo.tour import tour_pictures, tour_run
 
 
 def build_tour_tab(tab: gr.Tab, models: ModelHolder, scheduler: Any) -> gr.State:

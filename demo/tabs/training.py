@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from demo.curves import draw_curves
+from demo.runs.curves import draw_curves
+from demo.runs.training_runs import TrainingRun, find_runs, read_curves
 from demo.tabs.widgets import asset
-from demo.training_runs import TrainingRun, find_runs, read_curves
 
 SECONDS = 4.0  # between two looks at the folder
 STILL_SECONDS = 120  # without news, a run is no longer called running

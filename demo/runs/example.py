@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from demo import frames, handlers, render
+from demo.runs import frames, generate, render
 from demo.settings import usual_values
 
 Turn = Callable[[Callable[[], Any]], Any]
@@ -59,7 +59,7 @@ class FirstResult:
         return sum(p.numel() for p in self._model.transformer.parameters()) <= QUICK_PARAMETERS
 
     def run(self, turn: Turn = at_once) -> dict[str, Any]:
-        """Four images of classes spread over the list, as `handlers.generate_run` ends.
+        """Four images of classes spread over the list, as `generate.generate_run` ends.
 
         Empty for a model that is not quick.
         """
@@ -70,15 +70,15 @@ class FirstResult:
 
     def _example(self) -> dict[str, Any]:
         chosen = example_classes(list(self._model.classes))
-        request = handlers.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
-        return list(handlers.generate_run(self._model, request))[-1][0]
+        request = generate.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
+        return list(generate.generate_run(self._model, request))[-1][0]
 
     def codebook(self, turn: Turn = at_once) -> dict[str, Any]:
         """Colours and decoded patches of all codes."""
         with self._lock:
             if self._codebook is None:
-                patches = handlers.as_array(turn(self._model.codebook_patches))
-                self._codebook = frames.codebook_payload(handlers.model_name(self._model), patches)
+                patches = generate.as_array(turn(self._model.codebook_patches))
+                self._codebook = frames.codebook_payload(generate.model_name(self._model), patches)
             return self._codebook
 
     def tiles(self, turn: Turn = at_once) -> dict[str, Any]:
@@ -96,9 +96,9 @@ class FirstResult:
             return self._tiles
 
     def _tile(self, name: str, seed: int) -> str:
-        request = handlers.parse_generate(self._model, [name], 1, seed, self._usual)
+        request = generate.parse_generate(self._model, [name], 1, seed, self._usual)
         result = self._model.generate(list(request.labels), config=request.config, seed=seed)
-        (image,) = render.to_uint8(handlers.as_array(result.images))
+        (image,) = render.to_uint8(generate.as_array(result.images))
         return render.data_url(Image.fromarray(image))
 
     def warm_up(self, turn: Turn) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from demo import frames, render
 from demo.decoding import (
     Decode,
     Decoded,
@@ -26,6 +25,7 @@ from demo.decoding import (
     decode_alone,
     new_grid,
 )
+from demo.runs import frames, render
 from demo.settings import (
     MAX_IMAGES,
     RequestError,

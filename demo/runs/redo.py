@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo import frames, handlers, render
 from demo.decoding import Decode, DecodeRequest, decode_alone
 from demo.one_thread import in_one_thread
+from demo.runs import frames, generate, render
 from demo.settings import MAX_SEED, RequestError, build_config
 from maskgit_core.config import SamplingConfig
 
@@ -76,14 +76,14 @@ def parse_redo(
 def redo_run(
     model: Any, request: RedoRequest, decode: Decode | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decide the cells again; arguments and yields as `handlers.generate_run`.
+    """Decide the cells again; arguments and yields as `generate.generate_run`.
 
     Raises:
         RequestError: another model made the images, or the run exceeded the time limit.
     """
     decode = decode or decode_alone(model)
     old = request.run
-    if old["model"] != handlers.model_name(model):
+    if old["model"] != generate.model_name(model):
         raise RequestError(
             f"These images were made with {str(old['model'])[:60]}. Generate new ones first, or "
             "choose that model in the model menu."
@@ -91,15 +91,15 @@ def redo_run(
     unknown = request.tokens == old["mask_id"]
     most = int(unknown.sum(axis=(1, 2)).max())
     tokens = torch.from_numpy(request.tokens)
-    before = render.to_uint8(handlers.as_array(in_one_thread(model.decode_partial, tokens)))
+    before = render.to_uint8(generate.as_array(in_one_thread(model.decode_partial, tokens)))
     sheet = render.contact_sheet(render.hide_cells(before, unknown), old["sheet_columns"])
     run = frames.run_head(
-        run=handlers.new_run_name(),
+        run=generate.new_run_name(),
         kind="redo",
-        model_name=handlers.model_name(model),
+        model_name=generate.model_name(model),
         grid=request.tokens.shape[1:],
         captions=old["captions"],
-        plan=handlers.plan_shares(
+        plan=generate.plan_shares(
             request.config.schedule, most, unknown[0].size, request.config.num_steps
         ),
         mask_token_id=old["mask_id"],
@@ -109,4 +109,4 @@ def redo_run(
     )
     work = DecodeRequest("redo", tokens, tuple(old["labels"]), request.config, request.seed)
     del model  # a run that waits must not keep it in memory
-    yield from handlers.follow_steps(run, decode(work))
+    yield from generate.follow_steps(run, decode(work))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from demo import edit_plans, edits
 from demo.models import as_holder
-from demo.photos import PhotoStore, open_photo, painted_mask, painter_value
+from demo.runs import edit, edit_frame
+from demo.runs.photos import PhotoStore, open_photo, painted_mask, painter_value
 
-EXAMPLES = Path(__file__).parent / "examples"
+EXAMPLES = Path(__file__).parents[1] / "examples"
 REPAINT = "Repaint what I mark"
 EXTEND = "Extend beyond the edges"
 
@@ -55,7 +55,7 @@ class EditSession:
 
         Returns:
             A run without steps that shows which cells would be decided, and the frame as
-            `edit_plans.frame_shares`; None where nothing is painted (inside it).
+            `edit_frame.frame_shares`; None where nothing is painted (inside it).
         """
         if kept is None:
             return None
@@ -64,10 +64,10 @@ class EditSession:
         if mask is None:
             return None
         frame = value.get("frame")
-        if not edit_plans.framed_mask(mask, edit_plans.parse_frame(frame, photo.size)).any():
+        if not edit_frame.framed_mask(mask, edit_frame.parse_frame(frame, photo.size)).any():
             return None
-        plan = edit_plans.plan_repaint(self.model, photo, mask, frame)
-        return edits.mask_preview(self.model, plan), edit_plans.frame_shares(plan)
+        plan = edit_frame.plan_repaint(self.model, photo, mask, frame)
+        return edit.mask_preview(self.model, plan), edit_frame.frame_shares(plan)
 
     def preview_extend(
         self, kept: str | None, directions: list[str], amount: Any
@@ -80,8 +80,8 @@ class EditSession:
         if kept is None or not directions:
             return None
         photo = self.store.load(kept)
-        return edits.mask_preview(
-            self.model, edit_plans.plan_extend(self.model, photo, directions, amount)
+        return edit.mask_preview(
+            self.model, edit_frame.plan_extend(self.model, photo, directions, amount)
         )
 
     def request(
@@ -96,7 +96,7 @@ class EditSession:
         seed: Any,
         values: dict[str, Any],
         start_percent: Any = 0,
-    ) -> edits.EditRequest:
+    ) -> edit.EditRequest:
         """Check all that the tab holds.
 
         Raises:
@@ -104,11 +104,11 @@ class EditSession:
         """
         photo = None if kept is None else self.store.load(kept)
         if mode == EXTEND:
-            return edits.parse_extend(
+            return edit.parse_extend(
                 self.model, photo, directions, amount, class_name, count, seed, values
             )
         mask = None if photo is None else painted_mask(value, photo.size)
         frame = value.get("frame") if isinstance(value, dict) else None
-        return edits.parse_edit(
+        return edit.parse_edit(
             self.model, photo, mask, class_name, count, seed, values, start_percent, frame
         )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from demo import frames, render
+from demo.runs import frames, render
 from demo.settings import RequestError
 
 SHEET_PIXELS = 768  # an animation is enlarged to about this many pixels a side

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo import frames, handlers
 from demo.decoding import Decode, DecodeRequest, decode_alone
-from demo.edit_plans import check_size, parse_variations, plan_extend, plan_repaint
 from demo.one_thread import in_one_thread
+from demo.runs import frames, generate
+from demo.runs.edit_frame import check_size, parse_variations, plan_extend, plan_repaint
 from demo.settings import (
     NO_CLASS,
     RequestError,
@@ -146,7 +146,7 @@ def edit_recipe(model: Any, request: EditRequest) -> dict[str, Any]:
     """The settings of the edit as plain data; the photo and the mask are not in it."""
     return {
         "task": "edit",
-        "model": handlers.model_name(model),
+        "model": generate.model_name(model),
         "class": NO_CLASS if request.label is None else model.classes[request.label],
         "count": request.count,
         "seed": request.seed,
@@ -171,16 +171,16 @@ def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) ->
         known: int64 (1, h, w), the grid that it starts from; made from the plan if not given.
     """
     if known is None:
-        tokens = handlers.as_array(in_one_thread(model.encode, plan.blanked))
-        hidden = handlers.as_array(plan.token_mask)
+        tokens = generate.as_array(in_one_thread(model.encode, plan.blanked))
+        hidden = generate.as_array(plan.token_mask)
         known = np.where(hidden, int(model.mask_token_id), tokens)
     known = known[0]
     unknown = known == int(model.mask_token_id)
     share = float(unknown.mean())
     return frames.run_head(
-        run=handlers.new_run_name(),
+        run=generate.new_run_name(),
         kind="preview",
-        model_name=handlers.model_name(model),
+        model_name=generate.model_name(model),
         grid=unknown.shape,
         captions=[f"{int(unknown.sum())} of {unknown.size} cells will be decided anew"],
         plan=[share],
@@ -193,10 +193,10 @@ def mask_preview(model: Any, plan: EditPlan, known: np.ndarray | None = None) ->
 def edit_run(
     model: Any, request: EditRequest, decode: Decode | None = None
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decode an edit, all variations side by side; arguments as `handlers.generate_run`.
+    """Decode an edit, all variations side by side; arguments as `generate.generate_run`.
 
     Yields:
-        As `handlers.generate_run`; the finished photos have their own size.
+        As `generate.generate_run`; the finished photos have their own size.
 
     Raises:
         RequestError: the run exceeded the time limit, or cannot be taken.
@@ -204,7 +204,7 @@ def edit_run(
     decode = decode or decode_alone(model)
     plan = request.plan
     known = start_tokens(model, request)
-    run = _edit_head(model, request, handlers.as_array(known))
+    run = _edit_head(model, request, generate.as_array(known))
     work = DecodeRequest(
         "edit",
         known.repeat(request.count, 1, 1),
@@ -218,7 +218,7 @@ def edit_run(
         results = [finish_edit(plan, images[i : i + 1]) for i in range(request.count)]
         return np.stack([np.asarray(square_preview(image, plan)) for image in results]), results
 
-    yield from handlers.follow_steps(run, decode(work), finished)
+    yield from generate.follow_steps(run, decode(work), finished)
 
 
 def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:
@@ -247,7 +247,7 @@ def start_tokens(model: Any, request: EditRequest) -> torch.Tensor:
 def _edit_head(model: Any, request: EditRequest, known: np.ndarray) -> dict[str, Any]:
     preview = mask_preview(model, request.plan, known)
     unknown = int((known == int(model.mask_token_id)).sum())
-    shares = handlers.plan_shares(
+    shares = generate.plan_shares(
         request.config.schedule,
         unknown,
         preview["rows"] * preview["columns"],

@@ -22,8 +22,8 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageCms
 
-from demo import render
 from demo.gate import MAX_FILE_BYTES
+from demo.runs import render
 from demo.settings import RequestError
 from demo.storage import KEEP_SECONDS, NO_ROOM, kept_folder
 from maskgit_core.data.images import flatten_alpha, load_image

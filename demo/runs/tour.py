@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo import frames, handlers, render
 from demo.decoding import Decode, DecodeRequest, decode_alone
 from demo.one_thread import in_one_thread
+from demo.runs import frames, generate, render
 from maskgit_core.config import SamplingConfig
 from maskgit_core.data.images import crop_to_square, flatten_alpha, to_tensor
 
@@ -38,10 +38,10 @@ def tour_run(
 
     Args:
         model, photo, seed: as in `tour_pictures`.
-        decode: as in `handlers.generate_run`.
+        decode: as in `generate.generate_run`.
 
     Yields:
-        As `handlers.generate_run`.
+        As `generate.generate_run`.
     """
     decode = decode or decode_alone(model)
     square = crop_to_square(flatten_alpha(photo), int(model.image_size))
@@ -52,20 +52,20 @@ def tour_run(
     config = SamplingConfig(num_steps=TOUR_STEPS, guidance_scale=1.0)
     unknown = int(masked.sum())
     run = frames.run_head(
-        run=handlers.new_run_name(),
+        run=generate.new_run_name(),
         kind="tour",
-        model_name=handlers.model_name(model),
+        model_name=generate.model_name(model),
         grid=masked.shape[1:],
         captions=["The hidden cells, filled in"],
-        plan=handlers.plan_shares(config.schedule, unknown, masked.size, TOUR_STEPS),
+        plan=generate.plan_shares(config.schedule, unknown, masked.size, TOUR_STEPS),
         mask_token_id=model.mask_token_id,
         base=frames.preview_url(square),
-        known=handlers.as_array(known),
+        known=generate.as_array(known),
         labels=[label],
     )
     work = DecodeRequest("tour", known, (label,), config, seed)
     del model  # a run that waits must not keep it in memory
-    yield from handlers.follow_steps(run, decode(work))
+    yield from generate.follow_steps(run, decode(work))
 
 
 def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str, Any]:
@@ -85,11 +85,11 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
     square = crop_to_square(flatten_alpha(photo), size)
     pixels = np.asarray(square)
     tokens = in_one_thread(model.encode, to_tensor(square))
-    back = render.to_uint8(handlers.as_array(in_one_thread(model.decode, tokens)))[0]
+    back = render.to_uint8(generate.as_array(in_one_thread(model.decode, tokens)))[0]
     error = float(np.mean((back.astype(np.float64) - pixels) ** 2))
     psnr = 99.0 if error == 0 else 10 * float(np.log10(255.0**2 / error))
-    colours = render.token_colours(handlers.as_array(in_one_thread(model.codebook_patches)))
-    grid = handlers.as_array(tokens)[0]
+    colours = render.token_colours(generate.as_array(in_one_thread(model.codebook_patches)))
+    grid = generate.as_array(tokens)[0]
     masked = hidden_cells(grid.shape, seed)
     return {
         "photo": _shown(pixels),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from demo import frames, handlers, render
+from demo.runs import frames, generate, render
 from demo.settings import RequestError, build_config, match_class, parse_seed
 from maskgit_core.config import SamplingConfig
 
@@ -93,14 +93,14 @@ class _Decode:
             return False
         self.state = state
         self.count += 1
-        self.images = handlers.as_array(self._model.preview(state.tokens))
+        self.images = generate.as_array(self._model.preview(state.tokens))
         return True
 
 
 def compare_run(
     model: Any, request: CompareRequest
 ) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decode all images in step; one that is done rests. Yields as `handlers.generate_run`.
+    """Decode all images in step; one that is done rests. Yields as `generate.generate_run`.
 
     Raises:
         RequestError: the run exceeded the time limit.
@@ -109,13 +109,13 @@ def compare_run(
     side = int(model.grid_size)
     total = side * side
     plans = [
-        handlers.plan_shares(config.schedule, total, total, config.num_steps)
+        generate.plan_shares(config.schedule, total, total, config.num_steps)
         for config in request.configs
     ]
     run = frames.run_head(
-        run=handlers.new_run_name(),
+        run=generate.new_run_name(),
         kind="compare",
-        model_name=handlers.model_name(model),
+        model_name=generate.model_name(model),
         grid=(side, side),
         captions=list(request.names),
         plan=max(plans, key=len),
@@ -130,9 +130,9 @@ def compare_run(
             break
         run = frames.add_frame(run, _joint_frame(model, decodes, moved))
         yield run, []
-        handlers.check_time(started)
+        generate.check_time(started)
     images = render.to_uint8(
-        np.concatenate([handlers.as_array(model.decode(d.state.tokens)) for d in decodes])
+        np.concatenate([generate.as_array(model.decode(d.state.tokens)) for d in decodes])
     )
     run["captions"] = [
         f"{name}, {decode.count} steps, {decode.seconds:.1f} s"
@@ -144,7 +144,7 @@ def compare_run(
 
 def _joint_frame(model: Any, decodes: list[_Decode], moved: list[bool]) -> dict[str, Any]:
     def joined(name: str) -> np.ndarray:
-        return np.concatenate([handlers.as_array(getattr(d.state, name)) for d in decodes])
+        return np.concatenate([generate.as_array(getattr(d.state, name)) for d in decodes])
 
     new = joined("newly_revealed") & np.array(moved)[:, None, None]
     return frames.step_frame(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from html import escape
 
-from demo.training_runs import Curves
+from demo.runs.training_runs import Curves
 
 WIDTH, HEIGHT = 320, 150
 LEFT, RIGHT, TOP, BOTTOM = 52, 8, 8, 20

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from demo import render
+from demo.runs import render
 
 NUM_ALTERNATIVES = 5
 
