@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     prepare_environment()
 
-    from demo.zero_gpu import load_spaces
+    from demo.serving.zero_gpu import load_spaces
 
     load_spaces()  # where it is installed, it must come before torch
 
@@ -101,12 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
-    from demo.health import health_routes
     from demo.launch import launch_options, queue_options
-    from demo.ledger import log_to_stderr
-    from demo.models import ModelHolder, load_model, menu_entries
     from demo.runs.example import in_line
-    from demo.scheduler import make_scheduler
+    from demo.serving.health import health_routes
+    from demo.serving.metrics import log_to_stderr
+    from demo.serving.models import ModelHolder, load_model, menu_entries
+    from demo.serving.queue import make_scheduler
     from demo.ui import build_demo
 
     entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, arguments.checkpoint))

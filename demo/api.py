@@ -16,9 +16,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from demo.models import ModelHolder
 from demo.runs import edit, frames, generate
 from demo.runs.photos import image_from_text, open_photo, take_upload
+from demo.serving.models import ModelHolder
 from demo.settings import NO_CLASS, RequestError, usual_values
 from maskgit_core.editing.masks import drawn_mask
 

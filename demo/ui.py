@@ -10,11 +10,11 @@ import gradio as gr
 from demo.api import add_api
 from demo.launch import DELETE_CACHE
 from demo.messages import explain, notice
-from demo.models import ModelHolder, as_holder
 from demo.runs.example import in_line
 from demo.runs.photos import PhotoStore, take_upload
 from demo.runs.recipes import MAX_RECIPE_BYTES, model_in_link, model_in_recipe, settings_from_recipe
-from demo.scheduler import make_scheduler
+from demo.serving.models import ModelHolder, as_holder
+from demo.serving.queue import make_scheduler
 from demo.settings import model_presets
 from demo.tabs.browser_settings import remember
 from demo.tabs.compare import build_compare_tab

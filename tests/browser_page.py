@@ -29,10 +29,10 @@ ARTIFACTS = Path(os.environ.get("ARTIFACTS", "artifacts")) / "screenshots"
 def page_url() -> Iterator[str]:
     """Address of the page on a small random model whose steps take a moment."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    from demo.health import health_routes
     from demo.launch import launch_options, queue_options
-    from demo.models import ModelHolder
-    from demo.scheduler import make_scheduler
+    from demo.serving.health import health_routes
+    from demo.serving.models import ModelHolder
+    from demo.serving.queue import make_scheduler
     from demo.ui import build_demo
 
     models = ModelHolder(tiny_model(pause=0.08, grid_size=12, codebook_size=64))

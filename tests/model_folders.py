@@ -9,7 +9,7 @@ import torch
 import tiny
 from browser_model import CLASSES, SlowMaskGIT
 from browser_model import tiny_model as first_model
-from demo.models import ModelEntry, ModelHolder
+from demo.serving.models import ModelEntry, ModelHolder
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint

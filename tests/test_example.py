@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from browser_model import CLASSES, tiny_model
-from demo.models import ModelHolder
 from demo.runs.example import TILE_SEED, FirstResult, in_line
-from demo.scheduler import Scheduler
+from demo.serving.models import ModelHolder
+from demo.serving.queue import Scheduler
 from waiting import wait_for
 
 

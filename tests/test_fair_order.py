@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from demo import fairness, jobs
-from demo.jobs import Job, Work
-from demo.scheduler import Scheduler
+from demo.serving import fairness, jobs
+from demo.serving.jobs import Job, Work
+from demo.serving.queue import Scheduler
 
 
 class Recorder(Scheduler):

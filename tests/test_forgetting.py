@@ -19,8 +19,8 @@ import pytest
 import waiting
 from browser_model import tiny_model
 from demo import forgetting
-from demo.models import ModelHolder
-from demo.scheduler import Scheduler
+from demo.serving.models import ModelHolder
+from demo.serving.queue import Scheduler
 from maskgit_core import loadtest
 
 ROOT = Path(__file__).parent.parent

@@ -42,7 +42,7 @@ def test_classes_take_turns(tiny_model) -> None:
 
 def test_a_run_equals_the_pipeline_and_shows_every_step(tiny_model, monkeypatch) -> None:
     # On a busy machine pictures could come late, and once more.
-    monkeypatch.setattr("demo.decoding.LivePictures", partial(LivePictures, share=1.0))
+    monkeypatch.setattr("demo.serving.decoding.LivePictures", partial(LivePictures, share=1.0))
     request = generate.parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 4})
     runs = list(generate.generate_run(tiny_model, request))
     run, images = runs[-1]

@@ -10,8 +10,8 @@ import torch
 from maskgit_core.devices.precision import bfloat16_pays
 
 import tiny
-from demo import decoding
 from demo.runs import frames, generate, render
+from demo.serving import decoding
 from maskgit_core import SamplingConfig
 from maskgit_core.decoding.previews import LivePictures
 

@@ -14,8 +14,8 @@ import pytest
 
 import model_folders
 import tiny
-from demo import models
 from demo.runs import compare, edit, generate, recipes, redo
+from demo.serving import models
 from demo.settings import (
     NO_CLASS,
     PRESETS,
@@ -72,7 +72,7 @@ def test_the_old_model_is_gone_before_the_new_one_is_loaded(holder) -> None:
 
 def test_a_run_ends_on_the_model_that_it_began_with(holder, monkeypatch) -> None:
     # Pictures that come late are decoded together, and may be rounded in another way.
-    monkeypatch.setattr("demo.decoding.LivePictures", partial(LivePictures, share=1.0))
+    monkeypatch.setattr("demo.serving.decoding.LivePictures", partial(LivePictures, share=1.0))
     model = holder.expect(FIRST)
     request = generate.parse_generate(model, ["rose"], 1, 3, {"num_steps": 3})
     alone = [run for run, _ in generate.generate_run(model, request)][-1]

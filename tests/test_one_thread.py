@@ -13,12 +13,12 @@ import pytest
 
 import tiny
 from browser_model import tiny_model
-from demo.models import ModelHolder
-from demo.one_thread import in_one_thread
 from demo.runs import edit, generate
 from demo.runs.edit import mask_preview
 from demo.runs.tour import tour_pictures
-from demo.scheduler import Scheduler
+from demo.serving.models import ModelHolder
+from demo.serving.one_thread import in_one_thread
+from demo.serving.queue import Scheduler
 
 VALUES = {"num_steps": 3, "guidance_scale": 3.0}
 

@@ -15,11 +15,11 @@ import torch
 import model_folders
 import tiny
 from browser_model import CLASSES, SlowMaskGIT, tiny_model
-from demo.decoding import Place
-from demo.jobs import WAITING, Job, JobFailed, Work
-from demo.models import ModelHolder
 from demo.runs import compare, edit, frames, generate, redo
-from demo.scheduler import Scheduler
+from demo.serving.decoding import Place
+from demo.serving.jobs import WAITING, Job, JobFailed, Work
+from demo.serving.models import ModelHolder
+from demo.serving.queue import Scheduler
 from demo.settings import RequestError
 from maskgit_core.decoding.previews import LivePictures
 from waiting import wait_for
@@ -248,7 +248,7 @@ def test_an_error_fails_its_batch_and_the_line_goes_on(caplog) -> None:
 
 def test_freed_memory_goes_back_between_batches_now_and_then(monkeypatch) -> None:
     model, times = tiny_model(), []
-    monkeypatch.setattr("demo.scheduler.give_back_freed_memory", lambda: times.append(1))
+    monkeypatch.setattr("demo.serving.queue.give_back_freed_memory", lambda: times.append(1))
     models, scheduler = ModelHolder(model), Scheduler()
 
     def runs() -> None:
@@ -256,10 +256,10 @@ def test_freed_memory_goes_back_between_batches_now_and_then(monkeypatch) -> Non
             list(scheduler.run(generate.generate_run, models, models.name, wish(model, seed)))
         wait_for(lambda: not scheduler._working)
 
-    monkeypatch.setattr("demo.scheduler.TIDY_SECONDS", 1e9)
+    monkeypatch.setattr("demo.serving.queue.TIDY_SECONDS", 1e9)
     runs()
     assert len(times) == 1
-    monkeypatch.setattr("demo.scheduler.TIDY_SECONDS", 0.0)
+    monkeypatch.setattr("demo.serving.queue.TIDY_SECONDS", 0.0)
     scheduler._tidy_at = 0.0
     runs()
     wait_for(lambda: len(times) == 4)
@@ -309,7 +309,7 @@ def test_a_switch_waits_for_its_turn_and_later_jobs_for_the_old_model_are_told(t
 
 def test_skipped_pictures_are_made_up_for_only_while_nobody_waits(gated, monkeypatch) -> None:
     monkeypatch.setattr(
-        "demo.scheduler.LivePictures", lambda model: LivePictures(model, share=1e-9)
+        "demo.serving.queue.LivePictures", lambda model: LivePictures(model, share=1e-9)
     )
     models, scheduler = ModelHolder(gated), Scheduler()
     runs = [start(scheduler, models, wish(gated, 0))]
@@ -338,7 +338,7 @@ def test_who_closes_at_the_result_is_done_and_has_no_more_pictures_made(gated, m
                 assert closed.wait(30)
                 yield some
 
-    monkeypatch.setattr("demo.scheduler.LivePictures", lambda model: Watched(model, share=1e-9))
+    monkeypatch.setattr("demo.serving.queue.LivePictures", lambda model: Watched(model, share=1e-9))
     models, scheduler = ModelHolder(gated), Scheduler()
     run = start(scheduler, models, wish(gated, 0, count=16))
     gated.let(1000)

@@ -25,11 +25,11 @@ import pytest
 
 import waiting
 from browser_model import tiny_model
-from demo import zero_gpu
-from demo.health import health_routes
-from demo.models import ModelHolder
 from demo.runs import generate
-from demo.scheduler import Scheduler, make_scheduler
+from demo.serving import zero_gpu
+from demo.serving.health import health_routes
+from demo.serving.models import ModelHolder
+from demo.serving.queue import Scheduler, make_scheduler
 from maskgit_core import loadtest
 from maskgit_core.loadtest import run_load
 

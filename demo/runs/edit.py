@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo.decoding import Decode, DecodeRequest, decode_alone
-from demo.one_thread import in_one_thread
 from demo.runs import frames, generate
 from demo.runs.edit_frame import check_size, parse_variations, plan_extend, plan_repaint
+from demo.serving.decoding import Decode, DecodeRequest, decode_alone
+from demo.serving.one_thread import in_one_thread
 from demo.settings import (
     NO_CLASS,
     RequestError,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from demo.models import as_holder
 from demo.runs import edit, edit_frame
 from demo.runs.photos import PhotoStore, open_photo, painted_mask, painter_value
+from demo.serving.models import as_holder
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 REPAINT = "Repaint what I mark"

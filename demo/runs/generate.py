@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from demo.decoding import (
+from demo.runs import frames, render
+from demo.serving.decoding import (
     Decode,
     Decoded,
     DecodedStep,
@@ -25,7 +26,6 @@ from demo.decoding import (
     decode_alone,
     new_grid,
 )
-from demo.runs import frames, render
 from demo.settings import (
     MAX_IMAGES,
     RequestError,

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from demo.decoding import Decode, DecodeRequest, decode_alone
-from demo.one_thread import in_one_thread
 from demo.runs import frames, generate, render
+from demo.serving.decoding import Decode, DecodeRequest, decode_alone
+from demo.serving.one_thread import in_one_thread
 from maskgit_core.config import SamplingConfig
 from maskgit_core.data.images import crop_to_square, flatten_alpha, to_tensor
 

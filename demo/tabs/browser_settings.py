@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.models import ModelHolder
+from demo.serving.models import ModelHolder
 from demo.settings import CUSTOM, FIELDS, RequestError, parse_number
 
 MAX_TEXT = 20_000

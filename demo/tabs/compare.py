@@ -9,9 +9,9 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain, notice
-from demo.models import ModelHolder
 from demo.runs import compare
 from demo.runs.example import EXAMPLE_SEED
+from demo.serving.models import ModelHolder
 from demo.settings import model_presets
 from demo.tabs.browser_settings import Widgets, named
 from demo.tabs.model_menu import ModelMenu, ModelParts

@@ -10,12 +10,12 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
-from demo.models import ModelHolder
 from demo.runs import edit
 from demo.runs.edit_frame import DIRECTIONS, MAX_VARIATIONS
 from demo.runs.edit_session import EXTEND, REPAINT, EditSession, example_photos
 from demo.runs.frames import preview_url
 from demo.runs.photos import PhotoStore, open_photo, take_upload
+from demo.serving.models import ModelHolder
 from demo.settings import model_presets
 from demo.tabs.browser_settings import Widgets, named
 from demo.tabs.model_menu import ModelMenu, ModelParts, edit_classes

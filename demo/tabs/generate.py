@@ -10,10 +10,10 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
-from demo.models import ModelHolder
 from demo.runs import generate, redo
 from demo.runs.example import EXAMPLE_SEED, example_classes
 from demo.runs.photos import PhotoStore
+from demo.serving.models import ModelHolder
 from demo.settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
 from demo.tabs.keep import KeepFold, build_keep_fold, wire_keep_fold
 from demo.tabs.model_menu import ModelMenu, ModelParts

@@ -11,9 +11,9 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
-from demo.models import ModelHolder
 from demo.runs import compare, recipes
 from demo.runs.example import example_classes, in_line
+from demo.serving.models import ModelHolder
 from demo.settings import (
     CUSTOM,
     FIELDS,

@@ -8,12 +8,12 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from demo.decoding import Place
 from demo.messages import explain, notice
-from demo.models import ModelHolder
 from demo.runs.edit_session import example_photos
 from demo.runs.photos import open_photo, take_upload
 from demo.runs.tour import tour_pictures, tour_run
+from demo.serving.decoding import Place
+from demo.serving.models import ModelHolder
 from demo.tabs.widgets import asset, player
 
 

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
-from demo.models import ModelHolder
+from demo.serving.models import ModelHolder
 
 
 def health_routes(models: ModelHolder, scheduler: Any, *, metrics: bool = False) -> list[Route]:

@@ -21,13 +21,20 @@ import torch
 from maskgit_core.devices.malloc import give_back_freed_memory
 from maskgit_core.devices.threads import side_by_side
 
-from demo import fairness, jobs, zero_gpu
-from demo.decoding import Decoded, DecodedStep, DecodeRequest, LatePictures, Place, fill_seconds
-from demo.jobs import Job, JobFailed, Work
-from demo.ledger import Ledger
-from demo.models import ModelHolder
-from demo.one_thread import in_one_thread
 from demo.runs import compare, generate
+from demo.serving import fairness, jobs, zero_gpu
+from demo.serving.decoding import (
+    Decoded,
+    DecodedStep,
+    DecodeRequest,
+    LatePictures,
+    Place,
+    fill_seconds,
+)
+from demo.serving.jobs import Job, JobFailed, Work
+from demo.serving.metrics import Ledger
+from demo.serving.models import ModelHolder
+from demo.serving.one_thread import in_one_thread
 from demo.settings import RequestError
 from maskgit_core.decoding.loop import StepState
 from maskgit_core.decoding.previews import LivePictures

@@ -16,7 +16,7 @@ from typing import Any
 
 from gradio.context import LocalContext
 
-from demo.jobs import Job
+from demo.serving.jobs import Job
 
 _SECRET = secrets.token_bytes(32)  # of this process: its keys mean nothing to anybody else
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from demo.decoding import DecodedStep, DecodeRequest, Place
+from demo.serving.decoding import DecodedStep, DecodeRequest, Place
 
 WAITING, WORKING, ENDED = "waiting", "working", "ended"
 DONE, LEFT, LATE, FAILED, REFUSED = "done", "left", "late", "failed", "refused"
