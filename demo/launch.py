@@ -10,9 +10,9 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from demo.api import FUNCTIONS
-from demo.gate import MAX_FILE_BYTES, Gate
-from demo.guards import guard_gradio
-from demo.storage import KEEP_SECONDS, swept
+from demo.hardening.gate import MAX_FILE_BYTES, Gate
+from demo.hardening.gradio_patches import guard_gradio
+from demo.hardening.storage import KEEP_SECONDS, swept
 from demo.tabs.widgets import asset
 
 # Events of all visitors together. The scheduler has a smaller bound of its own on jobs that wait

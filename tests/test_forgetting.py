@@ -18,7 +18,7 @@ import pytest
 
 import waiting
 from browser_model import tiny_model
-from demo import forgetting
+from demo.hardening import forgetting
 from demo.serving.models import ModelHolder
 from demo.serving.queue import Scheduler
 from maskgit_core import loadtest

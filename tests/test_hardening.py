@@ -84,7 +84,7 @@ def test_another_site_is_not_let_in(site) -> None:
 
 
 def test_bodies_are_bounded(site, monkeypatch) -> None:
-    from demo import gate
+    from demo.hardening import gate
 
     monkeypatch.setattr(gate, "MAX_JSON_BYTES", 2_000)
     monkeypatch.setattr(gate, "MAX_FILE_BYTES", 2_000)
@@ -121,7 +121,7 @@ def fetched(monkeypatch) -> list[str]:
 
 @pytest.mark.parametrize("address", ["https://example.com/a.png", "http://127.0.0.1:1/a.png"])
 def test_addresses_from_clients_are_never_fetched(site, fetched, address: str) -> None:
-    from demo.guards import NOT_FETCHED
+    from demo.hardening.gradio_patches import NOT_FETCHED
 
     for file in ({"path": address} | FILE, {"path": address, "url": address} | FILE):
         event, data = site.inpaint(file)
@@ -214,7 +214,7 @@ def test_a_result_is_served_once_its_visitor_knows_its_name(site) -> None:
 def test_with_a_full_disk_files_are_refused_in_words_and_images_are_still_made(
     site, monkeypatch
 ) -> None:
-    from demo.storage import NO_ROOM
+    from demo.hardening.storage import NO_ROOM
 
     path = site.upload(PHOTO)
     kept = sorted((site.folder / "kept").rglob("*"))

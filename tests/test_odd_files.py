@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 import tiny
-from demo import api, storage
+from demo import api
+from demo.hardening import storage
 from demo.runs import compare, edit, generate, photos, recipes, redo
 from demo.runs.edit_session import EXTEND, REPAINT, EditSession
 from demo.runs.photos import PhotoStore, open_photo, take_upload

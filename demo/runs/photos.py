@@ -22,10 +22,10 @@ import numpy as np
 from gradio.utils import get_upload_folder
 from PIL import Image, ImageCms
 
-from demo.gate import MAX_FILE_BYTES
+from demo.hardening.gate import MAX_FILE_BYTES
+from demo.hardening.storage import KEEP_SECONDS, NO_ROOM, kept_folder
 from demo.runs import render
 from demo.settings import RequestError
-from demo.storage import KEEP_SECONDS, NO_ROOM, kept_folder
 from maskgit_core.data.images import flatten_alpha, load_image
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from gradio.utils import get_upload_folder
 from starlette.exceptions import HTTPException
 
-from demo import storage
+from demo.hardening import storage
 
 log = logging.getLogger(__name__)
 

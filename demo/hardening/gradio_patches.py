@@ -15,7 +15,7 @@ import gradio as gr
 from gradio import processing_utils, queueing, route_utils, routes, utils
 from gradio.exceptions import InvalidPathError
 
-from demo.forgetting import make_forgetful
+from demo.hardening.forgetting import make_forgetful
 
 log = logging.getLogger(__name__)
 
