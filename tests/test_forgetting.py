@@ -21,7 +21,7 @@ from browser_model import tiny_model
 from demo.hardening import forgetting
 from demo.serving.models import ModelHolder
 from demo.serving.queue import Scheduler
-from maskgit_core import loadtest
+from demo.tools import loadtest
 
 ROOT = Path(__file__).parent.parent
 wait_for = partial(waiting.wait_for, seconds=60.0)

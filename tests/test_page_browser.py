@@ -20,7 +20,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     wait_done,
 )
 from demo.runs.example import EXAMPLE_SEED
-from maskgit_core import loadtest
+from demo.tools import loadtest
 
 pytestmark = pytest.mark.browser
 

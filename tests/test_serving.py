@@ -30,8 +30,8 @@ from demo.serving import zero_gpu
 from demo.serving.health import health_routes
 from demo.serving.models import ModelHolder
 from demo.serving.queue import Scheduler, make_scheduler
-from maskgit_core import loadtest
-from maskgit_core.loadtest import run_load
+from demo.tools import loadtest
+from demo.tools.loadtest import run_load
 
 ROOT = Path(__file__).parent.parent
 wait_for = partial(waiting.wait_for, seconds=240.0)

@@ -16,8 +16,8 @@ from maskgit_core.devices.precision import quick_precision
 import app
 from commands import ROOT, assert_refused, run
 from demo.environment import prepare_environment, private_folder
+from demo.tools.space import CHECKPOINT, deploy_space, space_files
 from fake_hub import running_hub
-from maskgit_core.space import CHECKPOINT, deploy_space, space_files
 from maskgit_core.weights.checkpoint import CheckpointError
 from maskgit_core.weights.known import KNOWN_WEIGHTS
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from maskgit_core import cli_space
+from demo.tools import deploy_space
 from maskgit_core.cli import options, training
 from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.train import add_train_arguments, run_train
@@ -89,8 +89,8 @@ def build_parser() -> argparse.ArgumentParser:
         ("info", _info_arguments, _info, "describe a checkpoint"),
         (
             "deploy-space",
-            cli_space.deploy_arguments,
-            cli_space.deploy,
+            deploy_space.deploy_arguments,
+            deploy_space.deploy,
             "upload the page as a Space to the Hugging Face Hub",
         ),
     ):
@@ -287,13 +287,13 @@ def _benchmark(args: argparse.Namespace) -> None:
 
 
 def _loadtest_arguments(parser: argparse.ArgumentParser) -> None:
-    from maskgit_core.cli_loadtest import add_loadtest_arguments
+    from demo.tools.loadtest_command import add_loadtest_arguments
 
     add_loadtest_arguments(parser)
 
 
 def _loadtest(args: argparse.Namespace) -> int:
-    from maskgit_core.cli_loadtest import run_loadtest
+    from demo.tools.loadtest_command import run_loadtest
 
     return run_loadtest(args)
 

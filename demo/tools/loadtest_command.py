@@ -23,7 +23,7 @@ def run_loadtest(arguments: argparse.Namespace) -> int:
     """
     if arguments.clients < 1 or arguments.seconds <= 0 or not 0 <= arguments.leave <= 1:
         raise ValueError("clients and seconds must be above 0, and leave from 0 to 1")
-    from maskgit_core.loadtest import run_load
+    from demo.tools.loadtest import run_load
 
     report = run_load(
         arguments.url,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def deploy_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def deploy_arguments(parser: argparse.ArgumentParser) -> None:
 
 def deploy(args: argparse.Namespace) -> None:
     """Run `deploy-space`."""
-    from maskgit_core.space import deploy_space, space_files
+    from demo.tools.space import deploy_space, space_files
     from maskgit_core.weights.hub import check_repo
 
     check_repo(args.repo)
