@@ -8,16 +8,23 @@ from pathlib import Path
 import pytest
 
 import tiny
-from maskgit_core.cli.main import main
+from demo.tools import deploy_space, loadtest
+from maskgit_core.cli.main import main, run_command
 
 ROOT = Path(__file__).parent.parent
 SHORT = "--max-steps 6 --batch-size 4 --sample-every 3 --save-every 3 --log-every 1".split()
 
 
+TOOLS = {"loadtest": loadtest, "deploy-space": deploy_space}
+
+
 def run(*arguments: object) -> int:
-    """Exit code of a command."""
+    """Exit code of a command of `maskgit_core`, or of one of `demo.tools` by its old word."""
+    words = [str(argument) for argument in arguments]
     try:
-        return main([str(argument) for argument in arguments])
+        if words and words[0] in TOOLS:
+            return run_command(TOOLS[words[0]].build_parser(), words[1:])
+        return main(words)
     except SystemExit as stop:
         return int(stop.code or 0)
 
@@ -28,7 +35,7 @@ def assert_refused(capsys: pytest.CaptureFixture[str], *arguments: object, says:
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert len(lines) == 1, captured.err
-    assert lines[0].startswith("python -m maskgit_core")
+    assert lines[0].startswith(("python -m maskgit_core", "python -m demo.tools"))
     assert says in lines[0]
     assert captured.out == ""
 

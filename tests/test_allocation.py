@@ -7,8 +7,7 @@ import subprocess
 import sys
 
 import pytest
-
-from maskgit_core.training.accelerators import malloc
+from maskgit_core.devices import malloc
 
 FAULTS = """
 import ctypes, resource, sys, threading

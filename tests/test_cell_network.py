@@ -139,7 +139,7 @@ def test_packed_weights_give_the_same_logits_and_leave_the_network_alone(name):
 def test_networks_that_cannot_be_packed_are_used_as_they_are(monkeypatch):
     half = build("adaln").half()
     assert pack(half) is half
-    monkeypatch.setattr("maskgit_core.training.accelerators.prepack.packing_works", lambda: False)
+    monkeypatch.setattr("maskgit_core.devices.prepack.packing_works", lambda: False)
     assert pack(NETWORKS["adaln"]) is NETWORKS["adaln"]
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 import tiny
 from commands import ROOT, assert_refused, run
+from maskgit_core.cli.main import MOVED, main
 from maskgit_core.config import SamplingConfig
 from maskgit_core.weights.checkpoint import save_checkpoint
 
@@ -231,3 +232,10 @@ def test_info(capsys, tiny_checkpoint, tmp_path):
     save_checkpoint(tmp_path, tokenizer=tiny.tokenizer(), classes=["a"])
     assert run("info", "--checkpoint", tmp_path, "--json") == 0
     assert json.loads(capsys.readouterr().out)["transformer_parameters"] == 0
+
+
+@pytest.mark.parametrize("word", MOVED)
+def test_a_command_that_moved_says_where_it_went(capsys, word) -> None:
+    assert main([word, "--help"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert MOVED[word] in line

@@ -16,7 +16,7 @@ from maskgit_core.devices.precision import quick_precision
 import app
 from commands import ROOT, assert_refused, run
 from demo.environment import prepare_environment, private_folder
-from demo.tools.space import CHECKPOINT, deploy_space, space_files
+from demo.tools.deploy_space import CHECKPOINT, deploy_space, space_files
 from fake_hub import running_hub
 from maskgit_core.weights.checkpoint import CheckpointError
 from maskgit_core.weights.known import KNOWN_WEIGHTS
@@ -149,7 +149,7 @@ def test_a_space_takes_the_quick_precision_where_there_is_one(monkeypatch) -> No
     assert app.parse_arguments([]).precision == "bfloat16"
     for works, gpu, precision in ((1, 0, "int8"), (1, 1, "float32"), (0, 0, "float32")):
         monkeypatch.setattr(
-            "maskgit_core.training.accelerators.precision.int8_works",
+            "maskgit_core.devices.precision.int8_works",
             lambda works=works: bool(works),
         )
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: bool(gpu))

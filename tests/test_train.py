@@ -147,9 +147,7 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("pays", [False, True])
 def test_a_cpu_trains_in_bfloat16_where_that_is_faster(monkeypatch, pays):
-    monkeypatch.setattr(
-        "maskgit_core.training.accelerators.precision.bfloat16_pays", lambda device: pays
-    )
+    monkeypatch.setattr("maskgit_core.devices.precision.bfloat16_pays", lambda device: pays)
     arguments = ["train", "--data", "photos", "--out", "out", "--init", "none"]
     chosen = choose(build_parser().parse_args(arguments), 10, "cpu").preset
     expected = "bf16" if pays else "auto"

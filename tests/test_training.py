@@ -252,7 +252,7 @@ def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkey
             seen.append((self.blocks, images))
             return [images]
 
-    monkeypatch.setattr("maskgit_core.training.loop.tokenizer_stage.PerceptualLoss", Pixels)
+    monkeypatch.setattr("maskgit_core.training.tokenizer_stage.PerceptualLoss", Pixels)
     config = replace(tiny.TRAIN, perceptual_weight=1.0, perceptual_scale=2.0)
     stage = TokenizerStage(tiny.tokenizer().train(), tiny.photos(), None, config)
     rows = torch.arange(16.0).expand(2, 3, 16, 16)
@@ -275,7 +275,7 @@ def test_a_critic_of_features_has_a_say_in_what_the_decoder_makes(monkeypatch):
         def features(self, images: torch.Tensor) -> list[torch.Tensor]:
             return [images, images[:, :, ::2, ::2]]
 
-    monkeypatch.setattr("maskgit_core.training.loop.tokenizer_stage.PerceptualLoss", Pixels)
+    monkeypatch.setattr("maskgit_core.training.tokenizer_stage.PerceptualLoss", Pixels)
     config = replace(tiny.TRAIN, perceptual_weight=1.0, continuous_steps=0, critic="features")
     gradients = []
     for weight in (0.0, 0.5):

@@ -1,5 +1,5 @@
 """One run each: a request in, plain data out. No widgets.
 
-Imports `maskgit_core`. One more kind of run is one file here with a frozen request, its parser and its
-run.
+Imports `maskgit_core`. One more kind of run is one file here with a frozen request, its parser
+and its run.
 """

@@ -6,10 +6,12 @@ image and a repaint, and sometimes leaves in the middle: it closes the connectio
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
 import random
+import sys
 import threading
 import time
 import urllib.request
@@ -22,6 +24,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from maskgit_core.cli.main import Parser, run_command
 
 REFUSALS = ("waiting already", "Queue is full", "HTTP Error 503")
 PATIENCE_SECONDS = 600.0
@@ -219,3 +223,41 @@ def run_load(
         last = [m for at, m in tally.memory if at >= took - minute]
         report |= {"megabytes_first": float(np.mean(first)), "megabytes_last": float(np.mean(last))}
     return report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = Parser(
+        prog="python -m demo.tools.loadtest",
+        description="Let many clients use a running page.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--url", required=True, help="address of a running page")
+    parser.add_argument("--clients", type=int, default=32, help="visitors at once")
+    parser.add_argument("--seconds", type=float, default=120.0, help="how long they ask for more")
+    parser.add_argument("--leave", type=float, default=0.3, help="share left in the middle")
+    parser.add_argument("--steps", type=int, default=12, help="decoding steps of each request")
+    parser.add_argument("--pid", type=int, default=None, help="server process, to see its memory")
+    parser.set_defaults(run=_run)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    """Print the report; the exit code is 1 where something failed."""
+    if arguments.clients < 1 or arguments.seconds <= 0 or not 0 <= arguments.leave <= 1:
+        raise ValueError("clients and seconds must be above 0, and leave from 0 to 1")
+    report = run_load(
+        arguments.url,
+        clients=arguments.clients,
+        seconds=arguments.seconds,
+        leave=arguments.leave,
+        steps=arguments.steps,
+        pid=arguments.pid,
+    )
+    for name, value in report.items():
+        print(f"{name}: {value:.2f}" if isinstance(value, float) else f"{name}: {value}")
+    return 1 if report["failed"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(build_parser(), None))

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from demo.tools import deploy_space
 from maskgit_core.cli import options, training
 from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.train import add_train_arguments, run_train
@@ -30,6 +29,11 @@ from maskgit_core.devices.malloc import keep_freed_memory
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 PROGRAM = "python -m maskgit_core"
 BAD_INPUT = 2
+# Commands of the page, which were here once.
+MOVED = {
+    "loadtest": "python -m demo.tools.loadtest",
+    "deploy-space": "python -m demo.tools.deploy_space",
+}
 SAMPLE_BATCH = 32
 
 
@@ -43,8 +47,25 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; return the exit code (2 for bad input, 130 after Ctrl-C)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in MOVED:
+        print(f"{PROGRAM}: {words[0]} is now `{MOVED[words[0]]}`", file=sys.stderr)
+        return BAD_INPUT
+    return run_command(build_parser(), words)
+
+
+def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Parse the arguments and call what the parser sets as `run`.
+
+    Args:
+        parser: sets `run`, a function of the parsed arguments that returns an exit code or None.
+        arguments: words of the command line; None takes this process's own.
+
+    Returns:
+        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C.
+    """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    args = build_parser().parse_args(arguments)
+    args = parser.parse_args(arguments)
     # torch takes a second to load; --help and typing errors need not wait for it.
     from maskgit_core.weights.checkpoint import CheckpointError
 
@@ -54,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, CheckpointError, OSError) as error:
         rank = os.environ.get("RANK", "0")
         of_rank = f" (rank {rank})" if rank != "0" else ""
-        text = " ".join(str(error).split())
-        print(f"{PROGRAM} {args.command}{of_rank}: {text}", file=sys.stderr)
+        name = f" {args.command}" if hasattr(args, "command") else ""
+        print(f"{parser.prog}{name}{of_rank}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         return 130
@@ -85,14 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
         ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
-        ("loadtest", _loadtest_arguments, _loadtest, "let many clients use a running page"),
         ("info", _info_arguments, _info, "describe a checkpoint"),
-        (
-            "deploy-space",
-            deploy_space.deploy_arguments,
-            deploy_space.deploy,
-            "upload the page as a Space to the Hugging Face Hub",
-        ),
     ):
         command = commands.add_parser(
             name,
@@ -284,18 +298,6 @@ def _benchmark(args: argparse.Namespace) -> None:
     from maskgit_core.cli.benchmark import run_benchmark
 
     run_benchmark(args)
-
-
-def _loadtest_arguments(parser: argparse.ArgumentParser) -> None:
-    from demo.tools.loadtest_command import add_loadtest_arguments
-
-    add_loadtest_arguments(parser)
-
-
-def _loadtest(args: argparse.Namespace) -> int:
-    from demo.tools.loadtest_command import run_loadtest
-
-    return run_loadtest(args)
 
 
 def _info_arguments(parser: argparse.ArgumentParser) -> None:

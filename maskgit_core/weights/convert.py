@@ -1,8 +1,8 @@
 """Published weights to our networks.
 
 The family of a file follows from the names in it, the configuration from the shapes, and every
-tensor must find its place: `published_transformers.py` and `published_tokenizers.py` hold the
-names, `weight_rules.py` moves the tensors, `formats.py` reads the files.
+tensor must find its place: `families` holds the
+names, `rules` moves the tensors, `formats` reads the files.
 """
 
 from __future__ import annotations
