@@ -123,7 +123,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     demo = build_demo(models, training_dir=runs, scheduler=scheduler)
     demo.queue(**queue_options())
     routes = health_routes(models, scheduler, metrics=arguments.metrics)
-    options = launch_options(share=arguments.share, mcp=arguments.mcp, routes=routes)
+    options = launch_options(
+        host=arguments.host, share=arguments.share, mcp=arguments.mcp, routes=routes
+    )
     demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )

@@ -23,9 +23,11 @@ from gradio.utils import get_upload_folder
 from PIL import Image, ImageCms
 
 from demo.hardening.gate import MAX_FILE_BYTES
-from demo.hardening.storage import KEEP_SECONDS, NO_ROOM, kept_folder
+from demo.hardening.storage import FILES, KEEP_SECONDS, NO_ROOM, kept_folder
 from demo.runs import render
+from demo.serving.fairness import current_visitor
 from demo.settings import RequestError
+from maskgit_core.data.decoder import Decoder
 from maskgit_core.data.images import flatten_alpha, load_image
 
 log = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ SHOWN_SIDE = 512
 MAX_MASK_TEXT = 2_000_000  # characters; a mask of the shown size takes a few thousand
 MAX_IMAGE_TEXT = MAX_FILE_BYTES * 4 // 3 + 64  # characters; the largest file as base64
 MAX_PROFILE_BYTES = 1_000_000
+DECODER = Decoder()  # of this process; its children start when they are needed
 
 
 def open_photo(source: Any) -> Image.Image:
@@ -48,7 +51,11 @@ def open_photo(source: Any) -> Image.Image:
         RequestError: no image, cut short, or too large; one sentence.
     """
     try:
-        return _in_web_colours(load_image(source, keep_alpha=True))
+        if isinstance(source, bytes):
+            photo = DECODER.open(source, current_visitor())
+        else:
+            photo = load_image(source, keep_alpha=True)
+        return _in_web_colours(photo)
     except ValueError as error:
         text = str(error)
         text = "The file " + text.removeprefix("image ") if text.startswith("image ") else text
@@ -94,6 +101,7 @@ def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
         with found.open("rb") as file:
             content = file.read(most + 1)
         found.unlink(missing_ok=True)
+        FILES.forget(found)
     except (OSError, RuntimeError) as error:
         raise RequestError("The uploaded file cannot be read. Upload it again.") from error
     except ValueError as error:
@@ -199,7 +207,9 @@ class PhotoStore:
         except OSError as error:
             log.error("no file can be kept: %s", error.strerror)
             shutil.rmtree(folder, ignore_errors=True)
+            FILES.give_back(MAX_FILE_BYTES)
             raise RequestError(NO_ROOM) from error
+        FILES.add(current_visitor(), path)
         return str(path)
 
     def load(self, path: str) -> Image.Image:

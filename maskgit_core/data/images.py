@@ -7,11 +7,13 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A decoded photo of this size takes 120 MB; larger ones are refused before they are decoded.
 MAX_PIXELS = 40_000_000
@@ -36,13 +38,16 @@ _DECODING_ERRORS = (
 )
 
 
-def load_image(source: ImageSource, *, keep_alpha: bool = False) -> Image.Image:
+def load_image(
+    source: ImageSource, *, keep_alpha: bool = False, max_pixels: int | None = None
+) -> Image.Image:
     """Open a photo of any common kind as 8-bit RGB, upright.
 
     Args:
         source: a path, the bytes of a file, or a PIL image of any mode.
         keep_alpha: give RGBA, with its colours as they are, where the photo has transparency;
             otherwise transparency is laid over white.
+        max_pixels: width times height at most; None is MAX_PIXELS.
 
     Returns:
         A new image of mode RGB (or RGBA), turned as its EXIF orientation says, first frame only.
@@ -54,7 +59,7 @@ def load_image(source: ImageSource, *, keep_alpha: bool = False) -> Image.Image:
     """
     try:
         image = source if isinstance(source, Image.Image) else _open(source)
-        _check_size(image)
+        _check_size(image, MAX_PIXELS if max_pixels is None else max_pixels)
         # Loading a PIL image of the caller's fills its pixels in, but changes none.
         image.load()
         # Turned only where needed: a large photo is copied as seldom as possible.
@@ -78,12 +83,12 @@ class _RefusedError(Exception):
     """The photo is not taken; its message goes on after the word image."""
 
 
-def _check_size(image: Image.Image) -> None:
+def _check_size(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise _RefusedError(
             f"is too large: {width} x {height} pixels is {width * height / 1e6:.1f} "
-            f"megapixels, at most {MAX_PIXELS / 1e6:.0f} are allowed"
+            f"megapixels, at most {max_pixels / 1e6:.0f} are allowed"
         )
     if width == 0 or height == 0:
         raise _RefusedError("has no pixels")
@@ -140,6 +145,8 @@ def to_tensor(image: Image.Image) -> Tensor:
     """
     if image.mode != "RGB":
         raise ValueError(f"image must be of mode RGB; got {image.mode}")
+    import torch  # late: the children of `decoder` do without
+
     pixels = torch.from_numpy(np.array(image))
     return pixels.permute(2, 0, 1)[None].to(torch.float32) / 127.5 - 1
 
@@ -153,6 +160,8 @@ def to_image(pixels: Tensor) -> Image.Image:
     Raises:
         ValueError: another shape, or values that are nan or infinite.
     """
+    import torch
+
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim != 3 or pixels.shape[0] != 3:
