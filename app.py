@@ -6,11 +6,13 @@ import argparse
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from demo.environment import prepare_environment
+from demo.startup import SAY_SECONDS, Stopping, check_address, check_folder
 from maskgit_core.config import PRECISIONS
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
@@ -68,11 +70,18 @@ def usual_precision() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page; returns the exit status."""
+    stopping = Stopping()
     arguments = parse_arguments(argv)
     if arguments.mcp and importlib.util.find_spec("mcp") is None:
         print('app.py: --mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
         return 2
     prepare_environment()
+    try:
+        check_address(arguments.host, arguments.port)
+        check_folder(os.environ["GRADIO_TEMP_DIR"])
+    except ValueError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
 
     from demo.serving.zero_gpu import load_spaces
 
@@ -126,12 +135,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = launch_options(
         host=arguments.host, share=arguments.share, mcp=arguments.mcp, routes=routes
     )
-    demo.launch(
-        server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
-    )
+    try:
+        demo.launch(
+            server_name=arguments.host,
+            server_port=arguments.port,
+            prevent_thread_lock=True,
+            **options,
+        )
+    except OSError as error:  # somebody took the port while the model was loaded
+        print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     models.first.warm_up(in_line(scheduler, models))
-    demo.block_thread()
-    return 0
+
+    def end() -> None:
+        scheduler.close()
+        time.sleep(SAY_SECONDS)
+        demo.close(verbose=False)
+
+    status = stopping.wait(end)
+    os._exit(status)  # a batch may still be computed: nobody waits for it any more
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 MAX_WAITING = 32
 MAX_BATCH_IMAGES = 16
 MIN_PART_IMAGES = 2  # smaller parts are faster together
+STOPPING = "The server is being restarted. Try again in a minute."
 TIDY_SECONDS = 2.0  # more often, small jobs would have each page cleared for them again and again
 
 
@@ -76,6 +77,7 @@ class Scheduler:
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._tidy_at = 0.0
+        self._closed = False
 
     @property
     def num_waiting(self) -> int:
@@ -102,6 +104,8 @@ class Scheduler:
             visitor = fairness.current_visitor()
         job = Job(work, self._place, self._on_end, visitor)
         with self._changed:
+            if self._closed:
+                raise RequestError(STOPPING)
             full = refusable and len(self._line) >= self._room(visitor)
             if not full:
                 self._line.append(job)
@@ -120,6 +124,14 @@ class Scheduler:
         """Jobs that may wait when this visitor brings one."""
         present = any(job.visitor == visitor for job in self._line)
         return self._max_waiting if present else self._max_waiting * 3 // 2
+
+    def close(self) -> None:
+        """End all jobs with a sentence, because the server stops; no more are taken."""
+        with self._changed:
+            self._closed = True
+            jobs_left = [*self._line, *self._working]
+        for job in jobs_left:
+            job.end(jobs.REFUSED, RequestError(STOPPING))
 
     # ---- what the page calls ---------------------------------------------------------------------
 

@@ -65,6 +65,9 @@ class GpuRuns:
         models.expect(name)
         return self._run(make, request)
 
+    def close(self) -> None:
+        """As `Scheduler.close`; each run ends with its own call."""
+
     def call(
         self, kind: str, models: Any, run: Callable[[], Any], *, refusable: bool = True
     ) -> Any:

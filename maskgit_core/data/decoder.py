@@ -59,6 +59,7 @@ class Decoder:
         self._changed = threading.Condition()
         self._free: list[_Child | None] = [None] * children  # None: one may be started
         self._busy: list[str] = []  # owners
+        self._working: list[_Child] = []
         self._waiting: list[tuple[str, object]] = []
         self._served: dict[str, float] = {}  # when the owners of `_waiting` were served last
         atexit.register(self.close)
@@ -100,15 +101,19 @@ class Decoder:
 
     @contextlib.contextmanager
     def _child(self, owner: str) -> Iterator[_Child]:
-        child = self._take(owner) or _Child(self._memory)
+        child = self._take(owner)
         try:
+            child = child or _Child(self._memory)
+            self._working.append(child)
             yield child
         finally:
             with self._changed:
+                if child is not None and child in self._working:
+                    self._working.remove(child)
                 self._busy.remove(owner)
-                self._free.append(child if child.alive else None)
+                self._free.append(child if child is not None and child.alive else None)
                 if any(waiting == owner for waiting, _ in self._waiting):
-                    self._served[owner] = time.monotonic()
+                    self._served[owner] = time.monotonic()  # others who wait come first
                 self._changed.notify_all()
 
     def _take(self, owner: str) -> _Child | None:
@@ -175,6 +180,10 @@ class _Child:
                 pass
         self.end()
         return {"error": f"image {TOO_LONG}"}, b""
+
+    def kill(self) -> None:
+        """Stop what it does; whoever asked is told."""
+        self._process.kill()
 
     def end(self) -> None:
         """Kill it where it runs, and let the system forget it."""
