@@ -282,7 +282,8 @@ def _same_site(origin: str, headers: dict[str, str]) -> bool:
         site = urlsplit(origin).netloc.lower()
     except ValueError:
         return False
-    return site in (headers.get("host", "").lower(), headers.get("x-forwarded-host", "").lower())
+    names = (headers.get("host", "").lower(), headers.get("x-forwarded-host", "").lower())
+    return bool(site) and site in names
 
 
 def _cleaned(scope: Message) -> Message:
