@@ -180,7 +180,7 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         model = holder.current
         return [
             {
-                "name": generate.model_name(model),
+                "name": model.name,
                 "num_classes": len(model.classes),
                 "image_size": int(model.image_size),
                 "grid_size": int(model.grid_size),
