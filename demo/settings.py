@@ -51,7 +51,7 @@ class Field:
         return not self.choices and float(self.step).is_integer() and float(self.low).is_integer()
 
     @property
-    def type(self) -> type:
+    def type(self) -> type[str] | type[int] | type[float]:
         """Of the value."""
         return str if self.choices else int if self.whole else float
 

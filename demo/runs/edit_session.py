@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ REPAINT = "Repaint what I mark"
 EXTEND = "Extend beyond the edges"
 # Of photos whose last plan is kept, all together: about 5 bytes each. The last one always is.
 MAX_PLANNED_PIXELS = 24_000_000
+
+Key = tuple[str, tuple[str, str, str]]  # name of the model, and `Task.key`
 
 
 def example_photos() -> list[Path]:
@@ -46,12 +47,12 @@ class Task:
     directions: Any = ()
     amount: Any = 50
 
-    def key(self) -> Hashable:
-        """Equal for equal plans of a photo."""
+    def key(self) -> tuple[str, str, str]:
+        """Equal for equal plans of a photo; the first is the mode."""
         if self.mode == EXTEND:
-            return EXTEND, str(self.directions), str(self.amount)
+            return EXTEND, repr(self.directions), repr(self.amount)
         value = self.painted if isinstance(self.painted, dict) else {}
-        return REPAINT, str(value.get("mask")), str(value.get("frame"))
+        return REPAINT, str(value.get("mask")), repr(value.get("frame"))
 
 
 class EditSession:
@@ -68,7 +69,7 @@ class EditSession:
         self._models: ModelHolder = as_holder(model)
         self.store = store
         self._lock = threading.Lock()
-        self._planned: dict[str, tuple[Hashable, Edit]] = {}  # by path, the latest last
+        self._planned: dict[str, tuple[Key, Edit]] = {}  # by path, the latest last
 
     def open(self, source: Any) -> tuple[dict[str, Any], str]:
         """Take a photo in: what the painter shows, and where the photo is kept.
@@ -99,15 +100,23 @@ class EditSession:
             raise RequestError("Open a photo first, or pick one of the examples.")
         key = (str(model.name), task.key())
         with self._lock:
-            known_key, known = self._planned.pop(task.kept, (None, None))
-            if known is not None and known_key == key:
-                self._planned[task.kept] = (key, known)
-                return known
-        made = self._made(model, task, self.store.load(task.kept))
+            before = self._planned.get(task.kept)
+        if before is not None and before[0] == key:
+            return before[1]
+        photo = self._photo_of(before) or self.store.load(task.kept)
+        made = self._made(model, task, photo)
         with self._lock:
+            self._planned.pop(task.kept, None)
             self._planned[task.kept] = (key, made)
             self._drop_oldest()
         return made
+
+    @staticmethod
+    def _photo_of(planned: tuple[Key, Edit] | None) -> Image.Image | None:
+        """The photo of a plan; None of an extension, whose plan holds a larger canvas."""
+        if planned is None or planned[0][1][0] == EXTEND:
+            return None
+        return planned[1].plan.image
 
     def _made(self, model: Any, task: Task, photo: Image.Image) -> Edit:
         if task.mode == EXTEND:
