@@ -134,7 +134,7 @@ class Functions:
                 if progress.images:
                     return
 
-    # A run that waits must not keep a model in memory, so each request is made in a call of its own.
+    # Each request is made in a call of its own: a run that waits must not keep a model in memory.
 
     def _generate(self, classes: Any, count: Any, seed: Any, values: dict[str, Any]) -> Request:
         model = self._models.current

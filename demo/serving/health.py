@@ -30,9 +30,7 @@ def health_routes(models: ModelHolder, runner: Runner, *, metrics: bool = False)
         return JSONResponse(content, 200 if ready else 503)
 
     async def counters(request: Request) -> PlainTextResponse:
-        text = runner.metrics.prometheus(
-            waiting=runner.num_waiting, working=runner.num_working
-        )
+        text = runner.metrics.prometheus(waiting=runner.num_waiting, working=runner.num_working)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     routes = [Route("/healthz", healthz)]

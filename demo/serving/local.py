@@ -106,9 +106,7 @@ class LocalRunner:
         """Yield a `Place` now and then while a function waits for its turn, then its result."""
         yield from self._join(function, kind, self.models.name, refusable=refusable).follow()
 
-    def _join(
-        self, task: jobs.Task, kind: str, model: str, *, refusable: bool = True
-    ) -> Job:
+    def _join(self, task: jobs.Task, kind: str, model: str, *, refusable: bool = True) -> Job:
         job = self.queue.join(task, kind, model, refusable=refusable)
         with self._starting:
             if self._thread is None:
