@@ -81,7 +81,7 @@ def launch_options(
     mcp: bool = False,
     routes: Sequence[BaseRoute] = (),
 ) -> dict[str, Any]:
-    """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `guards`.
+    """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `gradio_patches`.
 
     Args:
         host: address to listen on; None is Gradio's choice.
@@ -116,7 +116,7 @@ def launch_options(
         "pwa": False,
         "max_threads": MAX_THREADS,
         # Each takes about 0.3 MB, one call of the API too, and is kept for long after its end; past
-        # this many the longest unused one is forgotten. No more visitors fit the line in any case.
+        # this many the longest unused one is forgotten. No more visitors fit the queue in any case.
         "state_session_capacity": MAX_EVENTS,
         "share": share,
         "mcp_server": mcp,

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from demo.serving.models import ModelHolder
+from demo.serving.runner import Runner
 
 
-def health_routes(models: ModelHolder, scheduler: Any, *, metrics: bool = False) -> list[Route]:
+def health_routes(models: ModelHolder, runner: Runner, *, metrics: bool = False) -> list[Route]:
     """The addresses, for `launch.launch_options`.
 
     Args:
         models: holds the model; without one /healthz answers 503.
-        scheduler: whose jobs are counted.
+        runner: whose jobs are counted; while one after the other fails, /healthz answers 503, so
+            that the platform starts the server anew.
         metrics: whether there is a /metrics.
     """
 
     async def healthz(request: Request) -> JSONResponse:
-        ready = models.ready
+        ready, failing = models.ready, runner.metrics.failing
+        status = "no model is loaded" if not ready else "every job fails" if failing else "ok"
         content = {
-            "status": "ok" if ready else "no model is loaded",
+            "status": status,
             "model": models.name if ready else None,
-            "waiting": scheduler.num_waiting,
-            "working": scheduler.num_working,
+            "waiting": runner.num_waiting,
+            "working": runner.num_working,
         }
-        return JSONResponse(content, 200 if ready else 503)
+        return JSONResponse(content, 200 if status == "ok" else 503)
 
     async def counters(request: Request) -> PlainTextResponse:
-        text = scheduler.ledger.prometheus(
-            waiting=scheduler.num_waiting, working=scheduler.num_working
-        )
+        text = runner.metrics.prometheus(waiting=runner.num_waiting, working=runner.num_working)
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     routes = [Route("/healthz", healthz)]
