@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import re
@@ -21,6 +20,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from gradio.utils import get_upload_folder
 
 from demo.hardening import storage
+from demo.hardening.answer import ALIAS, Answer
 from demo.hardening.bodies import (
     BUDGET,
     BUDGET_OF_ONE,
@@ -48,18 +48,9 @@ FORM_BYTES = 64 * 1024  # what surrounds the file in an upload
 MAX_STREAMS, MAX_STREAMS_OF_ONE = 1024, 256  # a page holds two open
 MAX_UPLOADS, MAX_UPLOADS_OF_ONE = 32, 6
 
-# Hugging Face shows a Space in a frame on its own pages; no other site may.
-SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    "Content-Security-Policy": (
-        "frame-ancestors 'self' https://huggingface.co; object-src 'none'; base-uri 'self'"
-    ),
-}
-
 UPLOAD = "/gradio_api/upload"
 FILE = "/gradio_api/file="
+DATA = "/gradio_api/queue/data"
 _PAGE = r"""
     / | /config | /theme\.css | /favicon\.ico | /robots\.txt | /manifest\.json | /pwa_icon(/\d+)?
     | /(assets|static|svelte)/.+ | /healthz | /metrics
@@ -73,8 +64,6 @@ _STREAM = re.compile(
 )
 _ID_IN_PATH = re.compile(r"/gradio_api/(heartbeat|call/[^/]+|call/v2/[^/]+)/([^/]+)/?")
 _IDS_IN_QUERY = ("session_hash", "upload_id", "event_id")
-# What visitors are told in place of the folder of their files.
-ALIAS = "/files"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
 NOT_SERVED = "There is nothing here."
 WRONG_SITE = "Requests from the page of another site are not taken."
@@ -118,7 +107,7 @@ class Gate:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        answer = _Answer(send)
+        answer = Answer(send)
         try:
             self._check(scope)
             await self._serve(_cleaned(scope), receive, answer)
@@ -156,12 +145,14 @@ class Gate:
         if not all(map(is_plain_id, ids)):
             raise RefusedError(400, NOT_UNDERSTOOD)
 
-    async def _serve(self, scope: Message, receive: Receive, answer: _Answer) -> None:
+    async def _serve(self, scope: Message, receive: Receive, answer: Answer) -> None:
         path, visitor = scope["path"].rstrip("/"), visitor_of_scope(scope)
         if path.startswith(FILE):
             answer.headers["Cache-Control"] = "private, no-store"
             scope = _with_path(scope, FILE + real_path(path.removeprefix(FILE)))
             return await self._app(scope, bounded(receive, 0), answer.send)
+        if path == DATA and not _is_known_session(scope):
+            raise RefusedError(404, NOT_SERVED)  # Gradio would answer with an error in the log
         if scope["method"] == "GET" and _STREAM.fullmatch(path):
             with self._streams.hold(visitor) as take:
                 take(1)
@@ -177,9 +168,7 @@ class Gate:
             checked = await read_json(bounded(receive, most), take, with_real_paths)
             await self._app(scope, checked, answer.send)
 
-    async def _upload(
-        self, scope: Message, receive: Receive, answer: _Answer, visitor: str
-    ) -> None:
+    async def _upload(self, scope: Message, receive: Receive, answer: Answer, visitor: str) -> None:
         most = MAX_FILE_BYTES + FORM_BYTES
         if declared_bytes(scope) > most:
             raise RefusedError(413, TOO_LARGE)
@@ -192,70 +181,6 @@ class Gate:
             storage.FILES.add(visitor, Path(path))
 
 
-class _Answer:
-    """Adds the headers to an answer, whoever gives it, and takes out what is nobody's business."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.headers = dict(SECURITY_HEADERS)
-        self.started = False
-        self.uploaded: list[str] = []
-        self._kind = ""
-        self._status = 0
-
-    async def send(self, message: Message) -> None:
-        """Pass a message on."""
-        if message["type"] == "http.response.start":
-            self.started, self._status = True, message["status"]
-            pairs = message.get("headers", [])
-            self._kind = dict((n.lower(), v) for n, v in pairs).get(b"content-type", b"").decode()
-            ours = [(name.lower().encode(), text.encode()) for name, text in self.headers.items()]
-            names = {name for name, _ in ours}
-            if self._status == 422 or "json" in self._kind:
-                names.add(b"content-length")  # what is sent may have another
-            kept = [pair for pair in pairs if pair[0].lower() not in names]
-            await self._send({**message, "headers": [*kept, *ours]})
-        elif message["type"] == "http.response.body":
-            await self._send({**message, "body": self._clean(message)})
-        else:
-            await self._send(message)
-
-    def _clean(self, message: Message) -> bytes:
-        body = bytes(message.get("body", b""))
-        if self._status == 422:
-            # The framework repeats what was sent, however much that was.
-            return b"" if message.get("more_body") else json.dumps(_detail(NOT_UNDERSTOOD)).encode()
-        if "json" in self._kind or "event-stream" in self._kind:
-            folder = str(Path(get_upload_folder()))
-            if body.startswith(b'["') and self._kind.startswith("application/json"):
-                self.uploaded = _paths(body, folder)
-            body = body.replace(json.dumps(folder)[1:-1].encode(), ALIAS.encode())
-        return body
-
-    async def refuse(self, status: int, sentence: str) -> None:
-        """Answer with a sentence."""
-        body = json.dumps(_detail(sentence)).encode()
-        headers = [(b"content-type", b"application/json")]
-        if status in (408, 413):
-            headers.append((b"connection", b"close"))  # the rest of the body is not waited for
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        self._status = 0
-        await self._send({"type": "http.response.body", "body": body})
-
-
-def _detail(sentence: str) -> dict[str, str]:
-    return {"detail": sentence}
-
-
-def _paths(body: bytes, folder: str) -> list[str]:
-    """Paths of files that an upload's answer lists."""
-    try:
-        found = json.loads(body)
-    except ValueError:
-        return []
-    return [path for path in found if isinstance(path, str) and path.startswith(folder)]
-
-
 def _headers(scope: Message) -> dict[str, str]:
     return {n.decode("latin-1").lower(): v.decode("latin-1") for n, v in scope.get("headers", [])}
 
@@ -266,6 +191,13 @@ def _query(scope: Message) -> list[tuple[str, str]]:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=100)
     except ValueError:
         raise RefusedError(400, NOT_UNDERSTOOD) from None
+
+
+def _is_known_session(scope: Message) -> bool:
+    """Whether Gradio has messages for the session that a stream is asked of."""
+    session = dict(_query(scope)).get("session_hash", "")
+    app = scope.get("app")
+    return app is None or session in app.get_blocks()._queue.pending_messages_per_session
 
 
 def host_name(host: str) -> str:
