@@ -189,8 +189,9 @@ def _sample(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from maskgit_core.data.contact_sheet import tile
+    from maskgit_core.data.contact_sheet import contact_sheet
     from maskgit_core.pipeline import MAX_IMAGES, MaskGIT
+    from maskgit_core.pixels import to_uint8
 
     check_range("count", args.count, 1, MAX_IMAGES, whole=True)
     if args.columns is not None:
@@ -213,7 +214,7 @@ def _sample(args: argparse.Namespace) -> None:
                 bar.update()
             images.append(model.decode(tokens.cpu()))
     columns = args.columns or (args.count if args.count > 1 else 4)
-    _save_png(tile(torch.cat(images), min(columns, len(labels))), args.out)
+    _save_png(contact_sheet(to_uint8(torch.cat(images)), columns, gap=2), args.out)
 
 
 def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:

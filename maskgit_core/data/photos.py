@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from maskgit_core.data.images import crop_to_square, load_image
+from maskgit_core.pixels import from_uint8
 from maskgit_core.weights.checkpoint import write_all_atomically
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -279,15 +280,6 @@ def _epoch_order(num_items: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_items, generator=step_generator(seed, ZERO_EPOCHS + epoch))
 
 
-def to_images(pixels: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """Return float32 (B, 3, H, W) in [-1, 1] of uint8 (B, H, W, 3), on a device or the CPU.
-
-    What travels to a device are the bytes, a quarter of the floats.
-    """
-    pixels = torch.as_tensor(np.ascontiguousarray(pixels)).to(device)
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def augmented_batch(
     photos: Photos,
     indices: Tensor,
@@ -310,11 +302,11 @@ def augmented_batch(
     ):
         crop = photos.pixels[index, top : top + image_size, left : left + image_size]
         crops.append(crop[:, ::-1] if flip else crop)
-    return to_images(np.stack(crops), device)
+    return from_uint8(np.stack(crops), device)
 
 
 def centre_batch(photos: Photos, indices: Tensor, image_size: int) -> Tensor:
     """Return float32 (B, 3, S, S) in [-1, 1]: the centre crop of each photo."""
     start = (photos.pixels.shape[1] - image_size) // 2
     stop = start + image_size
-    return to_images(photos.pixels[indices.numpy()][:, start:stop, start:stop])
+    return from_uint8(photos.pixels[indices.numpy()][:, start:stop, start:stop])

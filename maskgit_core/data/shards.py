@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgit_core.data.photos import Photos, to_images
+from maskgit_core.data.photos import Photos
 from maskgit_core.distributed.group import patience, rank, size
+from maskgit_core.pixels import from_uint8
 from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
 ENCODE_BATCH = 64
@@ -162,7 +163,7 @@ def _encoded(
     pixels, side = photos.pixels[rows.numpy()], config.image_size
     views = []
     for top, left in corners:
-        images = to_images(pixels[:, top : top + side, left : left + side], device)
+        images = from_uint8(pixels[:, top : top + side, left : left + side], device)
         for view in (images, images.flip(-1)):
             view = view.contiguous(memory_format=torch.channels_last)
             views.append(tokenizer.encode_to_tokens(view).flatten(1).cpu())

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, to_dict
-from maskgit_core.data.photos import to_images
 from maskgit_core.evaluation.data import PhotoSet, balanced_draw
 from maskgit_core.evaluation.features import FeatureNetwork
 from maskgit_core.evaluation.store import PartStore, hash_of_networks, key_of
+from maskgit_core.pixels import from_uint8, to_uint8
 
 BATCH = 16
 
@@ -71,7 +71,7 @@ class Images(NamedTuple):
 
     def batch(self, rows: Sequence[int] | range) -> Tensor:
         """Return float32 (B, 3, H, W) in [-1, 1]."""
-        return to_images(self.pixels[list(rows)])
+        return from_uint8(self.pixels[list(rows)])
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Bench:
         encode = by_batch(lambda rows: model.encode(photos.images(places[list(rows)])))
         tokens = self.own.rows("tokens", key, len(places), encode, f"encode {what}")
         tokens = torch.from_numpy(tokens)
-        decode = by_batch(lambda rows: to_pixels(model.decode(tokens[list(rows)])))
+        decode = by_batch(lambda rows: to_uint8(model.decode(tokens[list(rows)])))
         pixels = self.own.rows("pixels", key, len(places), decode, f"decode {what}")
         return tokens, Images(pixels, key_of("reconstructions", key))
 
@@ -132,7 +132,7 @@ class Bench:
         def draw(rows: range) -> Tensor:
             chosen = [labels[row] for row in rows]
             result = self.model.generate(chosen, config, seed=seed + rows.start)  # type: ignore
-            return to_pixels(result.images)
+            return to_uint8(result.images)
 
         pixels = self.own.rows("samples", key, len(labels), by_batch(draw, batch), "draw samples")
         return Images(pixels, key)
@@ -145,12 +145,6 @@ def by_batch(compute: Callable[[range], Tensor], batch: int = BATCH) -> Callable
         return torch.cat([compute(rows[i : i + batch]) for i in range(0, len(rows), batch)])
 
     return run
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Return uint8 (B, H, W, 3) of images float32 (B, 3, H, W) in [-1, 1]."""
-    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.data.photos import Photos
 from maskgit_core.evaluation.evaluate import evaluate
 from maskgit_core.pipeline import MaskGIT
+from maskgit_core.pixels import to_uint8
 from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.weights.checkpoint import (
     Checkpoint,
@@ -62,7 +63,8 @@ def write_results(
     names = photos.classes[:MOST_CLASSES]
     labels = [name for name in names for _ in range(SAMPLES_A_CLASS)]
     print("drawing samples", file=sys.stderr)
-    sheet = tile(model.generate(labels=labels, config=loaded.sampling, seed=0).images, 6)
+    samples = model.generate(labels=labels, config=loaded.sampling, seed=0).images
+    sheet = contact_sheet(to_uint8(samples), SAMPLES_A_CLASS, gap=2)
     measures, found = _measures(model, data, out, num_samples, len(names))
     facts = _facts(out, loaded, photos, held_out, choices, stages)
     card = model_card(
