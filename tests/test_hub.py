@@ -13,11 +13,12 @@ import torch
 
 from fake_hub import COMMIT, running_hub, talk_to
 from maskgit_core.config import TokenizerConfig, TransformerConfig
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.weights import hub
-from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 from maskgit_core.weights.families.transformers import halton_rule
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, push_to_hub, resolve_checkpoint
 from maskgit_core.weights.imagenet import imagenet_classes

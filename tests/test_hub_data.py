@@ -12,7 +12,8 @@ import tiny
 from commands import assert_refused, steps, train_tokenizer
 from fake_hub import FakeHub, running_hub, talk_to
 from maskgit_core.data.hub import fetch_dataset
-from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
+from maskgit_core.files import CheckpointError
+from maskgit_core.weights.checkpoint import load_checkpoint
 
 NAME = "someone/photos"
 

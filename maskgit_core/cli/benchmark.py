@@ -56,7 +56,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from maskgit_core.benchmark.run import benchmark, chosen_parts
-    from maskgit_core.weights.checkpoint import write_atomically
+    from maskgit_core.files import write_atomically
 
     parts = chosen_parts(args.only)
     with tqdm(total=1, file=sys.stderr, unit="case", leave=False) as bar:

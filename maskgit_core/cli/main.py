@@ -67,7 +67,7 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parser.parse_args(arguments)
     # torch takes a second to load; --help and typing errors need not wait for it.
-    from maskgit_core.weights.checkpoint import CheckpointError
+    from maskgit_core.files import CheckpointError
 
     keep_freed_memory()
     try:
@@ -168,7 +168,7 @@ def _label(text: str, classes: Sequence[str]) -> str | int | None:
 
 
 def _save_png(image: object, path: str) -> None:
-    from maskgit_core.weights.checkpoint import write_atomically
+    from maskgit_core.files import write_atomically
 
     write_atomically(path, lambda temporary: image.save(temporary, "PNG"))  # type: ignore[attr-defined]
     print(path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskgit_core.data.photos import IMAGE_SUFFIXES
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 from maskgit_core.weights.hub import REPO_ID, explain, hub_client
 from maskgit_core.weights.known import HubFile
 

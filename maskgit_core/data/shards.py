@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from maskgit_core.data.photos import Photos
 from maskgit_core.distributed.group import patience, rank, size
+from maskgit_core.files import CheckpointError, write_atomically
 from maskgit_core.pixels import from_uint8
-from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
 ENCODE_BATCH = 64
 SHARD_PHOTOS = 16384

@@ -13,8 +13,8 @@ from torch import Tensor
 from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.evaluation.distances import Nearest
 from maskgit_core.evaluation.tables import Evidence
+from maskgit_core.files import write_atomically
 from maskgit_core.pixels import to_uint8
-from maskgit_core.weights.checkpoint import write_atomically
 
 NEAREST_SHOWN = 16
 PAIRS_SHOWN = 16

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer
-from maskgit_core.weights.checkpoint import CheckpointError, save_checkpoint
+from maskgit_core.weights.checkpoint import save_checkpoint
 from maskgit_core.weights.families.family import Family
 from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
 from maskgit_core.weights.families.transformers import HALTON, TRANSFORMER_FAMILIES, V1

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from maskgit_core.files import CheckpointError
 from maskgit_core.weights.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     TRANSFORMER_FILE,
-    CheckpointError,
     read_config,
 )
 from maskgit_core.weights.known import KNOWN_WEIGHTS, HubFile, KnownWeights
