@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ from commands import (
     train_tokenizer,
     train_transformer,
 )
+from maskgit_core.cli.data import load_photos
+from maskgit_core.data.photos import scan_folder
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -84,6 +88,27 @@ def test_train_and_val_folders(tmp_path):
     assert sorted(sizes) == [2, 6]
 
 
+@pytest.mark.parametrize("name", ["validation", "valid", "test"])
+def test_held_out_photos_by_any_usual_name(tmp_path, name):
+    tiny.write_photos(tmp_path / "data" / "train", ["land", "sea"], count=3)
+    tiny.write_photos(tmp_path / "data" / name, ["SEA"], count=1)
+    assert train_tokenizer(tmp_path / "data", tmp_path / "out") == 0
+    sizes = [np.load(path, mmap_mode="r").shape[0] for path in (tmp_path / "out").glob("*.npy")]
+    assert sorted(sizes) == [1, 6]
+
+
+def test_held_out_photos_have_the_labels_of_training(tmp_path):
+    nfd = unicodedata.normalize("NFD", "été")
+    tiny.write_photos(tmp_path / "data", ["A", "a", "Land", "été"], count=2)
+    tiny.write_photos(tmp_path / "val", [nfd, "LAND", "a"], count=1)
+    args = {"data": tmp_path / "data", "val": tmp_path / "val", "cache": None}
+    where = argparse.Namespace(**args, out=tmp_path / "out")
+    photos, val = load_photos(where, 16)
+    assert photos.classes == val.classes == ["A", "Land", "a", "été"]
+    by_name = {"LAND": 1, "a": 2, "été": 3}
+    assert val.labels.tolist() == [by_name[name] for name in scan_folder(tmp_path / "val").classes]
+
+
 def test_a_class_called_train(tmp_path):
     tiny.write_photos(tmp_path / "data", ["car", "train"], count=2)
     assert train_tokenizer(tmp_path / "data", tmp_path / "out") == 0
@@ -129,7 +154,12 @@ def test_training_refuses_bad_input(capsys, photo_folder, tmp_path, tiny_checkpo
     refused(photo_folder, "--freeze-codes", says="freeze_codes needs init")
     refused(photo_folder, "--init", tmp_path / "none", says="there is no checkpoint folder")
     tiny.write_photos(tmp_path / "val", ["forest", "lake"], count=1)
-    refused(photo_folder, "--val", tmp_path / "val", says="got forest, lake")
+    refused(
+        photo_folder,
+        "--val",
+        tmp_path / "val",
+        says="val holds classes that the training data does not know: lake",
+    )
     assert not out.exists()
 
 

@@ -25,11 +25,13 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DIR",
-        help="holds train/ and val/, each with one folder per class; or held-out photos alone",
+        help="holds train/ and val/ (validation, valid, test), each with one folder per class; or "
+        "held-out photos alone",
     )
-    parser.add_argument(
-        "--train", default=None, metavar="DIR", help="training photos, where not in --data"
-    )
+    for name, photos in (("--train", "training"), ("--val", "held-out")):
+        parser.add_argument(
+            name, default=None, metavar="DIR", help=f"{photos} photos, where not in --data"
+        )
     parser.add_argument(
         "--num-samples", type=int, default=5000, help="samples; 0 measures the tokenizer only"
     )
@@ -37,7 +39,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default=None,
         metavar="DIR",
-        help=f"results and finished parts; {RESULTS_FOLDER}/<checkpoint> if unset",
+        help=f"results and stored tables; {RESULTS_FOLDER}/<checkpoint> if unset",
     )
     parser.add_argument(
         "--cache-dir", default=CACHE_FOLDER, metavar="DIR", help="packed photos, their features"
@@ -57,7 +59,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     """Run the command: print the result as JSON, bars and hints on the error stream."""
     from maskgit_core.cli.main import sampling_config
     from maskgit_core.config import SamplingConfig
-    from maskgit_core.evaluation.evaluate import RESULT_FILE, evaluate
+    from maskgit_core.data.folders import evaluation_folders
+    from maskgit_core.evaluation.evaluate import RESULT_FILE, EvaluationSettings, evaluate
     from maskgit_core.inputs import folder_name
 
     model = _load_model(args.checkpoint, args.num_samples, args.device, args.precision)
@@ -66,18 +69,19 @@ def run_evaluate(args: argparse.Namespace) -> None:
     try:
         result = evaluate(
             model,
-            args.data,
-            num_samples=args.num_samples,
-            out=out,
-            sampling=sampling_config(args, getattr(model, "sampling", SamplingConfig())),
-            seed=args.seed,
-            progress=_bar,
+            evaluation_folders(args.data, args.train, args.val),
+            out,
+            EvaluationSettings(
+                args.num_samples,
+                sampling_config(args, getattr(model, "sampling", SamplingConfig())),
+                args.seed,
+                args.neighbours,
+                args.batch_size,
+            ),
             features=args.features,
-            train_dir=args.train,
             cache_dir=args.cache_dir,
-            neighbours=args.neighbours,
-            batch_size=args.batch_size,
             device=args.device,
+            progress=_bar,
             name=folder_name(args.checkpoint),
         )
     except KeyboardInterrupt:

@@ -275,6 +275,7 @@ class Training:
             photos=photos,
             held_out=held_out,
             data=self.args.data,
+            val=self.args.val,
             num_samples=self.args.samples,
             choices=self.choices,
             stages=self.run.stages,
