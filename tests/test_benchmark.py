@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from maskgit_core.benchmark.models import RANDOM_MODELS, load_model
+from maskgit_core.benchmark.models import SHAPES, load_model
 from maskgit_core.benchmark.run import PARTS, benchmark, chosen_parts
 from maskgit_core.benchmark.start import start_cases, start_seconds
 from maskgit_core.benchmark.timing import Setup
@@ -16,11 +16,11 @@ from maskgit_core.cli.main import main
 from maskgit_core.networks.transformer import build_transformer
 
 
-@pytest.mark.parametrize("name", RANDOM_MODELS)
+@pytest.mark.parametrize("name", SHAPES)
 def test_known_shapes_have_the_published_numbers_of_parameters(name):
     with torch.device("meta"):
-        tokenizer, config = RANDOM_MODELS[name]()
-        transformer = build_transformer(config)
+        build, settings, config = SHAPES[name]
+        tokenizer, transformer = build(settings), build_transformer(config)
     count = sum(parameter.numel() for parameter in transformer.parameters())
     assert tokenizer.config.grid_size == config.grid_size
     assert tokenizer.config.codebook_size == config.codebook_size

@@ -140,4 +140,4 @@ def test_the_command_says_bad_input_in_one_line(
     error = capsys.readouterr().err.strip()
     assert "\n" not in error and "does not know: desert" in error
     assert command(checkpoint, data, tmp_path, "--device", "cube") == 2
-    assert "device must be cpu or cuda; got 'cube'" in capsys.readouterr().err
+    assert "device must be one of auto, cpu, cuda; got 'cube'" in capsys.readouterr().err

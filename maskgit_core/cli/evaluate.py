@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
     from maskgit_core.evaluation.tables import EvaluatedModel
 
 RESULTS_FOLDER = "runs/evaluate"
@@ -51,7 +53,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--neighbours", type=int, default=3, help="k of precision and recall (3 in the paper)"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="samples drawn at once")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     _sampling_arguments(parser)
 
 
@@ -60,10 +62,12 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from maskgit_core.cli.main import sampling_config
     from maskgit_core.config import SamplingConfig
     from maskgit_core.data.folders import evaluation_folders
+    from maskgit_core.distributed.group import local_device
     from maskgit_core.evaluation.evaluate import RESULT_FILE, EvaluationSettings, evaluate
     from maskgit_core.inputs import folder_name
 
-    model = _load_model(args.checkpoint, args.num_samples, args.device, args.precision)
+    device = local_device(args.device)
+    model = _load_model(args.checkpoint, args.num_samples, device, args.precision)
     name = Path(args.checkpoint)
     out = Path(args.out) if args.out else Path(RESULTS_FOLDER) / "-".join(name.parts[-2:])
     try:
@@ -80,7 +84,7 @@ def run_evaluate(args: argparse.Namespace) -> None:
             ),
             features=args.features,
             cache_dir=args.cache_dir,
-            device=args.device,
+            device=device,
             progress=_bar,
             name=folder_name(args.checkpoint),
         )
@@ -91,7 +95,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print(f"written to {out / RESULT_FILE}, with sheets beside it", file=sys.stderr)
 
 
-def _load_model(checkpoint: str, num_samples: int, device: str, precision: str) -> EvaluatedModel:
+def _load_model(
+    checkpoint: str, num_samples: int, device: torch.device, precision: str
+) -> EvaluatedModel:
     from maskgit_core.evaluation.tables import TokenizerModel
     from maskgit_core.pipeline import MaskGIT
     from maskgit_core.weights.checkpoint import load_checkpoint
@@ -99,21 +105,8 @@ def _load_model(checkpoint: str, num_samples: int, device: str, precision: str) 
     if num_samples == 0 and Path(checkpoint).is_dir():
         loaded = load_checkpoint(checkpoint)
         if loaded.transformer is None:
-            return TokenizerModel(loaded.tokenizer.to(_checked_device(device)), loaded.classes)
-    model = MaskGIT.from_pretrained(checkpoint, precision=precision)
-    return model.to(_checked_device(device))
-
-
-def _checked_device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device must be cpu or cuda; got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu: this torch finds no cuda device")
-    return device
+            return TokenizerModel(loaded.tokenizer.to(device), loaded.classes)
+    return MaskGIT.from_pretrained(checkpoint, precision=precision).to(device)
 
 
 def _bar(description: str, items: Sequence[Any]) -> Iterable[Any]:
