@@ -22,7 +22,7 @@ from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 from maskgit_core.weights.families.transformers import halton_rule
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, push_to_hub, resolve_checkpoint
 from maskgit_core.weights.imagenet import imagenet_classes
-from maskgit_core.weights.known import HubFile
+from maskgit_core.weights.known import NOT_VERIFIED, PublishedFile
 from maskgit_core.weights.rules import source_shapes
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
@@ -284,7 +284,7 @@ def test_records_are_complete():
         assert known.name == name
         assert str(known.image_size) in name
         assert bool(known.repo) != bool(known.source)
-        assert all(isinstance(file, HubFile) for file in known.files)
+        assert all(isinstance(file, PublishedFile) for file in known.files)
     large = KNOWN_WEIGHTS["imagenet-384-large"]
     assert (large.fid, large.steps, large.guidance) == (2.59, 32, 1.5)
     assert large.download_megabytes > 2000
