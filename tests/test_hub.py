@@ -22,7 +22,7 @@ from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 from maskgit_core.weights.families.transformers import halton_rule
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, push_to_hub, resolve_checkpoint
 from maskgit_core.weights.imagenet import imagenet_classes
-from maskgit_core.weights.known import NOT_VERIFIED, PublishedFile
+from maskgit_core.weights.known import PublishedFile
 from maskgit_core.weights.rules import source_shapes
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
@@ -86,7 +86,10 @@ def test_first_run_downloads_and_second_run_needs_no_connection(server):
 
 
 def test_the_environment_rules_in_a_process_of_its_own(server, tmp_path):
-    code = "from maskgit_core.weights.hub import fetch_weights; print(fetch_weights('imagenet-256-tiny'))"
+    code = (
+        "from maskgit_core.weights.hub import fetch_weights\n"
+        "print(fetch_weights('imagenet-256-tiny'))"
+    )
     environment = {
         **os.environ,
         "HF_HOME": str(tmp_path / "other"),
