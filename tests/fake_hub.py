@@ -13,6 +13,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
 import pytest
+from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE, abort_xet_session
 
 COMMIT = "c0ffee" + "0" * 34
 CHUNK = 1 << 16
@@ -222,6 +224,8 @@ class FakeHub:
         path = urlsplit(request.path).path
         self.requests.append(f"POST {path}")
         body = read_body(request)
+        if not path.startswith("/api/"):  # the native transfer tells how fast it was
+            return self.answer(request, 200, b"")
         if path == "/api/repos/create":
             asked = json.loads(body)
             self.created.append(asked)
@@ -263,6 +267,25 @@ def read_body(request: BaseHTTPRequestHandler) -> bytes:
     return body
 
 
+def facts(hub: FakeHub) -> dict[str, tuple[str, int]]:
+    """Return path -> (SHA-256, bytes) of every file."""
+    return {path: (hashlib.sha256(c).hexdigest(), len(c)) for (_, path), c in hub.files.items()}
+
+
+def process_environment(hub: FakeHub, folder: Path) -> dict[str, str]:
+    """Return the environment of a process that `with_fake_hub` runs in, with an empty cache."""
+    root = Path(__file__).parent.parent
+    left_out = ("HF_", "HUGGING", "MASKGIT_")
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(left_out)},
+        "FAKE_HUB_FILES": json.dumps(facts(hub)),
+        "HF_HOME": str(folder),
+        "HF_ENDPOINT": hub.address,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
+
+
 def talk_to(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """Let the Hub's client know this server only, and an empty cache."""
     constants = huggingface_hub.constants
@@ -273,6 +296,11 @@ def talk_to(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    # The native transfer reads these when a session begins, and tries again for minutes else.
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
+    abort_xet_session()
+    XET_CONNECTION_INFO_CACHE.clear()
 
 
 @contextlib.contextmanager

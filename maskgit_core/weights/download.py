@@ -23,7 +23,7 @@ from maskgit_core.weights.known import KnownWeights, PublishedFile, size_words
 from maskgit_core.weights.progress import CHECKING, FETCHING, Progress, hub_bar
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-CONVERTED, DOWNLOADS = "maskgit", "maskgit-downloads"
+CONVERTED, DOWNLOADS, KEPT = "maskgit", "maskgit-downloads", ".keep"
 
 
 def converted_root() -> Path:
@@ -41,9 +41,18 @@ def download_folder(known: KnownWeights) -> Path:
     return Path(hub_client().constants.HF_HOME) / DOWNLOADS / known.name
 
 
-def drop_downloads(known: KnownWeights) -> None:
-    """Remove what was fetched for a known name, as far as possible."""
+def keep_downloads(known: KnownWeights) -> None:
+    """Let what was fetched for a known name stay, from now on."""
     folder = download_folder(known)
+    if folder.is_dir():
+        (folder / KEPT).touch()
+
+
+def drop_downloads(known: KnownWeights) -> None:
+    """Remove what was fetched for a known name, as far as possible, unless it is to stay."""
+    folder = download_folder(known)
+    if (folder / KEPT).exists():
+        return
     shutil.rmtree(folder, ignore_errors=True)
     try:
         folder.parent.rmdir()

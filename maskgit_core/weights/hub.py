@@ -32,6 +32,7 @@ from maskgit_core.weights.download import (
     converted_root,
     drop_downloads,
     file_of_ours,
+    keep_downloads,
     published_file,
 )
 from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights
@@ -145,8 +146,9 @@ def raw_files(
         if not is_out_of_room(error):
             drop_downloads(known)
         raise
-    if not keep:
-        drop_downloads(known)
+    if keep:
+        keep_downloads(known)
+    drop_downloads(known)
 
 
 @contextlib.contextmanager
