@@ -95,6 +95,9 @@ def _weights_writer(module: nn.Module, dtype: torch.dtype) -> Writer:
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in module.state_dict().items()
     }
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float16 and not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{name} has values that 16-bit floats cannot hold")
     return lambda temporary: save_file(tensors, temporary)
 
 
@@ -197,7 +200,7 @@ def save_checkpoint(
 
     Raises:
         ValueError: a network of an unknown kind, or classes that do not fit the transformer.
-        CheckpointError: the disk is full or not writable.
+        CheckpointError: the disk is full or not writable, or float16 cannot hold a weight.
     """
     folder = Path(folder)
     classes = list(classes or [])
