@@ -7,8 +7,14 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskgit_core.config import check_range
-from maskgit_core.training.presets import SECTIONS, Preset, load_preset, with_settings
+from maskgit_core.config import TokenizerConfig, check_range
+from maskgit_core.training.presets import (
+    SECTIONS,
+    Preset,
+    load_preset,
+    names_setting,
+    with_settings,
+)
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "scenes-flowers"
 FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
@@ -27,6 +33,8 @@ class Choices:
         tokenizer: source of a tokenizer that is kept, or "" where one is trained.
         keep_classes: whether classes of `init` stay that the data does not show.
         seconds: for both stages.
+        image_size: pixels a side where a tokenizer is kept and a preset or --set names another
+            size than its own; None keeps that.
     """
 
     preset: Preset
@@ -34,6 +42,7 @@ class Choices:
     tokenizer: str
     keep_classes: bool
     seconds: float
+    image_size: int | None = None
 
 
 def pick_preset(device: str, num_images: int) -> str:
@@ -75,6 +84,9 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
     before = {name: getattr(preset, name) for name in SECTIONS}
     after = with_settings(before, args.set)
     kept = ["tokenizer", "tokenizer_training"] if init or args.tokenizer else []
+    image_size = _image_size(args, preset, after["tokenizer"]) if kept else None
+    if image_size is not None:
+        before["tokenizer"] = replace(before["tokenizer"], image_size=image_size)
     for section in [*kept, *(["transformer"] if init else [])]:
         if after[section] != before[section]:
             raise ValueError(
@@ -89,4 +101,12 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
         tokenizer=str(init or args.tokenizer or preset.published_tokenizer),
         keep_classes=keep and init is not None,
         seconds=60 * minutes or math.inf,
+        image_size=image_size,
     )
+
+
+def _image_size(args: argparse.Namespace, preset: Preset, tokenizer: TokenizerConfig) -> int | None:
+    """Return the size that --set or, with --init, a chosen preset asks of a tokenizer."""
+    chosen = args.preset and args.init and not preset.published_tokenizer
+    asked = chosen or names_setting(args.set, "image_size")
+    return tokenizer.image_size if asked else None
