@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 import tiny
 from commands import assert_refused, run, train_tokenizer
+from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.training.losses import draw_token_mask
 from maskgit_core.training.presets import (
@@ -62,6 +64,21 @@ def test_imagenet_presets_have_the_published_sizes(size, millions):
     with torch.device("meta"):
         network = build_transformer(type(config)(**{**vars(config), **shape}))
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.6)
+
+
+def test_the_networks_of_postcards_fit_what_may_be_shipped():
+    preset = load_preset("postcards-s")
+    grid = preset.tokenizer.grid_size
+    assert preset.tokenizer.image_size == 128 and grid == 16
+    shape = dict(codebook_size=preset.tokenizer.codebook_size, num_classes=15, grid_size=grid)
+    with torch.device("meta"):
+        networks = (
+            VQTokenizer(preset.tokenizer),
+            build_transformer(replace(preset.transformer, **shape)),
+        )
+    numbers = sum(p.numel() for network in networks for p in network.parameters())
+    assert 2 * numbers < 60e6  # bytes, in float16
+    assert load_preset("postcards-xs").tokenizer.image_size == 128
 
 
 def test_settings_are_changed_one_by_one():
