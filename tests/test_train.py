@@ -184,7 +184,7 @@ def test_a_model_learns_new_classes_and_keeps_its_own(capsys, tmp_path, tiny_che
 def test_a_model_goes_on_at_another_size_and_its_card_says_so(capsys, tmp_path, tiny_checkpoint):
     photos = tiny.write_photos(tmp_path / "photos", ["SEA", "cat"])
     out = tmp_path / "out"
-    command = from_checkpoint(photos, out, tiny_checkpoint, *sets("image_size=24"))
+    command = from_checkpoint(photos, out, tiny_checkpoint, "--image-size", 24)
     assert run(*command) == 0
     printed = capsys.readouterr().out
     card = (out / "checkpoint" / "README.md").read_text(encoding="utf-8")
@@ -201,7 +201,7 @@ def test_a_model_goes_on_at_another_size_and_its_card_says_so(capsys, tmp_path, 
     assert model.generate(labels=["cat"], seed=0).images.shape == (1, 3, 24, 24)
     # Decided once: the same command goes on, another size is another run.
     assert run(*command) == 0
-    other = from_checkpoint(photos, out, tiny_checkpoint, *sets("image_size=32"))
+    other = from_checkpoint(photos, out, tiny_checkpoint, "--image-size", 32)
     assert_refused(capsys, *other, says="set was")
 
 
@@ -209,14 +209,15 @@ def test_a_size_that_does_not_fit_is_told_before_anything_is_written(
     capsys, photo_folder, tmp_path, tiny_checkpoint
 ):
     out = tmp_path / "out"
-    for size, says in ((18, "multiple of"), (2, "image_size must be"), (12, "multiple of")):
-        command = from_checkpoint(photo_folder, out, tiny_checkpoint, *sets(f"image_size={size}"))
-        assert_refused(capsys, *command, says=says)
+    for size in (18, 2, 0, -4):
+        command = from_checkpoint(photo_folder, out, tiny_checkpoint, "--image-size", size)
+        assert_refused(capsys, *command, says="image_size must be a multiple of 4, the side of a t")
+        assert_refused(capsys, *from_nothing(photo_folder, out, "--image-size", size), says="image")
     merging = tmp_path / "merging"
-    network = tiny.transformer(kind="adaln", merge=4)
+    network = tiny.transformer(kind="adaln", merge=2)
     save_checkpoint(merging, tokenizer=tiny.tokenizer(), transformer=network, classes=tiny.CLASSES)
-    command = from_checkpoint(photo_folder, out, merging, *sets("image_size=24"))
-    assert_refused(capsys, *command, says="must divide the grid; got a grid of 6 x 6")
+    command = from_checkpoint(photo_folder, out, merging, "--image-size", 20)
+    assert_refused(capsys, *command, says="must divide the grid; got a grid of 5 x 5")
     save_checkpoint(merging, tokenizer=tiny.tokenizer(), classes=tiny.CLASSES)
     command = from_checkpoint(photo_folder, out, merging)
     assert_refused(capsys, *command, says="init must hold a transformer")
@@ -276,6 +277,9 @@ def test_what_is_chosen_follows_device_and_data(tiny_checkpoint):
     assert chosen("--init", str(tiny_checkpoint), "--preset", "scenes-flowers-s").image_size == 96
     asked = chosen("--init", str(tiny_checkpoint), "--set", "tokenizer.image_size=24")
     assert asked.image_size == 24
+    asked = chosen("--init", str(tiny_checkpoint), "--image-size", "20")
+    assert asked.image_size == 20
+    assert chosen("--init", "none", "--image-size", "64").preset.tokenizer.image_size == 64
     published = ["--init", str(tiny_checkpoint), "--preset", "imagenet-256-small"]
     assert chosen(*published).image_size is None
     kept = chosen("--tokenizer", str(tiny_checkpoint))

@@ -55,6 +55,13 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep this tokenizer and train the transformer only",
     )
     parser.add_argument(
+        "--image-size",
+        type=int,
+        default=None,
+        metavar="N",
+        help="pixels a side, also of what is gone on from: tables of its grid are interpolated",
+    )
+    parser.add_argument(
         "--samples", type=int, default=60, help="samples for the evaluation; 0 evaluates nothing"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -79,7 +86,7 @@ def run_train(args: argparse.Namespace) -> None:
     choices = choose(args, len(files.files), device.type)
     settings = {
         "preset": choices.preset.name,
-        "set": list(args.set),
+        "set": [*args.set, *([f"image_size={size}"] if (size := args.image_size) else [])],
         "init": str(choices.init) if choices.init else "none",
         "tokenizer": choices.tokenizer or "trained",
         "keep_classes": choices.keep_classes,
