@@ -72,7 +72,7 @@ def test_a_decoder_learns_from_sampled_tokens_too(capsys, photo_folder, tmp_path
     )
     options += ["--sampled", other]
     assert train_tokenizer(photo_folder, tmp_path / "no", *options) == 2
-    assert "other was trained with another encoder" in capsys.readouterr().err
+    assert "other was trained with other codes" in capsys.readouterr().err
 
 
 def test_train_and_val_folders(tmp_path):
@@ -162,7 +162,7 @@ def test_the_second_stage_refuses_what_does_not_fit(
         transformer=tiny.transformer(num_classes=2),
         classes=["a", "b"],
     )
-    refused("--init", tmp_path / "other", says="other was trained with another encoder")
+    refused("--init", tmp_path / "other", says="other was trained with other codes")
     refused("--image-size", 18, says="image_size must be a multiple of 4, the side of a token")
     assert not (tmp_path / "out").exists()
 
@@ -188,6 +188,13 @@ def test_a_trained_model_goes_on_at_another_size_and_with_other_classes(
     found = load_checkpoint(tmp_path / "two" / "checkpoint")
     assert found.classes == ["SEA", "cat"]
     assert found.transformer.config.grid_size == found.tokenizer.config.grid_size == 6
+    # A tokenizer whose codes have moved keeps their meaning for a while.
+    moving = ["--init", tiny_checkpoint, "--continuous-steps", 0, "--revive-every", 0]
+    moving += ["--matrix-learning-rate", 0, "--learning-rate", 1e-4]
+    assert train_tokenizer(photos, tmp_path / "moved", *moving) == 0
+    moved = tmp_path / "moved" / "checkpoint"
+    assert train_transformer(photos, tmp_path / "after", moved, *options) == 0
+    assert "have moved a little since; its transformer adapts" in capsys.readouterr().out
     # From the first tokenizer the same, by an option of its own.
     options += ["--image-size", 24]
     assert train_transformer(photos, tmp_path / "three", tiny_checkpoint, *options) == 0

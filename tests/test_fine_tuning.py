@@ -130,15 +130,33 @@ def test_tokens_of_another_tokenizer_are_told():
         encoder.encoder.head.weight += 1
         codes.quantizer.codebook[3] += 1
     for same in (ours, rounded, decoder, adapted_tokenizer(ours, 32).model):
-        check_same_tokens(ours, same, "init", "there")
+        assert check_same_tokens(ours, same, "init", "there") == []
     for other, says in (
         (encoder, "there was trained with another encoder"),
         (codes, "there was trained with other codes"),
         (tiny.tokenizer(codebook_size=16), "codes of the tokenizer, 32; there has 16"),
         (tiny.tokenizer(widths=(8, 24)), "there has another kind"),
+        (tiny.tokenizer(1), "there was trained with other codes"),
     ):
         with pytest.raises(ValueError, match=says):
             check_same_tokens(ours, other, "init", "there")
+        if other is not codes:  # which is one code of 32
+            with pytest.raises(ValueError, match=says):
+                check_same_tokens(ours, other, "init", "there", may_move=True)
+
+
+def test_codes_that_moved_a_little_keep_their_meaning():
+    ours, moved, shuffled = (tiny.tokenizer() for _ in range(3))
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape)
+        book = shuffled.quantizer.codebook
+        book.copy_(book[torch.arange(32).roll(1)])
+    said = check_same_tokens(ours, moved, "init", "there", may_move=True)
+    assert said == ["The codes of there have moved a little since; its transformer adapts to them."]
+    for other, may_move in ((moved, False), (shuffled, True)):
+        with pytest.raises(ValueError, match="there was trained with other codes"):
+            check_same_tokens(ours, other, "init", "there", may_move=may_move)
 
 
 def test_classes_are_matched_whatever_their_case_and_form_of_accents():

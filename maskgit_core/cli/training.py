@@ -231,16 +231,21 @@ def _initial_transformer(
         ValueError: a tokenizer only, one that was trained on other tokens, or a network or grid
             that cannot be adapted.
     """
-    from maskgit_core.training.fine_tuning import adapted_transformer, check_same_tokens
+    from maskgit_core.training.fine_tuning import (
+        Adapted,
+        adapted_transformer,
+        check_same_tokens,
+    )
     from maskgit_core.weights.checkpoint import load_checkpoint
     from maskgit_core.weights.hub import resolve_checkpoint
 
     given = load_checkpoint(resolve_checkpoint(source))
     if given.transformer is None:
         raise ValueError(f"init must hold a transformer; {source} holds a tokenizer only")
-    check_same_tokens(tokenizer, given.tokenizer, "init", source)
+    moved = check_same_tokens(tokenizer, given.tokenizer, "init", source, may_move=True)
     grid = tokenizer.config.grid_size
-    return adapted_transformer(given.transformer, given.classes, classes, grid, seed)
+    model, notes = adapted_transformer(given.transformer, given.classes, classes, grid, seed)
+    return Adapted(model, moved + notes)
 
 
 def _tell(notes: Sequence[str]) -> None:
