@@ -190,7 +190,7 @@ def test_a_trained_model_goes_on_at_another_size_and_with_other_classes(
     assert found.transformer.config.grid_size == found.tokenizer.config.grid_size == 6
     # A tokenizer whose codes have moved keeps their meaning for a while.
     moving = ["--init", tiny_checkpoint, "--continuous-steps", 0, "--revive-every", 0]
-    moving += ["--matrix-learning-rate", 0, "--learning-rate", 1e-4]
+    moving += ["--matrix-learning-rate", 0, "--learning-rate", 3e-3]
     assert train_tokenizer(photos, tmp_path / "moved", *moving) == 0
     moved = tmp_path / "moved" / "checkpoint"
     assert train_transformer(photos, tmp_path / "after", moved, *options) == 0
