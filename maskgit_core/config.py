@@ -19,7 +19,7 @@ GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
 TRANSFORMER_KINDS = ("class_token", "adaln")
 TRAIN_PRECISIONS = ("auto", "float32", "bf16")
 PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
-MASK_SCHEDULES = ("cosine", "arccos", "truncated")
+MASK_SCHEDULES = ("cosine", "arccos", "truncated", "beta")
 CRITICS = ("patches", "features")
 SHARDINGS = ("none", "full")
 MAX_SEED = 2**63 - 1
@@ -276,8 +276,8 @@ class TrainConfig:
         token_drop: share of visible tokens replaced by the mask token though no loss is taken
             there (transformer).
         mask_schedule: how the share of hidden tokens is drawn, `cosine` (MaskGIT), `arccos`
-            (Halton-MaskGIT), less often nearly all or nearly none, or `truncated` (MAGE), never
-            below half (transformer).
+            (Halton-MaskGIT), less often nearly all or nearly none, `truncated` (MAGE), never below
+            half, or `beta`, Beta(12, 3), around 0.8 (transformer).
         l1_weight: of the mean absolute error of pixels (tokenizer).
         l2_weight: of the mean squared error of pixels (tokenizer).
         perceptual_weight: of the distance of image features; 0 needs no feature network.

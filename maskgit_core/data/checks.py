@@ -47,6 +47,12 @@ def check_data(root: Path) -> tuple[PhotoFolder, list[str]]:
             f"There is one class only, {found.classes[0]}: the model will have nothing to choose "
             "from, and guidance little to work with."
         )
+    spellings = Counter(name.casefold() for name in found.classes)
+    alike = [name for name in found.classes if spellings[name.casefold()] > 1]
+    if alike:
+        warnings.append(
+            f"These differ in case only and are classes of their own: {shortened(alike)}."
+        )
     single = [name for label, name in enumerate(found.classes) if counts[label] == 1]
     if single:
         warnings.append(f"One photo only: {shortened(single)}. The model will repeat it.")
