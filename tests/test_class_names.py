@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from maskgit_core.class_names import find_class, match_classes, normal_name
+from maskgit_core.inputs import resolve_label
 
 NFC, NFD = (unicodedata.normalize(form, "Café") for form in ("NFC", "NFD"))
 
@@ -48,3 +49,14 @@ def test_every_class_is_found_by_its_own_name(classes, random) -> None:
     random.shuffle(order)
     names = [unicodedata.normalize("NFD", classes[place]) for place in order]
     assert match_classes(names, classes) == order
+
+
+def test_a_label_is_a_class_by_the_same_rule() -> None:
+    classes = ["Rose", "rose", NFC]
+    assert [resolve_label(name, classes, None) for name in ("rose", "Rose", NFD.upper())] == [
+        1,
+        0,
+        2,
+    ]
+    with pytest.raises(ValueError, match="'ROSE' could be Rose or rose"):
+        resolve_label("ROSE", classes, None)

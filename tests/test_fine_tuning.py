@@ -215,7 +215,7 @@ def test_odd_folders_are_told(tmp_path):
         check_data(packed.parent)
     tiny.write_photos(tmp_path / "case", ["Cat", "cat", "dog"])
     _, warnings = check_data(tmp_path / "case")
-    assert "differ in case only and are classes of their own: Cat, cat." in warnings[0]
+    assert "Cat, cat differ in case only; each is a class of its own." in warnings
     # Folders inside a class are part of the class.
     tiny.write_photos(tmp_path / "deep" / "animals", ["cat", "dog"])
     tiny.write_photos(tmp_path / "deep", ["plants"])

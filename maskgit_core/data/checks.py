@@ -50,9 +50,7 @@ def check_data(root: Path) -> tuple[PhotoFolder, list[str]]:
     spellings = Counter(name.casefold() for name in found.classes)
     alike = [name for name in found.classes if spellings[name.casefold()] > 1]
     if alike:
-        warnings.append(
-            f"These differ in case only and are classes of their own: {shortened(alike)}."
-        )
+        warnings.append(f"{shortened(alike)} differ in case only; each is a class of its own.")
     single = [name for label, name in enumerate(found.classes) if counts[label] == 1]
     if single:
         warnings.append(f"One photo only: {shortened(single)}. The model will repeat it.")
