@@ -40,11 +40,11 @@ def match_classes(names: Sequence[str], classes: Sequence[str]) -> list[int | No
         places = alike.get(_any_case(name), []) if found[number] is None else []
         if len(places) > 1:
             several = " or ".join(classes[place] for place in places)
-            raise ValueError(f"class {name!r} could be {several}: write it as one of them")
+            raise ValueError(f"{name!r} could be {several}: write it as one of them")
         for place in places:
             if place in claims:
                 raise ValueError(
-                    f"classes {claims[place]!r} and {name!r} differ in case only, and both could "
+                    f"{claims[place]!r} and {name!r} differ in case only, and both could "
                     f"be {classes[place]!r}: rename one of them"
                 )
             claims[place], found[number] = name, place

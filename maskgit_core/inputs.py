@@ -47,7 +47,10 @@ def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) 
             raise ValueError("label must name a class: this model cannot do without")
         return null_label
     if isinstance(label, str):
-        place = find_class(label, classes)
+        try:
+            place = find_class(label, classes)
+        except ValueError as error:
+            raise ValueError(f"label must name one class; {error}") from None
         if place is not None:
             return place
         some = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
