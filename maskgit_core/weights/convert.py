@@ -22,7 +22,7 @@ from maskgit_core.config import SamplingConfig
 from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer
-from maskgit_core.weights.checkpoint import save_checkpoint
+from maskgit_core.weights.checkpoint import MAX_CONFIG, save_checkpoint
 from maskgit_core.weights.families.family import Family
 from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
 from maskgit_core.weights.families.transformers import HALTON, TRANSFORMER_FAMILIES, V1
@@ -165,6 +165,8 @@ def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
         return config or {}
     path = Path(config)
     try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError("it is longer than any configuration")
         text = path.read_text(encoding="utf-8")
         try:
             values = json.loads(text)
