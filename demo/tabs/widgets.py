@@ -130,7 +130,7 @@ def _widget(field: Field, value: Any, prefix: str, guided: bool) -> gr.component
     elem_id = f"{prefix}-{field.name}"
     if field.choices:
         return gr.Dropdown(
-            [(word.capitalize(), word) for word in field.choices],
+            [(word.replace("_", " ").capitalize(), word) for word in field.choices],
             value=value,
             label=field.label,
             info=field.info,

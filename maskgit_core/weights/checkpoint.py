@@ -23,17 +23,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgit_core.config import (
-    SamplingConfig,
-    TokenizerConfig,
-    TransformerConfig,
-    from_dict,
-    to_dict,
-)
-from maskgit_core.networks.bert import BertConfig, BertTransformer
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
+from maskgit_core.config import SamplingConfig, from_dict, to_dict
+from maskgit_core.networks.registry import TOKENIZERS, TRANSFORMERS, NetworkKind, kind_of
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
@@ -43,17 +34,6 @@ LISTED_NAMES = 8
 PARTS = ("format", "tokenizer", "transformer", "classes", "sampling")
 
 Writer = Callable[[str], object]
-
-# kind in config.json -> (configuration, network)
-TOKENIZERS: dict[str, tuple[type, type[nn.Module]]] = {
-    "conv_vq": (TokenizerConfig, VQTokenizer),
-    "vqgan": (VQGANConfig, VQGAN),
-}
-TRANSFORMERS: dict[str, tuple[type, type[nn.Module]]] = {
-    "class_token": (TransformerConfig, MaskedTransformer),
-    "adaln": (TransformerConfig, AdaLNMaskedTransformer),
-    "bert": (BertConfig, BertTransformer),
-}
 
 
 class CheckpointError(Exception):
@@ -75,14 +55,6 @@ class Checkpoint:
     transformer: nn.Module | None
     classes: list[str]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-
-
-def kind_of(module: nn.Module, kinds: Mapping[str, tuple[type, type[nn.Module]]]) -> str:
-    """Return the word that config.json uses for the class of a network."""
-    for kind, (_, module_class) in kinds.items():
-        if type(module) is module_class:
-            return kind
-    raise ValueError(f"cannot save a {type(module).__name__}; known kinds: {', '.join(kinds)}")
 
 
 def write_atomically(path: str | os.PathLike[str], write: Writer) -> None:
@@ -302,7 +274,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def parse_network(
-    config: Mapping[str, Any], part: str, kinds: Mapping[str, tuple[type, type[nn.Module]]]
+    config: Mapping[str, Any], part: str, kinds: Mapping[str, NetworkKind]
 ) -> tuple[Any, type[nn.Module]]:
     """Return (configuration, network class) of one part of config.json.
 
@@ -313,7 +285,7 @@ def parse_network(
     kind = values.get("kind") if isinstance(values, dict) else values
     if not isinstance(values, dict) or kind not in list(kinds):
         raise CheckpointError(f"{part} kind must be one of {', '.join(kinds)}; got {kind!r}")
-    config_class, module_class = kinds[kind]
+    config_class, module_class = kinds[kind].config, kinds[kind].network
     keeps_kind = "kind" in config_class.__dataclass_fields__
     values = {key: value for key, value in values.items() if key != "kind" or keeps_kind}
     try:
