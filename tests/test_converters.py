@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskgit_core.config import TransformerConfig
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertConfig
 from maskgit_core.networks.vqgan import VQGANConfig
-from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
+from maskgit_core.weights.checkpoint import load_checkpoint
 from maskgit_core.weights.convert import (
     convert_checkpoint,
     convert_pair,

@@ -17,7 +17,7 @@ from maskgit_core.evaluation import features
 from maskgit_core.evaluation.data import balanced_draw
 from maskgit_core.evaluation.features import PooledFeatures, build_features
 from maskgit_core.evaluation.store import PartStore, hash_of_networks
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def run_benchmark(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from maskgit_core.benchmark.run import benchmark
-    from maskgit_core.weights.checkpoint import write_atomically
+    from maskgit_core.files import write_atomically
 
     with tqdm(total=1, file=sys.stderr, unit="job", leave=False) as bar:
 

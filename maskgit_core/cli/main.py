@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core.cli import options, training
+from maskgit_core.cli.convert import add_convert_arguments, run_convert
 from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.train import add_train_arguments, run_train
 from maskgit_core.config import MAX_SEED, PRECISIONS, SamplingConfig, check_range, to_dict
@@ -59,7 +60,7 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parser.parse_args(arguments)
     # torch takes a second to load; --help and typing errors need not wait for it.
-    from maskgit_core.weights.checkpoint import CheckpointError
+    from maskgit_core.files import CheckpointError
 
     keep_freed_memory()
     try:
@@ -96,7 +97,12 @@ def build_parser() -> argparse.ArgumentParser:
         ),
         ("plan", add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
         ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
-        ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
+        (
+            "convert",
+            add_convert_arguments,
+            run_convert,
+            "convert published weights to a checkpoint",
+        ),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
         ("info", _info_arguments, _info, "describe a checkpoint"),
     ):
@@ -153,7 +159,7 @@ def _label(text: str, classes: Sequence[str]) -> str | int | None:
 
 
 def _save_png(image: object, path: str) -> None:
-    from maskgit_core.weights.checkpoint import write_atomically
+    from maskgit_core.files import write_atomically
 
     write_atomically(path, lambda temporary: image.save(temporary, "PNG"))  # type: ignore[attr-defined]
     print(path)
@@ -242,35 +248,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     from maskgit_core.cli.evaluate import run_evaluate
 
     run_evaluate(args)
-
-
-def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokenizer", required=True, help="published tokenizer file")
-    parser.add_argument("--transformer", required=True, help="published transformer file")
-    parser.add_argument("--out", required=True, help="checkpoint folder to write")
-    parser.add_argument("--num-heads", type=int, default=None, help="where it cannot be told")
-    parser.add_argument("--num-classes", type=int, default=None, help="where it cannot be told")
-    parser.add_argument("--tokenizer-config", default=None, help="yaml or json of the tokenizer")
-    parser.add_argument("--classes", default=None, help="text file with one class name a line")
-
-
-def _convert(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
-    from maskgit_core.weights.convert import convert_checkpoint
-
-    with tqdm(total=3, unit="part", delay=1) as bar:
-        convert_checkpoint(
-            args.tokenizer,
-            args.transformer,
-            args.out,
-            num_heads=args.num_heads,
-            num_classes=args.num_classes,
-            tokenizer_config=args.tokenizer_config,
-            classes_file=args.classes,
-            advance=bar.update,
-        )
-    print(args.out)
 
 
 def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:

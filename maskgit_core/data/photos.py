@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from maskgit_core.data.images import crop_to_square, load_image
-from maskgit_core.weights.checkpoint import write_all_atomically
+from maskgit_core.files import write_all_atomically
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # Scenes of 100 pixels give crops of 96: a shift of up to 4 % without an enlargement.

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from maskgit_core.data.photos import Photos, to_images
 from maskgit_core.distributed.group import patience, rank, size
-from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
+from maskgit_core.files import CheckpointError, write_atomically
 
 ENCODE_BATCH = 64
 SHARD_PHOTOS = 16384

@@ -13,7 +13,7 @@ from torch import Tensor
 from maskgit_core.data.contact_sheet import tile
 from maskgit_core.evaluation.distances import Nearest
 from maskgit_core.evaluation.tables import Evidence
-from maskgit_core.weights.checkpoint import write_atomically
+from maskgit_core.files import write_atomically
 
 NEAREST_SHOWN = 16
 PAIRS_SHOWN = 16

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from maskgit_core.weights.checkpoint import write_atomically
+from maskgit_core.files import write_atomically
 
 PART_ROWS = 64
 HASHED_ROWS = 256

@@ -13,14 +13,10 @@ from tqdm import tqdm
 from maskgit_core.data.contact_sheet import tile
 from maskgit_core.data.photos import Photos
 from maskgit_core.evaluation.evaluate import evaluate
+from maskgit_core.files import write_all_atomically
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
-from maskgit_core.weights.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    write_all_atomically,
-)
+from maskgit_core.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from maskgit_core.training.choices import Choices
