@@ -83,6 +83,8 @@ class StepState:
         alternative_ids: int64 (B, h, w, A), A = min(5, K): the likeliest codes of the cell when it
             was revealed, best first; K where masked or known.
         alternative_probs: float32 (B, h, w, A): their probabilities; 0 where masked or known.
+        partly_known: bool (B, h, w), True where some tokens of a cell are known and others are
+            not, which `tokens` shows as masked; None where a cell is one token.
     """
 
     index: int
@@ -92,6 +94,7 @@ class StepState:
     confidence: Tensor
     alternative_ids: Tensor
     alternative_probs: Tensor
+    partly_known: Tensor | None = None
 
 
 def decode_steps(

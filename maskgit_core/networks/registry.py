@@ -14,6 +14,7 @@ from torch import nn
 
 from maskgit_core.config import TokenizerConfig, TransformerConfig
 from maskgit_core.networks.bert import BertConfig, BertTransformer
+from maskgit_core.networks.maskbit import MaskBitConfig, MaskBitTransformer
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
@@ -74,6 +75,7 @@ TRANSFORMERS: dict[str, NetworkKind] = {
         class_tables=(ClassTable("class_embedding.weight"),),
     ),
     "bert": NetworkKind(BertConfig, BertTransformer),
+    "maskbit": NetworkKind(MaskBitConfig, MaskBitTransformer),
 }
 
 

@@ -31,7 +31,7 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
 TRANSFORMER_FILE = "transformer.safetensors"
 LISTED_NAMES = 8
-PARTS = ("format", "tokenizer", "transformer", "classes", "sampling")
+PARTS = ("format", "tokenizer", "transformer", "classes", "sampling", "presets")
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,14 @@ class Checkpoint:
         transformer: in evaluation mode; None where only a tokenizer was saved.
         classes: name of each label.
         sampling: the settings to decode with by default.
+        presets: other settings that suit it, by name.
     """
 
     tokenizer: nn.Module
     transformer: nn.Module | None
     classes: list[str]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    presets: dict[str, SamplingConfig] = field(default_factory=dict)
 
 
 def save_weights(
@@ -159,6 +161,7 @@ def save_checkpoint(
     transformer: nn.Module | None = None,
     classes: list[str] | None = None,
     sampling: SamplingConfig | None = None,
+    presets: Mapping[str, SamplingConfig] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a checkpoint folder; files are moved into place when all are written.
@@ -168,6 +171,7 @@ def save_checkpoint(
         tokenizer, transformer: networks of a known kind.
         classes: one name a label.
         sampling: default decoding settings.
+        presets: other settings, by name.
         dtype: of the stored weights, float32 or float16.
 
     Raises:
@@ -191,6 +195,8 @@ def save_checkpoint(
         }
     config["classes"] = classes
     config["sampling"] = to_dict(sampling or SamplingConfig())
+    if presets:
+        config["presets"] = {name: to_dict(preset) for name, preset in presets.items()}
     writers: dict[Path, Writer] = {folder / TOKENIZER_FILE: _weights_writer(tokenizer, dtype)}
     if transformer is not None:
         writers[folder / TRANSFORMER_FILE] = _weights_writer(transformer, dtype)
@@ -259,17 +265,30 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     classes = config.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"classes in {CONFIG_FILE} must be a list of names")
-    try:
-        sampling = from_dict(SamplingConfig, config.get("sampling", {}))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"sampling in {CONFIG_FILE}: {error}") from error
+    sampling = read_sampling("sampling", config.get("sampling", {}))
+    presets = config.get("presets", {})
+    if not isinstance(presets, dict):
+        raise CheckpointError(f"presets in {CONFIG_FILE} must be settings by name")
+    presets = {name: read_sampling(f"preset {name!r}", entry) for name, entry in presets.items()}
     transformer = None
     if "transformer" in config:
         transformer_config, transformer_class = parse_network(config, "transformer", TRANSFORMERS)
         check_fit(tokenizer_config, transformer_config, classes)
         transformer = load_weights(transformer_class, transformer_config, folder / TRANSFORMER_FILE)
     tokenizer = load_weights(tokenizer_class, tokenizer_config, folder / TOKENIZER_FILE)
-    return Checkpoint(tokenizer, transformer, classes, sampling)
+    return Checkpoint(tokenizer, transformer, classes, sampling, presets)
+
+
+def read_sampling(name: str, values: Any) -> SamplingConfig:
+    """Return decoding settings of config.json.
+
+    Raises:
+        CheckpointError: an unknown setting or a value out of range.
+    """
+    try:
+        return from_dict(SamplingConfig, values)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} in {CONFIG_FILE}: {error}") from error
 
 
 def check_fit(tokenizer_config: Any, transformer_config: Any, classes: list[str]) -> None:
