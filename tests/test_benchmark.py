@@ -24,8 +24,8 @@ from maskgit_core.config import (
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.devices.precision import bfloat16_pays, int8_works
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.training.transformer_stage import TransformerStage
 from maskgit_core.weights.checkpoint import save_checkpoint
 

@@ -22,8 +22,8 @@ from maskgit_core.config import TrainConfig
 from maskgit_core.data.photos import WHOLE, Part, Photos
 from maskgit_core.data.shards import TokenData
 from maskgit_core.devices.precision import bfloat16_pays
+from maskgit_core.networks.registry import trains
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.training.loop import Stage, train
 from maskgit_core.training.tokenizer_stage import TokenizerStage
 from maskgit_core.training.transformer_stage import TransformerStage
@@ -103,7 +103,7 @@ def tokenizer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
     None for a published tokenizer.
     """
     tokenizer = bench.model.tokenizer
-    if type(tokenizer) is not VQTokenizer:
+    if not trains(tokenizer):
         return None
     # Quantising from the start, as all but the first steps of a training do.
     config = replace(TOKENIZER_DEFAULTS, continuous_steps=0, revive_every=0)
@@ -122,7 +122,7 @@ def tokenizer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
 def transformer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
     """Return ours and the plain stage of `train-transformer`; None for a published decoder."""
     model = bench.model
-    if not isinstance(model.transformer, MaskedTransformer | AdaLNMaskedTransformer):
+    if not trains(model.transformer):
         return None
     config = TRANSFORMER_DEFAULTS
     if sum(p.numel() for p in model.transformer.parameters()) > LARGE_TRANSFORMER:

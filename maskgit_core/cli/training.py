@@ -125,6 +125,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     """Run train-tokenizer."""
     import torch
 
+    from maskgit_core.networks.registry import trains
     from maskgit_core.networks.tokenizer import VQTokenizer
     from maskgit_core.training.tokenizer_stage import TokenizerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
@@ -146,7 +147,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     torch.manual_seed(config.seed)
     if args.init:
         model = load_checkpoint(args.init).tokenizer.train().requires_grad_(True)
-        if not isinstance(model, VQTokenizer):
+        if not trains(model):
             raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
     elif config.freeze_codes:
         raise ValueError("freeze_codes needs init, a checkpoint whose codes are kept")
@@ -222,7 +223,7 @@ def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int)
     """Return a network with random weights, its codes placed as in the codebook."""
     import torch
 
-    from maskgit_core.networks.transformer import build_transformer
+    from maskgit_core.networks.registry import build_transformer
     from maskgit_core.training.transformer_stage import token_geometry
 
     model = build_transformer(network)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.data.photos import Photos
-from maskgit_core.networks.transformer import (
-    AdaLNMaskedTransformer,
-    MaskedTransformer,
+from maskgit_core.networks.registry import (
+    TRANSFORMERS,
     build_transformer,
+    kind_of,
+    trained_words,
+    trains,
 )
 
 NOISE = 0.1  # of the deviation of the table that a new class is put into
@@ -43,7 +45,7 @@ def labels_in(classes: Sequence[str], wanted: Sequence[str]) -> list[int]:
 @torch.no_grad()
 def with_classes(
     model: nn.Module, before: Sequence[str], after: Sequence[str], seed: int = 0
-) -> MaskedTransformer | AdaLNMaskedTransformer:
+) -> nn.Module:
     """Return the same network with a table for other classes.
 
     A class that is known keeps its row; a new one starts at the row of "no class", the mean of
@@ -57,10 +59,10 @@ def with_classes(
     Raises:
         ValueError: a network of another kind.
     """
-    if not isinstance(model, MaskedTransformer | AdaLNMaskedTransformer):
+    if not trains(model):
         raise ValueError(
-            "init must hold a transformer of this project's own kinds (class_token, adaln); got "
-            f"a {type(model).__name__}"
+            "init must hold a transformer of this project's own kinds "
+            f"({trained_words(TRANSFORMERS)}); got a {type(model).__name__}"
         )
     known = {name.casefold(): label for label, name in enumerate(before)}
     null = len(before)
@@ -68,17 +70,14 @@ def with_classes(
     new = rows[:-1] == null
     built = build_transformer(replace(model.config, num_classes=len(after)))
     state, generator = dict(model.state_dict()), torch.Generator().manual_seed(seed)
-    if isinstance(model, MaskedTransformer):
-        first = model.config.codebook_size + 1
-        table = state["embedding.weight"]
-        state["embedding.weight"] = torch.cat(
-            [table[:first], _placed(table[first:], rows, new, generator)]
-        )
-        bias = state["bias"]
-        state["bias"] = torch.cat([bias[:, :first], bias[:, first:][:, rows]], dim=1)
-    else:
-        table = state["class_embedding.weight"]
-        state["class_embedding.weight"] = _placed(table, rows, new, generator)
+    for table in TRANSFORMERS[kind_of(model, TRANSFORMERS)].class_tables:
+        first = table.first(model.config)
+        others, classes = state[table.name].tensor_split([first], dim=table.axis)
+        if table.learned:
+            classes = _placed(classes, rows, new, generator)
+        else:
+            classes = classes.index_select(table.axis, rows)
+        state[table.name] = torch.cat([others, classes], dim=table.axis)
     built.load_state_dict(state)
     return built
 

@@ -22,18 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from maskgit_core.config import (
-    SamplingConfig,
-    TokenizerConfig,
-    TransformerConfig,
-    from_dict,
-    to_dict,
-)
+from maskgit_core.config import SamplingConfig, from_dict, to_dict
 from maskgit_core.files import CheckpointError, Writer, write_all_atomically, write_atomically
-from maskgit_core.networks.bert import BertConfig, BertTransformer
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
+from maskgit_core.networks.registry import TOKENIZERS, TRANSFORMERS, NetworkKind, kind_of
 from maskgit_core.weights.checks import (
     check_blocks,
     check_floats,
@@ -47,18 +38,7 @@ CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
 TRANSFORMER_FILE = "transformer.safetensors"
 MAX_CONFIG = 1 << 22  # bytes of config.json, which names 1,000 classes in some ten thousand
-PARTS = ("format", "tokenizer", "transformer", "classes", "sampling")
-
-# kind in config.json -> (configuration, network)
-TOKENIZERS: dict[str, tuple[type, type[nn.Module]]] = {
-    "conv_vq": (TokenizerConfig, VQTokenizer),
-    "vqgan": (VQGANConfig, VQGAN),
-}
-TRANSFORMERS: dict[str, tuple[type, type[nn.Module]]] = {
-    "class_token": (TransformerConfig, MaskedTransformer),
-    "adaln": (TransformerConfig, AdaLNMaskedTransformer),
-    "bert": (BertConfig, BertTransformer),
-}
+PARTS = ("format", "tokenizer", "transformer", "classes", "sampling", "presets")
 
 
 @dataclass(frozen=True)
@@ -70,20 +50,14 @@ class Checkpoint:
         transformer: in evaluation mode; None where only a tokenizer was saved.
         classes: name of each label.
         sampling: the settings to decode with by default.
+        presets: other settings that suit it, by name.
     """
 
     tokenizer: nn.Module
     transformer: nn.Module | None
     classes: list[str]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-
-
-def kind_of(module: nn.Module, kinds: Mapping[str, tuple[type, type[nn.Module]]]) -> str:
-    """Return the word that config.json uses for the class of a network."""
-    for kind, (_, module_class) in kinds.items():
-        if type(module) is module_class:
-            return kind
-    raise ValueError(f"cannot save a {type(module).__name__}; known kinds: {', '.join(kinds)}")
+    presets: dict[str, SamplingConfig] = field(default_factory=dict)
 
 
 def save_weights(
@@ -147,6 +121,7 @@ def save_checkpoint(
     transformer: nn.Module | None = None,
     classes: list[str] | None = None,
     sampling: SamplingConfig | None = None,
+    presets: Mapping[str, SamplingConfig] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a checkpoint folder; files are moved into place when all are written.
@@ -156,6 +131,7 @@ def save_checkpoint(
         tokenizer, transformer: networks of a known kind.
         classes: one name a label.
         sampling: default decoding settings.
+        presets: other settings, by name.
         dtype: of the stored weights, float32 or float16.
 
     Raises:
@@ -179,6 +155,8 @@ def save_checkpoint(
         }
     config["classes"] = classes
     config["sampling"] = to_dict(sampling or SamplingConfig())
+    if presets:
+        config["presets"] = {name: to_dict(preset) for name, preset in presets.items()}
     writers: dict[Path, Writer] = {folder / TOKENIZER_FILE: _weights_writer(tokenizer, dtype)}
     if transformer is not None:
         writers[folder / TRANSFORMER_FILE] = _weights_writer(transformer, dtype)
@@ -216,7 +194,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def parse_network(
-    config: Mapping[str, Any], part: str, kinds: Mapping[str, tuple[type, type[nn.Module]]]
+    config: Mapping[str, Any], part: str, kinds: Mapping[str, NetworkKind]
 ) -> tuple[Any, type[nn.Module]]:
     """Return (configuration, network class) of one part of config.json.
 
@@ -227,7 +205,7 @@ def parse_network(
     kind = values.get("kind") if isinstance(values, dict) else values
     if not isinstance(values, dict) or kind not in list(kinds):
         raise CheckpointError(f"{part} kind must be one of {', '.join(kinds)}; got {kind!r}")
-    config_class, module_class = kinds[kind]
+    config_class, module_class = kinds[kind].config, kinds[kind].network
     keeps_kind = "kind" in config_class.__dataclass_fields__
     values = {key: value for key, value in values.items() if key != "kind" or keeps_kind}
     try:
@@ -249,17 +227,30 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     classes = config.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"classes in {CONFIG_FILE} must be a list of names")
-    try:
-        sampling = from_dict(SamplingConfig, config.get("sampling", {}))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"sampling in {CONFIG_FILE}: {error}") from error
+    sampling = read_sampling("sampling", config.get("sampling", {}))
+    presets = config.get("presets", {})
+    if not isinstance(presets, dict):
+        raise CheckpointError(f"presets in {CONFIG_FILE} must be settings by name")
+    presets = {name: read_sampling(f"preset {name!r}", entry) for name, entry in presets.items()}
     transformer = None
     if "transformer" in config:
         transformer_config, transformer_class = parse_network(config, "transformer", TRANSFORMERS)
         check_fit(tokenizer_config, transformer_config, classes)
         transformer = load_weights(transformer_class, transformer_config, folder / TRANSFORMER_FILE)
     tokenizer = load_weights(tokenizer_class, tokenizer_config, folder / TOKENIZER_FILE)
-    return Checkpoint(tokenizer, transformer, classes, sampling)
+    return Checkpoint(tokenizer, transformer, classes, sampling, presets)
+
+
+def read_sampling(name: str, values: Any) -> SamplingConfig:
+    """Return decoding settings of config.json.
+
+    Raises:
+        CheckpointError: an unknown setting or a value out of range.
+    """
+    try:
+        return from_dict(SamplingConfig, values)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} in {CONFIG_FILE}: {error}") from error
 
 
 def check_fit(tokenizer_config: Any, transformer_config: Any, classes: list[str]) -> None:
