@@ -149,7 +149,6 @@ def _write(
     )
     arrived = start
     with bar, part.open("ab" if start else "wb") as content:
-        content.truncate(start)
         while chunk := answer.read(CHUNK):
             content.write(chunk)
             arrived += len(chunk)

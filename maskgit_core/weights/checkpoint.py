@@ -20,17 +20,24 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from maskgit_core.config import SamplingConfig, from_dict, to_dict
 from maskgit_core.files import CheckpointError, Writer, write_all_atomically, write_atomically
 from maskgit_core.networks.registry import TOKENIZERS, TRANSFORMERS, NetworkKind, kind_of
+from maskgit_core.weights.checks import (
+    check_blocks,
+    check_floats,
+    check_header,
+    check_names,
+    to_float32,
+)
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
 TRANSFORMER_FILE = "transformer.safetensors"
-LISTED_NAMES = 8
+MAX_CONFIG = 1 << 22  # bytes of config.json, which names 1,000 classes in some ten thousand
 PARTS = ("format", "tokenizer", "transformer", "classes", "sampling", "presets")
 
 
@@ -83,15 +90,19 @@ def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.M
     Raises:
         CheckpointError: the file is missing, cut short, or its names or shapes do not fit.
     """
-    try:
-        with torch.device("meta"):
-            module = module_class(config)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(f"no network can be built for {path.name}: {error}") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            check_blocks(config, len(found), path.name)
+            try:
+                with torch.device("meta"):
+                    module = module_class(config)
+            except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+                raise CheckpointError(
+                    f"no network can be built for {path.name}: {error}"
+                ) from error
+            wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
             check_names(wanted, found, path.name)
             tensors = {name: to_float32(file.get_tensor(name)) for name in wanted}
         check_floats(module, tensors, path.name)
@@ -101,57 +112,6 @@ def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.M
         raise CheckpointError(f"{path.name} is damaged or cut short: {error}") from error
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.eval()
-
-
-def check_floats(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Check that weights are floats and finite.
-
-    Raises:
-        CheckpointError: naming the first that is not.
-    """
-    for name, _ in module.named_parameters():
-        check_weight(name, tensors[name], source)
-
-
-def check_weight(name: str, tensor: Tensor, source: str) -> None:
-    """Raise CheckpointError unless a tensor of a file is of floats, and finite (if not on meta)."""
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{source}: {name} must be float, is {tensor.dtype}")
-    if not tensor.is_meta and not bool(tensor.isfinite().all()):
-        raise CheckpointError(f"{source} is damaged: {name} holds nan or infinity")
-
-
-def to_float32(tensor: Tensor) -> Tensor:
-    """Return floats as float32 and other tensors as they are."""
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def check_names(
-    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: str
-) -> None:
-    """Compare names and shapes.
-
-    Raises:
-        CheckpointError: listing missing, unexpected and misshapen names.
-    """
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    misshapen = [
-        f"{name} is {found[name]}, not {wanted[name]}"
-        for name in wanted
-        if name in found and found[name] != wanted[name]
-    ]
-    parts = []
-    for word, names in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("misshapen", misshapen),
-    ):
-        if names:
-            more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
-            parts.append(f"{len(names)} {word}: {', '.join(names[:LISTED_NAMES])}{more}")
-    if parts:
-        raise CheckpointError(f"{source} does not fit its configuration; {'; '.join(parts)}")
 
 
 def save_checkpoint(
@@ -215,6 +175,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint folder {folder}")
     try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError("it is longer than any configuration")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{CONFIG_FILE} is missing in {folder}") from error

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig
 from maskgit_core.files import CheckpointError
-from maskgit_core.weights.checkpoint import save_checkpoint
+from maskgit_core.weights.checkpoint import MAX_CONFIG, save_checkpoint
 from maskgit_core.weights.families.family import Family, rename
 from maskgit_core.weights.families.sampling import PublishedSampling
 from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
@@ -186,6 +186,8 @@ def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
         return config or {}
     path = Path(config)
     try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError("it is longer than any configuration")
         text = path.read_text(encoding="utf-8")
         try:
             values = json.loads(text)
