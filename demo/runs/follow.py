@@ -55,9 +55,10 @@ def follow(request: Request, decode: Decode) -> Iterator[Progress]:
     """
     head = frames.request_head(request)
     progress = Progress(frames.new_run(head), frames.log_line(head))
+    items = decode(request)  # outside: of a job that is refused nothing is shown
     started = time.monotonic()
     try:
-        for item in decode(request):
+        for item in items:
             if isinstance(item, Place):
                 started = time.monotonic()
                 if item.number:

@@ -94,7 +94,7 @@ class LocalRunner:
 
     def decode(self, request: Request) -> Iterator[Decoded]:
         """Yield the request's place while it waits, and its steps; see `Job.follow`."""
-        yield from self._join(request, request.kind, request.model).follow()
+        return self._join(request, request.kind, request.model).follow()
 
     def call(self, kind: str, function: Callable[[], Any], *, refusable: bool = True) -> Any:
         """Return a function's result, computed alone in its turn."""
@@ -106,8 +106,8 @@ class LocalRunner:
         """Yield a `Place` now and then while a function waits for its turn, then its result."""
         yield from self._join(function, kind, self.models.name, refusable=refusable).follow()
 
-    def _join(self, task: jobs.Task, kind: str, model: str, *, refusable: bool = True) -> Job:
-        job = self.queue.join(task, kind, model, refusable=refusable)
+    def _join(self, task: jobs.Task, kind: str, model: str, **options: Any) -> Job:
+        job = self.queue.join(task, kind, model, **options)
         with self._starting:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, daemon=True, name="model")

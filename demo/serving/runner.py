@@ -35,13 +35,14 @@ class Runner(Protocol):
     def metrics(self) -> Metrics: ...
 
     def decode(self, request: Request) -> Iterator[Decoded]:
-        """Yield `Place(0)`, the place now and then while it waits, the steps, and late pictures.
+        """Take a request and yield what comes of it.
 
-        To close the generator is to leave.
+        That is `Place(0)`, the place now and then while it waits, the steps, and late pictures. To
+        close the generator is to leave.
 
         Raises:
-            RequestError: it cannot be taken, takes too long, or is for another model than the one
-                in use.
+            RequestError: it cannot be taken (at the call), takes too long, or is for another model
+                than the one in use.
             JobFailed: an unexpected error; it is in the log.
         """
         ...

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from demo.environment import load_spaces
@@ -56,15 +57,19 @@ class ZeroGpuRunner:
         # The request and the steps are sent between processes, so no model is among them.
         def on_gpu(request: Request) -> Iterator[Decoded]:
             for item in decoded_steps(models.current.to("cuda"), request):
-                yield _on_cpu(item)
+                yield _packed(item)
 
         self._on_gpu = gpu(on_gpu)
 
     def decode(self, request: Request) -> Iterator[Decoded]:
         """As `Runner.decode`; ZeroGPU tells no place."""
         self.models.expect(request.model)
+        return self._decoded(request)
+
+    def _decoded(self, request: Request) -> Iterator[Decoded]:
         yield Place(0)
-        yield from self._on_gpu(replace(request, base=None, start=None, plan=None))
+        for item in self._on_gpu(replace(request, base=None, start=None, plan=None)):
+            yield _unpacked(item)
 
     def call(self, kind: str, function: Callable[[], Any], *, refusable: bool = True) -> Any:
         """As `Runner.call`, in this thread and on the CPU."""
@@ -77,12 +82,27 @@ class ZeroGpuRunner:
         yield function()
 
 
-def _on_cpu(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
-    """An item of which the tensors can be sent to a process without the GPU."""
+def _packed(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
+    """An item as it is sent between processes: off the GPU, pictures for the eye as bytes."""
     if isinstance(item, LatePictures):
-        return LatePictures({number: images.cpu() for number, images in item.images.items()})
+        return LatePictures({number: _as_bytes(images) for number, images in item.images.items()})
     state = {
         name: value.cpu() if isinstance(value, Tensor) else value
         for name, value in vars(item.state).items()
     }
-    return replace(item, state=StepState(**state), images=item.images.cpu())
+    images = item.images.cpu() if item.last else _as_bytes(item.images)
+    return replace(item, state=StepState(**state), images=images)
+
+
+def _unpacked(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
+    if isinstance(item, LatePictures):
+        return LatePictures({number: _as_floats(images) for number, images in item.images.items()})
+    return item if item.last else replace(item, images=_as_floats(item.images))
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    return ((images.cpu() + 1) * 127.5).round().to(torch.uint8)
+
+
+def _as_floats(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1
