@@ -46,7 +46,7 @@ class ModelEntry:
         known = self.known
         parts = [
             f"{known.image_size} px",
-            f"{known.params:.0f} M parameters",
+            f"{known.params:.0f} M parameters" + (" (wants a GPU)" if known.wants_gpu else ""),
             f"FID {known.fid:g}",
             _where(known),
         ]
