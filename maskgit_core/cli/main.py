@@ -196,7 +196,8 @@ def _sample(args: argparse.Namespace) -> None:
         model.label_id(label)
     starts = range(0, len(labels), SAMPLE_BATCH)
     images = []
-    with tqdm(total=min(config.num_steps, model.grid_size**2) * len(starts), unit="step") as bar:
+    num_steps = min(config.num_steps, model.grid_size**2 * model.tokens_per_cell)
+    with tqdm(total=num_steps * len(starts), unit="step") as bar:
         for start in starts:
             batch = labels[start : start + SAMPLE_BATCH]
             for state in model.generate_steps(batch, config, args.seed + start):
@@ -232,7 +233,7 @@ def _inpaint(args: argparse.Namespace) -> None:
     plan = model.plan_inpaint(image, mask)
     label = _label(args.label, model.classes)
     steps = model.edit_steps(plan, label, config, args.seed)
-    total = min(config.num_steps, int(plan.token_mask.sum()))
+    total = min(config.num_steps, int(plan.token_mask.sum()) * model.tokens_per_cell)
     for state in tqdm(steps, total=total, unit="step"):
         tokens = state.tokens
     _save_png(model.finish(plan, tokens), args.out)
