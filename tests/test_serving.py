@@ -125,7 +125,8 @@ def test_the_load_test_counts_what_visitors_meet(served) -> None:
 
     def counted() -> dict[str, int]:
         found = re.findall(r'outcome="(\w+)"} (\d+)', get(url + "/metrics")[1])
-        return {o: sum(int(n) for name, n in found if name == o) for o in ("done", "left", "refused")}
+        outcomes = ("done", "left", "refused")
+        return {o: sum(int(count) for name, count in found if name == o) for o in outcomes}
 
     before = counted()
     command = [sys.executable, "-m", "demo.tools.loadtest", "--host", url, "--json"]

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -15,16 +16,7 @@ from maskgit_core.cli import options, training
 from maskgit_core.cli.convert import add_convert_arguments, run_convert
 from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.train import add_train_arguments, run_train
-from maskgit_core.config import (
-    GUIDANCE_SCHEDULES,
-    MAX_SEED,
-    ORDERS,
-    PRECISIONS,
-    SCHEDULES,
-    SamplingConfig,
-    check_range,
-    to_dict,
-)
+from maskgit_core.config import MAX_SEED, PRECISIONS, SamplingConfig, check_range, to_dict
 from maskgit_core.devices.malloc import keep_freed_memory
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
@@ -133,18 +125,11 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    unset = argparse.SUPPRESS
-    parser.add_argument("--num-steps", type=int, default=unset, help="decoding steps")
-    parser.add_argument("--order", choices=ORDERS, default=unset, help="reveal order")
-    parser.add_argument("--schedule", choices=SCHEDULES, default=unset, help="tokens a step")
-    parser.add_argument("--temperature", type=float, default=unset, help="divides the logits")
-    parser.add_argument("--guidance-scale", type=float, default=unset, help="1 is off")
-    parser.add_argument("--guidance-schedule", choices=GUIDANCE_SCHEDULES, default=unset)
-    parser.add_argument(
-        "--choice-temperature", type=float, default=unset, help="noise on the confidence"
-    )
-    parser.add_argument("--top-k", type=int, default=unset, help="keep the k likeliest codes")
-    parser.add_argument("--top-p", type=float, default=unset, help="keep this share of probability")
+    for setting in fields(SamplingConfig):
+        about = dict(setting.metadata)
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}", default=argparse.SUPPRESS, **about
+        )
     parser.add_argument("--seed", type=int, default=0, help="image i uses seed + i")
     parser.add_argument(
         "--precision",
@@ -212,7 +197,8 @@ def _sample(args: argparse.Namespace) -> None:
         model.label_id(label)
     starts = range(0, len(labels), SAMPLE_BATCH)
     images = []
-    with tqdm(total=min(config.num_steps, model.grid_size**2) * len(starts), unit="step") as bar:
+    num_steps = min(config.num_steps, model.grid_size**2 * model.tokens_per_cell)
+    with tqdm(total=num_steps * len(starts), unit="step") as bar:
         for start in starts:
             batch = labels[start : start + SAMPLE_BATCH]
             for state in model.generate_steps(batch, config, args.seed + start):
@@ -248,7 +234,7 @@ def _inpaint(args: argparse.Namespace) -> None:
     plan = model.plan_inpaint(image, mask)
     label = _label(args.label, model.classes)
     steps = model.edit_steps(plan, label, config, args.seed)
-    total = min(config.num_steps, int(plan.token_mask.sum()))
+    total = min(config.num_steps, int(plan.token_mask.sum()) * model.tokens_per_cell)
     for state in tqdm(steps, total=total, unit="step"):
         tokens = state.tokens
     _save_png(model.finish(plan, tokens), args.out)

@@ -132,6 +132,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     """Run train-tokenizer."""
     import torch
 
+    from maskgit_core.networks.registry import trains
     from maskgit_core.networks.tokenizer import VQTokenizer
     from maskgit_core.training.fine_tuning import adapted_tokenizer
     from maskgit_core.training.tokenizer_stage import TokenizerStage
@@ -156,7 +157,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     notes: list[str] = []
     if args.init:
         model = load_checkpoint(resolve_checkpoint(args.init)).tokenizer
-        if not isinstance(model, VQTokenizer):
+        if not trains(model):
             raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
         if preset is not None or asked_for(args, "image_size"):
             model, notes = adapted_tokenizer(model, network.image_size)
@@ -261,7 +262,7 @@ def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int)
     """Return a network with random weights, its codes placed as in the codebook."""
     import torch
 
-    from maskgit_core.networks.transformer import build_transformer
+    from maskgit_core.networks.registry import build_transformer
     from maskgit_core.training.transformer_stage import token_geometry
 
     model = build_transformer(network)
