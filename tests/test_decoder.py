@@ -167,3 +167,8 @@ def test_so_many_may_wait_and_no_more(stuck, monkeypatch) -> None:
     for thread in threads:
         thread.join(60)
     decoder.close()
+
+
+def test_a_child_is_light() -> None:
+    program = "import maskgit_core.data.decoder_child, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -145,10 +145,9 @@ def to_tensor(image: Image.Image) -> Tensor:
     """
     if image.mode != "RGB":
         raise ValueError(f"image must be of mode RGB; got {image.mode}")
-    import torch  # late: the children of `decoder` do without
+    from maskgit_core.pixels import from_uint8  # late: the children of `decoder` need no torch
 
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.permute(2, 0, 1)[None].to(torch.float32) / 127.5 - 1
+    return from_uint8(np.array(image))[None]
 
 
 def to_image(pixels: Tensor) -> Image.Image:
@@ -162,6 +161,8 @@ def to_image(pixels: Tensor) -> Image.Image:
     """
     import torch
 
+    from maskgit_core.pixels import to_uint8
+
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim != 3 or pixels.shape[0] != 3:
@@ -169,8 +170,7 @@ def to_image(pixels: Tensor) -> Image.Image:
     pixels = pixels.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(pixels).all()):
         raise ValueError("pixels must be finite; got nan or infinity")
-    levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(to_uint8(pixels).numpy())
 
 
 def centre_square(size: tuple[int, int]) -> Box:
