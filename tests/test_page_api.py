@@ -13,7 +13,6 @@ import urllib.request
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,15 +115,6 @@ def test_generate_streams_steps_and_repeats_itself(client, monkeypatch) -> None:
     again = client.predict(**arguments, api_name="/generate")
     assert again["images"] == last["images"]
     assert json.loads(json.dumps(last["recipe"]))["classes"] == ["sea", "forest"]
-
-
-def test_no_event_searches_all_folders_for_matplotlib(client, monkeypatch) -> None:
-    searched = []
-    finder = SimpleNamespace(find_spec=lambda name, *_: searched.append(name))
-    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
-    monkeypatch.delitem(sys.modules, "matplotlib", raising=False)
-    client.predict(["sea"], num_steps=2, api_name="/generate")
-    assert "matplotlib" not in searched
 
 
 def test_inpaint_keeps_what_is_not_masked(client) -> None:
