@@ -21,18 +21,8 @@ from demo.tabs.browser_settings import remember
 from demo.tabs.compare import CompareTab, build_compare_tab
 from demo.tabs.edit import EditTab, build_edit_tab
 from demo.tabs.generate import GenerateTab, build_generate_tab
-from demo.tabs.model_menu import (
-    ModelMenu,
-    PageParts,
-    Updates,
-    build_menu,
-    link_settings,
-    menu_outputs,
-    merged,
-    model_updates,
-    setting_updates,
-    wire_menu,
-)
+from demo.tabs.model_menu import ModelMenu, build_menu, menu_outputs, model_updates, wire_menu
+from demo.tabs.model_parts import PageParts, Updates, link_settings, merged, setting_updates
 from demo.tabs.tour import build_tour_tab
 from demo.tabs.training import build_training_tab
 from demo.tabs.widgets import PRIVATE
@@ -64,7 +54,7 @@ def wire_recipe(
                     f"This recipe was made with the model {name!r}. This page runs "
                     f"{models.name!r}, so the images will differ."
                 )
-            return {**nothing, **setting_updates(models, page, settings)}
+            return {**nothing, **setting_updates(models.current, page, settings)}
         return nothing
 
     def on_drop(value: Any) -> Updates:
@@ -164,11 +154,11 @@ def _wire_opening(
     laid_out_for, page, turn = models.name, tabs.parts, in_turn(runner)
 
     def on_open(request: gr.Request) -> Updates:
-        link = list(request.query_params.multi_items())
+        link, model = list(request.query_params.multi_items()), models.current
         changed: Updates = {menu.pending: None}
         if models.name != laid_out_for:
             changed |= model_updates(models, menu, page, (None, None, None))
-        changed = merged(changed, setting_updates(models, page, link_settings(models, link)))
+        changed = merged(changed, setting_updates(model, page, link_settings(model, link)))
         offer = menu.offer(models, model_in_link(link), "link", link)
         return merged(changed, offer or {})
 
