@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maskgit_core.config import GUIDANCE_SCHEDULES, ORDERS, SCHEDULES, SamplingConfig
+from maskgit_core.config import SamplingConfig
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
 
 MAX_IMAGES = 16
 MAX_STEPS = 64
@@ -68,13 +70,13 @@ FIELDS = (
         "order",
         "Order",
         "Which cells are decided first: the surest ones, an even spread, at random, or row by row.",
-        choices=ORDERS,
+        choices=tuple(ORDERS),
     ),
     Field(
         "schedule",
         "Schedule",
         "How many cells each step decides. Cosine starts slowly and finishes fast.",
-        choices=SCHEDULES,
+        choices=tuple(SCHEDULES),
     ),
     Field(
         "guidance_scale",
@@ -88,7 +90,15 @@ FIELDS = (
         "guidance_schedule",
         "Guidance growth",
         "How the pull of the class grows over the steps.",
-        choices=GUIDANCE_SCHEDULES,
+        choices=tuple(GUIDANCE_SCHEDULES),
+    ),
+    Field(
+        "guidance_power",
+        "Guidance steepness",
+        "How late the pull of the class sets in. Only for the guidance growth Power cosine.",
+        0,
+        10,
+        0.1,
     ),
     Field(
         "temperature",
@@ -99,12 +109,34 @@ FIELDS = (
         0.05,
     ),
     Field(
+        "first_step_temperature",
+        "First step's temperature",
+        "How many times the temperature the first step has, where nothing is known yet. 1 is off.",
+        0,
+        4,
+        0.05,
+    ),
+    Field(
+        "last_step_temperature",
+        "Last step's temperature",
+        "How many times the temperature the last step has; it moves there step by step. 1 is off.",
+        0,
+        4,
+        0.05,
+    ),
+    Field(
         "choice_temperature",
         "Choice temperature",
         "How much chance decides which cells count as sure. Only for the confidence order.",
         0,
         20,
         0.1,
+    ),
+    Field(
+        "noise_schedule",
+        "Choice noise",
+        "How that chance fades: by the steps that remain, or from the whole at the first step.",
+        choices=tuple(NOISE_SCHEDULES),
     ),
     Field(
         "top_k",
@@ -150,8 +182,12 @@ _BALANCED = {
     "schedule": "cosine",
     "guidance_scale": 2.0,
     "guidance_schedule": "linear",
+    "guidance_power": 3.0,
     "temperature": 1.0,
+    "first_step_temperature": 1.0,
+    "last_step_temperature": 1.0,
     "choice_temperature": 14.0,
+    "noise_schedule": "remaining",
     "top_k": 0,
     "top_p": 1.0,
 }
@@ -163,19 +199,29 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_PRESET = "Balanced"
 
 
-def presets_for(config: SamplingConfig, *, guided: bool = True) -> dict[str, dict[str, Any]]:
+def presets_for(
+    config: SamplingConfig,
+    more: Mapping[str, SamplingConfig] | None = None,
+    *,
+    guided: bool = True,
+) -> dict[str, dict[str, Any]]:
     """Presets that suit a model; the one that its page opens with is `usual_preset`.
 
     Args:
         config: the model's own settings. Where they are none of `PRESETS`, nor those of a model
             that was saved without any, they become the preset `Recommended`, beside one with half
             its steps.
+        more: other settings of the model, by name; those with more steps than the page allows are
+            left out.
         guided: whether guidance means anything to the model.
     """
     own = shown_values(config)
     presets = PRESETS
     if own not in PRESETS.values() and config != SamplingConfig():
         presets = {"Fast": {**own, "num_steps": (own["num_steps"] + 1) // 2}, RECOMMENDED: own}
+    for name, preset in (more or {}).items():
+        if preset.num_steps <= MAX_STEPS:
+            presets = {**presets, name: shown_values(preset)}
     if guided:
         return presets
     off = {"guidance_scale": 1.0, "guidance_schedule": "constant"}
@@ -189,7 +235,7 @@ def usual_preset(presets: Mapping[str, Any]) -> str:
 
 def model_presets(model: Any) -> dict[str, dict[str, Any]]:
     """The presets that suit a `MaskGIT`."""
-    return presets_for(model.sampling, guided=model.null_label is not None)
+    return presets_for(model.sampling, model.presets, guided=model.null_label is not None)
 
 
 def usual_values(model: Any) -> dict[str, Any]:
