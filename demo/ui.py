@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.api import add_api
+from demo.api import Page, add_api
 from demo.launch import DELETE_CACHE
 from demo.messages import explain, notice
 from demo.runs.example import first_result, in_turn
@@ -82,7 +82,7 @@ def build_demo(
     models = as_holder(model)
     del model  # the page must not keep it in memory
     runner = runner or make_runner(models)
-    with gr.Blocks(
+    with Page(
         title=TITLE, analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as demo:
         with gr.Row(elem_id="page-top"):

@@ -217,3 +217,16 @@ def test_missing_or_damaged_checkpoint_is_one_line_and_status_2(tmp_path: Path) 
         assert len(done.stderr.strip().splitlines()) == 1
         assert folder.name in done.stderr
         assert done.stdout == ""
+
+
+def test_plain_requests_may_leave_arguments_out_at_the_end(page_url: str) -> None:
+    # Twelve were all that the first version took, in this order.
+    first = [["sea"], 2, 5, 3, "halton", "linear", 3.0, "constant", 0.5, 1.0, 7, 0.9]
+    names = ["num_steps", "order", "schedule", "guidance_scale", "guidance_schedule"]
+    names += ["temperature", "choice_temperature", "top_k", "top_p"]
+    for data in (first, first[:1], first[:4]):
+        last = json.loads(call(page_url, "generate", data).strip().splitlines()[-1][6:])[0]
+        assert last["done"]
+        asked = dict(zip(names, data[3:], strict=False))
+        assert {name: last["recipe"][name] for name in asked} == asked
+    assert "event: error" in call(page_url, "generate", [])

@@ -143,14 +143,6 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
 def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Runner) -> None:
     """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
 
-    def on_expand(value: Any) -> Iterator[Any]:
-        chosen = chosen_name(value) or models.name
-        models.lookout.reach()
-        yield choice_value(models, chosen)
-        # The network is asked at once; the processor is measured when it has nothing else to do.
-        if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
-            yield choice_value(models, chosen)
-
     def on_fetch(value: Any) -> Iterator[Updates]:
         number, progress = FETCHES.begin()
         busy = {menu.go: gr.update(interactive=False), menu.cancel: gr.update(visible=True)}
@@ -178,15 +170,8 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         first, turn = first_result(models), in_turn(runner)
         return first.codebook(turn) or gr.skip(), first.tiles(turn)
 
+    _wire_outlook(models, menu, runner)
     chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
-    menu.accordion.expand(
-        on_expand,
-        menu.choice,
-        menu.choice,
-        concurrency_id="outlook",
-        concurrency_limit=4,
-        **PRIVATE,
-    )
     menu.cancel.click(FETCHES.cancel, menu.fetch, None, queue=False, **PRIVATE)
     menu.go.click(
         on_fetch,
@@ -201,6 +186,27 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         menu_outputs(menu, page),
         **model_event(runner),
     ).then(on_loaded, None, [menu.codebook, page.tiles], **model_event(runner))
+
+
+def _wire_outlook(models: ModelHolder, menu: ModelMenu, runner: Runner) -> None:
+    """Say what stands in the way of each model when the menu is opened."""
+
+    def on_expand(value: Any) -> Iterator[Any]:
+        chosen = chosen_name(value) or models.name
+        models.lookout.reach()
+        yield choice_value(models, chosen)
+        # The network is asked at once; the processor is measured when it has nothing else to do.
+        if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
+            yield choice_value(models, chosen)
+
+    menu.accordion.expand(
+        on_expand,
+        menu.choice,
+        menu.choice,
+        concurrency_id="outlook",
+        concurrency_limit=4,
+        **PRIVATE,
+    )
 
 
 def _switched(
