@@ -18,7 +18,7 @@ const GIVEN = {
   browser: [
     "window", "document", "navigator", "performance", "console", "URL", "URLSearchParams", "Image",
     "Event", "CustomEvent", "MutationObserver", "ResizeObserver", "requestAnimationFrame",
-    "getComputedStyle", "setTimeout", "clearTimeout", "setInterval", "clearInterval", "atob",
+    "getComputedStyle", "CSS", "setTimeout", "clearTimeout", "setInterval", "clearInterval", "atob",
   ],
   link: ["NAMES", "USUAL", "MENU", "ONLY_TOUCHED", "COPY"],
 };
