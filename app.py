@@ -12,8 +12,8 @@ from pathlib import Path
 
 from demo.environment import prepare_environment
 from maskgit_core.config import PRECISIONS
+from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
-DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 AUTO_PRECISION = "auto"
 
 
@@ -22,7 +22,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the MaskGIT page on this machine.")
     parser.add_argument(
         "--checkpoint",
-        default=os.environ.get("MASKGIT_MODEL") or DEFAULT_CHECKPOINT,
+        default=os.environ.get("MASKGIT_MODEL") or SHIPPED_NAME,
         help="folder of a model, a published model's name, or owner/name on the Hugging Face Hub "
         "(default: environment variable MASKGIT_MODEL, else %(default)s)",
     )
@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     load_spaces()  # where it is installed, it must come before torch
 
     import torch
-    from maskgit_core.devices.malloc import keep_freed_memory
-    from maskgit_core.devices.precision import quick_precision
 
     from maskgit_core import CheckpointError, MaskGIT
+    from maskgit_core.devices.malloc import keep_freed_memory
+    from maskgit_core.devices.precision import quick_precision
     from maskgit_core.weights.hub import resolve_checkpoint
 
     keep_freed_memory()
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from demo.serving.queue import make_scheduler
     from demo.ui import build_demo
 
-    entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, arguments.checkpoint))
+    entries = menu_entries(str(shipped_folder()), (model.name, arguments.checkpoint))
     models = ModelHolder(
         model,
         entries,

@@ -62,8 +62,8 @@ def test_a_space_gets_what_the_page_needs_and_nothing_else(server, small_project
     names = {name for repo, name in server.files if repo == "me/page"}
     assert names == {*space_files(small_project), ".gitattributes"}
     assert {"app.py", "demo/assets/player.js", f"{CHECKPOINT}/config.json"} <= names
-    assert "maskgit_core/imagenet_classes.txt" in names
-    assert not [name for name in names if "secret" in name or "cache" in name]
+    assert "maskgit_core/weights/imagenet_classes.txt" in names
+    assert not [name for name in names if "secret" in name or "__pycache__" in name]
     assert not [name for name in names if "tests" in Path(name).parts]
     assert server.files["me/page", "app.py"] == (ROOT / "app.py").read_bytes()
 
@@ -93,7 +93,7 @@ def test_the_page_imports_nothing_that_the_requirements_lack() -> None:
     found = {"pillow": "PIL", "huggingface-hub": "huggingface_hub"}
     allowed = {found.get(name, name) for name in names} | {"app", "demo", "maskgit_core"}
     allowed |= {"starlette"}  # part of Gradio
-    for path in [ROOT / "app.py", *(ROOT / "demo").glob("*.py")]:
+    for path in [ROOT / "app.py", *(ROOT / "demo").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:

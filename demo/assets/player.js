@@ -1,4 +1,4 @@
-// The player: draws one run (see demo/frames.py) on canvases, live and afterwards. It asks the
+// The player: draws one run (see demo/runs/frames.py) on canvases, live and afterwards. It asks the
 // server for nothing: all steps are in props.value, which only grows while a run goes on. How it
 // draws, what it says and how it is moved is in player_draw.js, player_words.js, player_moves.js,
 // what ends its last pictures early in player_again.js.

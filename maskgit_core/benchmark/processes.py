@@ -73,7 +73,7 @@ def memory_jobs(bench: Bench) -> list[Job]:
             note = f"left out: about {expected:.0f} s"
             return [Row("memory", case, "MB", None, note=note)]
         code = (
-            "from maskgit_core.benchmark_processes import probe; "
+            "from maskgit_core.benchmark.processes import probe; "
             f"print(probe({bench.name!r}, {case!r}))"
         )
         peak = float(_python(code))

@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core.cli import options, training
@@ -25,8 +24,8 @@ from maskgit_core.config import (
     to_dict,
 )
 from maskgit_core.devices.malloc import keep_freed_memory
+from maskgit_core.weights.shipped import SHIPPED_NAME
 
-DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 PROGRAM = "python -m maskgit_core"
 BAD_INPUT = 2
 # Commands of the page, which were here once.
@@ -122,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     """Add --checkpoint."""
     parser.add_argument(
-        "--checkpoint", default=DEFAULT_CHECKPOINT, help="checkpoint folder or known name"
+        "--checkpoint", default=SHIPPED_NAME, help="checkpoint folder or known name"
     )
 
 
@@ -291,7 +290,7 @@ def _convert(args: argparse.Namespace) -> None:
 def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     from maskgit_core.cli.benchmark import add_benchmark_arguments
 
-    add_benchmark_arguments(parser, DEFAULT_CHECKPOINT)
+    add_benchmark_arguments(parser, SHIPPED_NAME)
 
 
 def _benchmark(args: argparse.Namespace) -> None:
@@ -306,15 +305,13 @@ def _info_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _info(args: argparse.Namespace) -> None:
-    from maskgit_core.pipeline import MaskGIT
     from maskgit_core.weights.checkpoint import load_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
 
-    folder = Path(args.checkpoint)
-    # A folder may hold a tokenizer alone, which is no model to sample from.
-    is_folder = folder.is_dir()
-    model = load_checkpoint(folder) if is_folder else MaskGIT.from_pretrained(args.checkpoint)
+    folder = resolve_checkpoint(args.checkpoint)
+    model = load_checkpoint(folder)  # may hold a tokenizer alone, which is no model to sample from
     shape, transformer = model.tokenizer.config, model.transformer
-    size = sum(os.path.getsize(p) for p in folder.iterdir() if p.is_file()) if is_folder else 0
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     facts = {
         "checkpoint": str(args.checkpoint),
         "megabytes": round(size / 1e6, 1),

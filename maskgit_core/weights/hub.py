@@ -27,6 +27,7 @@ from maskgit_core.weights.checkpoint import (
     read_config,
 )
 from maskgit_core.weights.known import KNOWN_WEIGHTS, HubFile, KnownWeights
+from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "fetch_weights", "push_to_hub", "resolve_checkpoint"]
 
@@ -40,6 +41,7 @@ def resolve_checkpoint(source: str | os.PathLike[str]) -> Path:
 
     Args:
         source: a folder, a key of `KNOWN_WEIGHTS`, or owner/name of a Hub repository in our form.
+            "checkpoints/scenes-flowers", which ships, is found from every working directory.
 
     Raises:
         CheckpointError: there is no such folder or name (the nearest known one is given), or the
@@ -52,6 +54,8 @@ def resolve_checkpoint(source: str | os.PathLike[str]) -> Path:
         folder = Path(source).expanduser()
         if folder.is_dir():
             return folder
+        if folder == Path(SHIPPED_NAME) and shipped_folder().is_dir():
+            return shipped_folder()
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"there is no checkpoint folder {name[:80]!r}: {error}") from error
     owner = Path(name.partition("/")[0])
