@@ -1,6 +1,12 @@
 """MaskGIT: images from a few parallel steps of masked token prediction (Chang et al. 2022)."""
 
+from typing import TYPE_CHECKING
+
 from maskgit_core.config import SamplingConfig, TokenizerConfig, TrainConfig, TransformerConfig
+
+if TYPE_CHECKING:
+    from maskgit_core.pipeline import MaskGIT
+    from maskgit_core.weights.checkpoint import CheckpointError
 
 __all__ = [
     "CheckpointError",
