@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from commands import ROOT
-from fake_network import decode, masked
-from maskgit_core import SamplingConfig, orders
+from maskgit_core import orders
 
 DOCUMENTS = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("CONTRIBUTING.md", "README.md")

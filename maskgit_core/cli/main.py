@@ -8,21 +8,14 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import NoReturn
 
 from maskgit_core.cli import options, training
+from maskgit_core.cli.convert import add_convert_arguments, run_convert
 from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.train import add_train_arguments, run_train
-from maskgit_core.config import (
-    GUIDANCE_SCHEDULES,
-    MAX_SEED,
-    ORDERS,
-    PRECISIONS,
-    SCHEDULES,
-    SamplingConfig,
-    check_range,
-    to_dict,
-)
+from maskgit_core.config import MAX_SEED, PRECISIONS, SamplingConfig, check_range, to_dict
 from maskgit_core.devices.malloc import keep_freed_memory
 from maskgit_core.weights.shipped import SHIPPED_NAME
 
@@ -66,7 +59,7 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parser.parse_args(arguments)
     # torch takes a second to load; --help and typing errors need not wait for it.
-    from maskgit_core.weights.checkpoint import CheckpointError
+    from maskgit_core.files import CheckpointError
 
     keep_freed_memory()
     try:
@@ -103,7 +96,12 @@ def build_parser() -> argparse.ArgumentParser:
         ),
         ("plan", add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
         ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
-        ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
+        (
+            "convert",
+            add_convert_arguments,
+            run_convert,
+            "convert published weights to a checkpoint",
+        ),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
         ("info", _info_arguments, _info, "describe a checkpoint"),
     ):
@@ -126,18 +124,11 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    unset = argparse.SUPPRESS
-    parser.add_argument("--num-steps", type=int, default=unset, help="decoding steps")
-    parser.add_argument("--order", choices=ORDERS, default=unset, help="reveal order")
-    parser.add_argument("--schedule", choices=SCHEDULES, default=unset, help="tokens a step")
-    parser.add_argument("--temperature", type=float, default=unset, help="divides the logits")
-    parser.add_argument("--guidance-scale", type=float, default=unset, help="1 is off")
-    parser.add_argument("--guidance-schedule", choices=GUIDANCE_SCHEDULES, default=unset)
-    parser.add_argument(
-        "--choice-temperature", type=float, default=unset, help="noise on the confidence"
-    )
-    parser.add_argument("--top-k", type=int, default=unset, help="keep the k likeliest codes")
-    parser.add_argument("--top-p", type=float, default=unset, help="keep this share of probability")
+    for setting in fields(SamplingConfig):
+        about = dict(setting.metadata)
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}", default=argparse.SUPPRESS, **about
+        )
     parser.add_argument("--seed", type=int, default=0, help="image i uses seed + i")
     parser.add_argument(
         "--precision",
@@ -167,7 +158,7 @@ def _label(text: str, classes: Sequence[str]) -> str | int | None:
 
 
 def _save_png(image: object, path: str) -> None:
-    from maskgit_core.weights.checkpoint import write_atomically
+    from maskgit_core.files import write_atomically
 
     write_atomically(path, lambda temporary: image.save(temporary, "PNG"))  # type: ignore[attr-defined]
     print(path)
@@ -188,8 +179,9 @@ def _sample(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from maskgit_core.data.contact_sheet import tile
+    from maskgit_core.data.contact_sheet import contact_sheet
     from maskgit_core.pipeline import MAX_IMAGES, MaskGIT
+    from maskgit_core.pixels import to_uint8
 
     check_range("count", args.count, 1, MAX_IMAGES, whole=True)
     if args.columns is not None:
@@ -204,7 +196,8 @@ def _sample(args: argparse.Namespace) -> None:
         model.label_id(label)
     starts = range(0, len(labels), SAMPLE_BATCH)
     images = []
-    with tqdm(total=min(config.num_steps, model.grid_size**2) * len(starts), unit="step") as bar:
+    num_steps = min(config.num_steps, model.grid_size**2 * model.tokens_per_cell)
+    with tqdm(total=num_steps * len(starts), unit="step") as bar:
         for start in starts:
             batch = labels[start : start + SAMPLE_BATCH]
             for state in model.generate_steps(batch, config, args.seed + start):
@@ -212,7 +205,7 @@ def _sample(args: argparse.Namespace) -> None:
                 bar.update()
             images.append(model.decode(tokens.cpu()))
     columns = args.columns or (args.count if args.count > 1 else 4)
-    _save_png(tile(torch.cat(images), min(columns, len(labels))), args.out)
+    _save_png(contact_sheet(to_uint8(torch.cat(images)), columns, gap=2), args.out)
 
 
 def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -240,7 +233,7 @@ def _inpaint(args: argparse.Namespace) -> None:
     plan = model.plan_inpaint(image, mask)
     label = _label(args.label, model.classes)
     steps = model.edit_steps(plan, label, config, args.seed)
-    total = min(config.num_steps, int(plan.token_mask.sum()))
+    total = min(config.num_steps, int(plan.token_mask.sum()) * model.tokens_per_cell)
     for state in tqdm(steps, total=total, unit="step"):
         tokens = state.tokens
     _save_png(model.finish(plan, tokens), args.out)
@@ -256,35 +249,6 @@ def _evaluate(args: argparse.Namespace) -> None:
     from maskgit_core.cli.evaluate import run_evaluate
 
     run_evaluate(args)
-
-
-def _convert_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--tokenizer", required=True, help="published tokenizer file")
-    parser.add_argument("--transformer", required=True, help="published transformer file")
-    parser.add_argument("--out", required=True, help="checkpoint folder to write")
-    parser.add_argument("--num-heads", type=int, default=None, help="where it cannot be told")
-    parser.add_argument("--num-classes", type=int, default=None, help="where it cannot be told")
-    parser.add_argument("--tokenizer-config", default=None, help="yaml or json of the tokenizer")
-    parser.add_argument("--classes", default=None, help="text file with one class name a line")
-
-
-def _convert(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
-    from maskgit_core.weights.convert import convert_checkpoint
-
-    with tqdm(total=3, unit="part", delay=1) as bar:
-        convert_checkpoint(
-            args.tokenizer,
-            args.transformer,
-            args.out,
-            num_heads=args.num_heads,
-            num_classes=args.num_classes,
-            tokenizer_config=args.tokenizer_config,
-            classes_file=args.classes,
-            advance=bar.update,
-        )
-    print(args.out)
 
 
 def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
