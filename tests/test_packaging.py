@@ -103,7 +103,7 @@ def test_pins_are_of_the_dependencies_and_within_their_ranges() -> None:
 
 def test_extras_are_pinned_for_the_tests_where_the_tests_use_them() -> None:
     pinned = pins("requirements.txt") | pins("requirements-dev.txt")
-    for extra in ("mcp", "perceptual"):
+    for extra in ("loadtest", "mcp", "perceptual"):
         for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
             extras = f"[{','.join(requirement.extras)}]" if requirement.extras else ""
             assert pinned[requirement.name + extras] in requirement.specifier
