@@ -1,14 +1,21 @@
 """MaskGIT: images from a few parallel steps of masked token prediction (Chang et al. 2022)."""
 
-from maskgit_core.config import SamplingConfig, TokenizerConfig, TrainConfig, TransformerConfig
+from maskgit_core.config import SamplingConfig, TokenizerConfig, TransformerConfig
+from maskgit_core.training.settings import (
+    TokenizerTrainConfig,
+    TrainConfig,
+    TransformerTrainConfig,
+)
 
 __all__ = [
     "CheckpointError",
     "MaskGIT",
     "SamplingConfig",
     "TokenizerConfig",
+    "TokenizerTrainConfig",
     "TrainConfig",
     "TransformerConfig",
+    "TransformerTrainConfig",
 ]
 
 

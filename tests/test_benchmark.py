@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from maskgit_core.devices.precision import bfloat16_pays, int8_works
 
 from maskgit_core.benchmark.models import RANDOM_MODELS, load_model
 from maskgit_core.benchmark.parts import hole_of
@@ -19,11 +18,12 @@ from maskgit_core.config import (
     ORDERS,
     SamplingConfig,
     TokenizerConfig,
-    TrainConfig,
     TransformerConfig,
+    TransformerTrainConfig,
 )
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
+from maskgit_core.devices.precision import bfloat16_pays, int8_works
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.training.transformer_stage import TransformerStage
@@ -135,7 +135,7 @@ def test_the_plain_loop_passes_twice_a_step_and_draws_every_step():
 
 def test_the_plain_training_step_takes_the_same_loss():
     network = small_network("class_token")
-    config = TrainConfig(batch_size=4, label_smoothing=0.1, class_drop=0.5)
+    config = TransformerTrainConfig(batch_size=4, label_smoothing=0.1, label_drop_prob=0.5)
     tokens = torch.randint(K, (8, 1, 16), generator=torch.Generator().manual_seed(0))
     data = TokenData(tokens, torch.arange(8) % 3, ["a", "b", "c"])
     ours = TransformerStage(network, torch.nn.Identity(), data, None, config)

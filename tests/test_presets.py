@@ -10,8 +10,8 @@ import torch
 
 import tiny
 from commands import assert_refused, run, train_tokenizer
+from maskgit_core.losses import draw_token_mask
 from maskgit_core.networks.transformer import build_transformer
-from maskgit_core.training.losses import draw_token_mask
 from maskgit_core.training.presets import (
     FOLDER,
     FROM_DATA,
@@ -81,7 +81,7 @@ def test_settings_are_changed_one_by_one():
         ("transfomer.width=3", "did you mean 'transformer'"),
         ("max_steps=3", "write tokenizer_training.max_steps or transformer_training.max_steps"),
         ("transformer.num_classes=3", "follows from tokenizer and data"),
-        ("tokenizer_training.class_drop=0", "has no use there"),
+        ("tokenizer_training.class_drop=0", "it is a setting of transformer_training"),
         ("transformer.width", "key=value"),
         ("transformer.width=wide", "width must be a whole number"),
         ("transformer_training.mask_schedule=linear", "cosine, arccos"),

@@ -19,9 +19,9 @@ from maskgit_core.data.photos import WHOLE
 from maskgit_core.training.loop import train
 from maskgit_core.training.optim import build_optimizer, orthogonalize
 from maskgit_core.training.tokenizer_stage import TokenizerStage
-from runs import BUSY, lines, token_data, transformer_stage
+from runs import BUSY_SECOND, lines, token_data, transformer_stage
 
-CONFIG = replace(BUSY, max_steps=5, continuous_steps=0, revive_every=0)
+CONFIG = replace(BUSY_SECOND, max_steps=5)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from maskgit_core.devices.precision import quick_precision
 
 import app
 from commands import ROOT, assert_refused, run
 from demo.environment import prepare_environment, private_folder
 from demo.tools.deploy_space import CHECKPOINT, deploy_space, space_files
 from fake_hub import running_hub
+from maskgit_core.devices.precision import quick_precision
 from maskgit_core.weights.checkpoint import CheckpointError
 from maskgit_core.weights.known import KNOWN_WEIGHTS
 

@@ -150,7 +150,7 @@ def test_a_cpu_trains_in_bfloat16_where_that_is_faster(monkeypatch, pays):
     monkeypatch.setattr("maskgit_core.devices.precision.bfloat16_pays", lambda device: pays)
     arguments = ["train", "--data", "photos", "--out", "out", "--init", "none"]
     chosen = choose(build_parser().parse_args(arguments), 10, "cpu").preset
-    expected = "bf16" if pays else "auto"
+    expected = "bfloat16" if pays else "auto"
     assert chosen.tokenizer_training.precision == expected
     assert chosen.transformer_training.precision == expected
     arguments += ["--set", "transformer_training.precision=float32"]
@@ -242,7 +242,7 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
 
     times = iter(range(10**6))
     monkeypatch.setattr(budget.time, "monotonic", lambda: float(next(times)))
-    config = tiny.TRAIN
+    config = tiny.SECOND
     calls = []
 
     def fake_train(stage, config, out, *, report, max_seconds):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core.cli import options, training
+from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.train import add_train_arguments, run_train
 from maskgit_core.config import (
@@ -46,7 +47,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code (2 for bad input, 130 after Ctrl-C)."""
+    """Run one command; return the exit code (2 for bad input, 130 after Ctrl-C, 143 after SIGTERM)."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in MOVED:
         print(f"{PROGRAM}: {words[0]} is now `{MOVED[words[0]]}`", file=sys.stderr)
@@ -62,7 +63,7 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         arguments: words of the command line; None takes this process's own.
 
     Returns:
-        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C.
+        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C, 143 after SIGTERM.
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     args = parser.parse_args(arguments)
@@ -71,15 +72,16 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 
     keep_freed_memory()
     try:
-        return args.run(args) or 0
+        with stopped_by_signals():
+            return args.run(args) or 0
     except (ValueError, CheckpointError, OSError) as error:
         rank = os.environ.get("RANK", "0")
         of_rank = f" (rank {rank})" if rank != "0" else ""
         name = f" {args.command}" if hasattr(args, "command") else ""
         print(f"{parser.prog}{name}{of_rank}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "code", 130)
 
 
 def build_parser() -> argparse.ArgumentParser:

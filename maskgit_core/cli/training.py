@@ -16,11 +16,11 @@ from maskgit_core.cli.options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS, s
 from maskgit_core.config import (
     SamplingConfig,
     TokenizerConfig,
-    TrainConfig,
     TransformerConfig,
     check_range,
 )
 from maskgit_core.training.presets import Preset, load_preset
+from maskgit_core.training.settings import TrainConfig
 
 if TYPE_CHECKING:
     import torch

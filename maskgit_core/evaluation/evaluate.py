@@ -31,7 +31,7 @@ from maskgit_core.evaluation.measures import (
 from maskgit_core.evaluation.sheets import NEAREST_SHOWN, save_sheets
 from maskgit_core.evaluation.store import PartStore, Progress, no_progress
 from maskgit_core.evaluation.tables import Bench, EvaluatedModel, Evidence, gather
-from maskgit_core.training.losses import PerceptualLoss
+from maskgit_core.losses import PerceptualLoss
 from maskgit_core.weights.checkpoint import write_atomically
 
 FORMAT = 1

@@ -238,7 +238,7 @@ def feature_flops(training: TrainConfig, image_size: int) -> float:
     """Return the FLOPs of the perceptual loss for one image; 0 without, or if not installed."""
     if not training.perceptual_weight:
         return 0.0
-    from maskgit_core.training.losses import DEEP_FEATURE_BLOCKS, FEATURE_BLOCKS, PerceptualLoss
+    from maskgit_core.losses import DEEP_FEATURE_BLOCKS, FEATURE_BLOCKS, PerceptualLoss
 
     enlarged = training.perceptual_scale > 1
     try:

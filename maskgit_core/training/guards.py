@@ -1,4 +1,4 @@
-"""What keeps a run from harm: signals that stop it cleanly, one run a folder, losses that explode.
+"""What keeps a run from harm: signals that stop it, one run a folder, losses that explode.
 
 The rule for losses: a step whose loss or gradient is not finite, or whose watched loss is above
 `explode_factor` times its running mean, is not taken. The run goes back to its last saved state
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +24,7 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = "run.lock"
+LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as `write_atomically` names what is not whole
 MAX_ROLLBACKS = 4
 RATE_CUT = 0.5
 WARM_STEPS = 20
@@ -31,6 +34,8 @@ MEAN_SPAN = 50  # steps
 @contextmanager
 def stop_on_signal(*, again: bool = True) -> Iterator[threading.Event]:
     """Yield an event that the first SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once.
+
+    When the work inside is done, a handler that a program had set before learns of the signal.
 
     Args:
         again: whether a second SIGTERM interrupts too. Where torchrun passes the signal on, each
@@ -42,7 +47,10 @@ def stop_on_signal(*, again: bool = True) -> Iterator[threading.Event]:
         return
     previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
+    came: list[int] = []
+
     def handle(number: int, frame: object) -> None:
+        came.append(number)
         event.set()
         if again or number == signal.SIGINT:
             signal.signal(number, previous[number])
@@ -54,6 +62,10 @@ def stop_on_signal(*, again: bool = True) -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if came:
+        handler = previous[came[0]]
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(came[0], None)
 
 
 @contextmanager
@@ -78,6 +90,19 @@ def run_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove the files that killed runs were in the midst of writing into a folder or below it.
+
+    Args:
+        folder: of one run; or of several, where something may be written just now.
+        older_than: seconds since the last byte was written.
+    """
+    for path in folder.rglob(".*.part"):
+        with suppress(OSError):
+            if LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
 
 
 def _locked(path: Path) -> TextIO:
@@ -155,12 +180,7 @@ class LossGuard:
         }
 
     def load_state(self, state: dict[str, Any], *, keep_rate: bool = False) -> None:
-        """Take back what `state` returned; with keep_rate only the running mean.
-
-        An empty one, of a run that had no guard yet, leaves the guard as new.
-        """
-        self.mean = float(state.get("mean", 0.0))
-        self.count = int(state.get("count", 0))
+        """Take back what `state` returned; with keep_rate only the running mean."""
+        self.mean, self.count = float(state["mean"]), int(state["count"])
         if not keep_rate:
-            self.rate_scale = float(state.get("rate_scale", 1.0))
-            self.rollbacks = int(state.get("rollbacks", 0))
+            self.rate_scale, self.rollbacks = float(state["rate_scale"]), int(state["rollbacks"])

@@ -14,12 +14,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.config import SamplingConfig, TrainConfig
+from maskgit_core.config import SamplingConfig
 from maskgit_core.data.contact_sheet import tile
 from maskgit_core.data.photos import WHOLE, Part, batch_indices, step_generator
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
-from maskgit_core.training.losses import draw_token_mask, masked_cross_entropy
+from maskgit_core.losses import draw_token_mask, masked_cross_entropy
+from maskgit_core.training.fingerprint import of_tokens, of_weights
+from maskgit_core.training.settings import TransformerTrainConfig
 from maskgit_core.weights.checkpoint import save_checkpoint
 
 METRIC_BATCH = 64
@@ -60,11 +62,12 @@ class TransformerStage:
         tokenizer: nn.Module,
         data: TokenData,
         held_out: TokenData | None,
-        config: TrainConfig,
+        config: TransformerTrainConfig,
         sampling: SamplingConfig | None = None,
         device: torch.device = CPU,
     ) -> None:
         self.model = model.to(device)
+        self.sharded = config.shard == "full"
         self.tokenizer = tokenizer.to(device)
         self.device = device
         self.data_seconds = 0.0
@@ -73,6 +76,11 @@ class TransformerStage:
             for block in model.blocks:
                 block.compile()
         self.data = data
+        self.made_from = {
+            "classes": list(data.classes),
+            "fingerprint of the tokenizer": of_weights(tokenizer),
+            "fingerprint of the tokens": of_tokens(data),
+        }
         self.held_out = held_out or data
         self.config = config
         self.sampling = sampling or SamplingConfig()
@@ -91,7 +99,7 @@ class TransformerStage:
         view = torch.randint(0, data.tokens.shape[1], (len(chosen),), generator=generator)
         shape = (len(chosen), data.tokens.shape[2])
         token_mask = draw_token_mask(*shape, generator, config.mask_schedule)
-        dropped = torch.rand(len(chosen), generator=generator) < config.class_drop
+        dropped = torch.rand(len(chosen), generator=generator) < config.label_drop_prob
         hidden = token_mask
         if config.token_drop:
             hidden = hidden | (torch.rand(shape, generator=generator) < config.token_drop)
@@ -147,7 +155,7 @@ class TransformerStage:
 
     @torch.inference_mode()
     def sheet(self, ema: nn.Module) -> Image.Image:
-        """Return samples of the running mean, one row a class (at most twelve classes)."""
+        """Return samples of the EMA, one row a class (at most twelve classes)."""
         ema.eval()
         config = ema.config
         # A model that was extended knows classes that this data does not show.
@@ -167,7 +175,7 @@ class TransformerStage:
         return tile(self.tokenizer.decode_tokens(tokens).cpu(), SHEET_SAMPLES)
 
     def export(self, ema: nn.Module, folder: Path) -> None:
-        """Write the tokenizer and the running mean as a checkpoint."""
+        """Write the tokenizer and the EMA as a checkpoint."""
         save_checkpoint(
             folder / "checkpoint",
             tokenizer=self.tokenizer,
