@@ -62,8 +62,8 @@ def test_a_space_gets_what_the_page_needs_and_nothing_else(server, small_project
     names = {name for repo, name in server.files if repo == "me/page"}
     assert names == {*space_files(small_project), ".gitattributes"}
     assert {"app.py", "demo/assets/player.js", f"{CHECKPOINT}/config.json"} <= names
-    assert "maskgit_core/imagenet_classes.txt" in names
-    assert not [name for name in names if "secret" in name or "cache" in name]
+    assert "maskgit_core/weights/imagenet_classes.txt" in names
+    assert not [name for name in names if "secret" in name or "pycache" in name]
     assert not [name for name in names if "tests" in Path(name).parts]
     assert server.files["me/page", "app.py"] == (ROOT / "app.py").read_bytes()
 
