@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core.cli import options, training
-from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.plan import add_plan_arguments, run_plan
+from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.train import add_train_arguments, run_train
 from maskgit_core.config import (
     GUIDANCE_SCHEDULES,

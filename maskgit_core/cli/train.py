@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import math
+import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskgit_core.cli.options import add_data_arguments, add_preset_arguments
+from maskgit_core.cli.training import together
 from maskgit_core.training.choices import CPU_MINUTES, Choices, choose
 
 if TYPE_CHECKING:
@@ -61,39 +66,52 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     add_preset_arguments(parser)
 
 
+@together
 def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
-    from maskgit_core.cli.data import data_folders, fetch_data
+    from maskgit_core.cli.data import data_folders
     from maskgit_core.data.checks import check_data
-    from maskgit_core.distributed.group import local_device
-    from maskgit_core.training.budget import Interrupted, RunFile
+    from maskgit_core.distributed.group import first_alone, is_first, local_device
+    from maskgit_core.training.budget import RunFile
+    from maskgit_core.training.fingerprint import of_checkpoint
+    from maskgit_core.training.guards import remove_leftovers, run_lock
     from maskgit_core.training.run import data_share
+    from maskgit_core.weights.hub import resolve_checkpoint
 
     logging.getLogger("maskgit_core.data.photos").setLevel(
         logging.ERROR
     )  # told in one sentence below
     started, out = time.monotonic(), Path(args.out)
     device = local_device(args.device)
-    fetch_data(args)
     files, warnings = check_data(data_folders(args)[0])
-    choices = choose(args, len(files.files), device.type)
+    choices = first_alone(lambda: choose(args, len(files.files), device.type))
+    begun_with = None
+    if choices.tokenizer:
+        begun_with = first_alone(lambda: resolve_checkpoint(choices.tokenizer))
     settings = {
         "preset": choices.preset.name,
         "set": list(args.set),
-        "init": str(choices.init) if choices.init else "none",
-        "tokenizer": choices.tokenizer or "trained",
+        "start": "init" if choices.init else "tokenizer" if choices.tokenizer else "none",
+        "fingerprint of its checkpoint": of_checkpoint(begun_with) if begun_with else "none",
         "keep_classes": choices.keep_classes,
         "minutes": choices.seconds / 60 if choices.seconds < math.inf else 0,
         "classes": files.classes,
         "photos": len(files.files),
     }
     run = RunFile.open(out, settings)
-    for sentence in (*warnings, *_intention(choices, len(files.files), files.classes)):
-        print(sentence)
-    try:
-        Training(args, choices, run, out, device).run_all()
-    except Interrupted:
-        print(f"stopped; the same command goes on. What there is lies in {out}")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = run_lock(out) if is_first() else nullcontext()
+    with lock, contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
+        if is_first():
+            remove_leftovers(out)
+        for sentence in (*warnings, *_intention(choices, len(files.files), files.classes)):
+            print(sentence)
+        try:
+            Training(args, choices, run, out, device).run_all()
+        except KeyboardInterrupt:
+            print(f"stopped; the same command goes on. What there is lies in {out}")
+            raise
+    if not is_first():
         return
     for name in run.stages:
         if (share := data_share(out / name)) is not None:
@@ -138,6 +156,7 @@ class Training:
 
     def run_all(self) -> None:
         """Train what is to be trained and write the checkpoint."""
+        from maskgit_core.distributed.group import is_first, patience
         from maskgit_core.weights.checkpoint import load_checkpoint
         from maskgit_core.weights.hub import resolve_checkpoint
 
@@ -150,7 +169,9 @@ class Training:
         photos, held_out = self._photos(shape.image_size)
         tokenizer = given.tokenizer if given else self._train_tokenizer(photos, held_out)
         self._train_transformer(tokenizer.requires_grad_(False), given, photos, held_out)
-        self._finish(photos, held_out)
+        with patience():
+            if is_first():
+                self._finish(photos, held_out)
 
     def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
         from maskgit_core.cli.data import load_photos
@@ -182,7 +203,7 @@ class Training:
             if not config.perceptual_weight:
                 raise
             self.notes.append(f"The tokenizer was trained without the perceptual loss: {error}.")
-            config = replace(config, perceptual_weight=0.0, critic="patches")
+            config = replace(config, perceptual_weight=0.0, discriminator="patches")
             stage = TokenizerStage(model, photos, held_out, config, self.device)
         self._stage("tokenizer", stage, config, len(photos.labels), TOKENIZER_SHARE)
         return load_checkpoint(self.out / "tokenizer" / "checkpoint").tokenizer
@@ -196,7 +217,8 @@ class Training:
     ) -> None:
         import torch
 
-        from maskgit_core.cli.training import new_transformer
+        from maskgit_core.cli.training import new_transformer, started_from
+        from maskgit_core.distributed.group import is_first
         from maskgit_core.training.fine_tuning import labels_in, merged_classes, with_classes
         from maskgit_core.training.transformer_stage import TransformerStage
 
@@ -220,9 +242,11 @@ class Training:
         val = held_out and self._tokens(tokenizer, held_out, "val", labels, classes)
         model = model.train().requires_grad_(True)
         stage = TransformerStage(model, tokenizer, data, val or None, config, sampling, self.device)
+        stage.made_from |= started_from(init)
         share = 1.0 if self.choices.tokenizer else 1 - TOKENIZER_SHARE
         self._stage("transformer", stage, config, len(photos.labels), share)
-        self.losses = _losses(self.out / "transformer", stage)
+        if is_first():
+            self.losses = _losses(self.out / "transformer", stage)
 
     def _tokens(
         self,
@@ -249,9 +273,11 @@ class Training:
 
     def _stage(self, name: str, stage: Any, config: Any, num_images: int, share: float) -> None:
         from maskgit_core.cli.training import step_report
+        from maskgit_core.distributed.group import is_first, wait
         from maskgit_core.training.budget import train_stage
 
-        print(f"training the {name}", file=sys.stderr, flush=True)
+        if is_first():
+            print(f"training the {name}", file=sys.stderr, flush=True)
         train_stage(
             name,
             stage,
@@ -265,6 +291,7 @@ class Training:
             ),
             reporting=step_report,
         )
+        wait()  # until the first rank has written what all of them read next
 
     def _finish(self, photos: Photos, held_out: Photos | None) -> None:
         """Write the checkpoint with samples, measures and model card."""
@@ -276,12 +303,33 @@ class Training:
             held_out=held_out,
             data=self.args.data,
             num_samples=self.args.samples,
+            given=given_options(self.args, self.choices),
             choices=self.choices,
             stages=self.run.stages,
             notes=self.notes,
             device=self.device,
             losses=self.losses,
         )
+
+
+def given_options(args: argparse.Namespace, choices: Choices) -> list[str]:
+    """Return the words of the command line that made the model what it is.
+
+    Folders keep their names only: a path of this machine tells nobody else anything.
+    """
+    words = ["--preset", choices.preset.name]
+    for name in ("init", "tokenizer"):
+        if value := getattr(args, name) or (name == "init" and choices.init):
+            path = Path(value)
+            words += [f"--{name}", path.name if path.is_dir() else str(value)]
+    if args.keep_classes is not None:
+        words.append("--keep-classes" if args.keep_classes else "--no-keep-classes")
+    if choices.seconds < math.inf:
+        words += ["--minutes", f"{choices.seconds / 60:g}"]
+    elif args.minutes is not None:
+        words += ["--minutes", "0"]
+    words += [word for setting in args.set for word in ("--set", setting)]
+    return [shlex.quote(word) for word in [*words, "--samples", str(args.samples)]]
 
 
 def _losses(folder: Path, stage: TransformerStage) -> tuple[float, float] | None:

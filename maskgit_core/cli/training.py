@@ -37,10 +37,18 @@ SAMPLED_FILE = "sampled.safetensors"
 
 @contextmanager
 def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
-    """Yield a report for `train`: a progress bar, and TensorBoard's files where it is installed."""
+    """Yield a report for `train`: a progress bar, and TensorBoard's files where it is installed.
+
+    Of several processes the first shows something.
+    """
     from tqdm import tqdm
 
+    from maskgit_core.distributed.group import is_first
     from maskgit_core.training.tensorboard import open_writer
+
+    if not is_first():
+        yield lambda step, measures: None
+        return
 
     bars: list[tqdm] = []
     writer = open_writer(out)
@@ -75,15 +83,26 @@ def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> N
 
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     out = Path(args.out)
+    try:
+        with step_report(config, out) as report:
+            step = train(stage, config, out, report=report, max_seconds=seconds)
+    except KeyboardInterrupt:
+        if is_first():
+            print(f"stopped; the same command goes on{_reached(out)}")
+        raise
     if not is_first():
-        train(stage, config, out, report=None, max_seconds=seconds)
         return
-    with step_report(config, out) as report:
-        step = train(stage, config, out, report=report, max_seconds=seconds)
     word = "finished" if step >= config.max_steps else "stopped; the same command goes on"
     share = data_share(out)
     told = "" if share is None else f"; making batches took {100 * share:.1f} % of the time"
     print(f"{word} at step {step}; weights in {out / 'checkpoint'}{told}")
+
+
+def _reached(out: Path) -> str:
+    from maskgit_core.training.run import saved_step
+
+    step = saved_step(out)
+    return f" at step {step}; weights in {out / 'checkpoint'}" if step else ""
 
 
 def _preset(args: argparse.Namespace) -> Preset | None:
@@ -95,7 +114,7 @@ def _check_minutes(args: argparse.Namespace) -> None:
         check_range("max_minutes", args.max_minutes, 0.0)
 
 
-def _together(command: Callable[[argparse.Namespace], None]) -> Callable[..., None]:
+def together(command: Callable[[argparse.Namespace], None]) -> Callable[..., None]:
     """Run a command together with the other processes, where torchrun started some."""
 
     @functools.wraps(command)
@@ -120,14 +139,16 @@ def _checked_device(args: argparse.Namespace, config: TrainConfig) -> torch.devi
     return device
 
 
-@_together
+@together
 def train_tokenizer(args: argparse.Namespace) -> None:
     """Run train-tokenizer."""
     import torch
 
+    from maskgit_core.distributed.group import first_alone
     from maskgit_core.networks.tokenizer import VQTokenizer
     from maskgit_core.training.tokenizer_stage import TokenizerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
 
     _check_minutes(args)
     preset = _preset(args)
@@ -145,7 +166,8 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     device = _checked_device(args, config)
     torch.manual_seed(config.seed)
     if args.init:
-        model = load_checkpoint(args.init).tokenizer.train().requires_grad_(True)
+        folder = first_alone(lambda: resolve_checkpoint(args.init))
+        model = load_checkpoint(folder).tokenizer.train().requires_grad_(True)
         if not isinstance(model, VQTokenizer):
             raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
     elif config.freeze_codes:
@@ -163,7 +185,15 @@ def train_tokenizer(args: argparse.Namespace) -> None:
         fit_codes=fit_codes,
         sampled=_sampled(args, model, photos.classes, config, device),
     )
+    stage.made_from |= started_from(args.init and folder)
     _run_stage(stage, config, args)
+
+
+def started_from(init: Path | None) -> dict[str, str]:
+    """Return what a run remembers of the checkpoint that it began with."""
+    from maskgit_core.training.fingerprint import of_checkpoint
+
+    return {"fingerprint of init": of_checkpoint(init) if init else "none"}
 
 
 def _sampled(
@@ -175,7 +205,7 @@ def _sampled(
 ) -> SampledTokens | None:
     """Return tokens of the transformer in --sampled; its codes and classes must be those here.
 
-    A long run gets more of them, so that its critic does not come to know each.
+    A long run gets more of them, so that its discriminator does not come to know each.
     """
     if not config.sampled_images:
         return None
@@ -205,7 +235,7 @@ def _sampled(
     return sampled_tokens(model, count, Path(args.out) / SAMPLED_FILE, progress)
 
 
-def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:
+def _initial_transformer(folder: Path, from_data: dict[str, int]) -> nn.Module:
     from maskgit_core.weights.checkpoint import load_checkpoint
 
     model = load_checkpoint(folder).transformer
@@ -233,7 +263,7 @@ def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int)
     return model
 
 
-@_together
+@together
 def train_transformer(args: argparse.Namespace) -> None:
     """Run train-transformer."""
     import torch
@@ -241,6 +271,7 @@ def train_transformer(args: argparse.Namespace) -> None:
 
     from maskgit_core.data.photos import scan_folder
     from maskgit_core.data.shards import extract_tokens
+    from maskgit_core.distributed.group import first_alone
     from maskgit_core.training.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
     from maskgit_core.weights.hub import resolve_checkpoint
@@ -252,7 +283,9 @@ def train_transformer(args: argparse.Namespace) -> None:
     source = args.tokenizer or (preset.published_tokenizer if preset else "")
     if not source:
         raise ValueError("tokenizer is needed: the checkpoint folder that train-tokenizer wrote")
-    tokenizer = load_checkpoint(resolve_checkpoint(source)).tokenizer.requires_grad_(False)
+    tokenizer = load_checkpoint(
+        first_alone(lambda: resolve_checkpoint(source))
+    ).tokenizer.requires_grad_(False)
     # The network first: a mistake in its settings is told before minutes of reading.
     from_data = {
         "codebook_size": tokenizer.config.codebook_size,
@@ -269,7 +302,8 @@ def train_transformer(args: argparse.Namespace) -> None:
     device = _checked_device(args, config)
     torch.manual_seed(config.seed)
     if args.init:
-        model = _initial_transformer(args.init, from_data)
+        folder = first_alone(lambda: resolve_checkpoint(args.init))
+        model = _initial_transformer(folder, from_data)
     else:
         model = new_transformer(network, tokenizer, config.seed)
     photos, held_out = load_photos(args, tokenizer.config.image_size)
@@ -293,4 +327,5 @@ def train_transformer(args: argparse.Namespace) -> None:
     )
     sampling = preset.sampling if preset else SamplingConfig()
     stage = TransformerStage(model, tokenizer, data, val_data, config, sampling, device)
+    stage.made_from |= started_from(args.init and folder)
     _run_stage(stage, config, args)

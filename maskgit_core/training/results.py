@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ def write_results(
     held_out: Photos | None,
     data: str,
     num_samples: int,
+    given: Sequence[str],
     choices: Choices,
     stages: dict[str, dict[str, Any]],
     notes: list[str],
@@ -44,6 +46,18 @@ def write_results(
     losses: tuple[float, float] | None,
 ) -> None:
     """Write `checkpoint/` in the folder of a run whose stages are done.
+
+    Args:
+        out: the folder.
+        photos, held_out: what it learned from and what was set aside.
+        data: where the photos lie, for the evaluation.
+        num_samples: for it; 0 evaluates nothing.
+        given: words of the command line that made the model what it is, for its card.
+        choices: what was decided from them.
+        stages: steps and seconds of each.
+        notes: sentences for the card.
+        device: where everything is computed.
+        losses: cross-entropy in nats of (training, held-out) photos, where known.
 
     Raises:
         CheckpointError: weights cannot be read, or the disk is full.
@@ -69,6 +83,7 @@ def write_results(
         replace(
             facts,
             measures=measures,
+            command=" ".join(["python -m maskgit_core train --data FOLDER --out DIR", *given]),
             notes=[*notes, *found],
             losses=losses,
             device="a GPU" if device.type == "cuda" else "CPU cores",
@@ -90,11 +105,12 @@ def _measures(
         return {}, []
     folder = Path(data)
     split = (folder / "val").is_dir()
+    num_samples = max(num_samples, num_classes)  # at least one of each
     try:
         result = evaluate(
             model,
             folder if split or not (folder / "train").is_dir() else folder / "train",
-            num_samples=max(num_samples, num_classes),
+            num_samples=num_samples,
             out=out / "evaluation",
             cache_dir=out / "cache",
             device=model.device,
@@ -144,6 +160,4 @@ def _facts(
         preset=preset.name,
         stages=told,
         minutes=sum(stage.get("seconds", 0.0) for stage in stages.values()) / 60,
-        command="python -m maskgit_core train --data FOLDER --out DIR"
-        + (f" --init {begun}" if choices.init else f" --preset {preset.name}"),
     )

@@ -318,6 +318,13 @@ def _network_settings(model: nn.Module) -> dict[str, Any]:
     return to_dict(config) if is_dataclass(config) else {}
 
 
+def saved_step(out: Path) -> int:
+    """Return how many steps the state in a folder has; 0 where there is none that can be read."""
+    with contextlib.suppress(*_UNREADABLE):
+        return int(torch.load(out / STATE_FILE, weights_only=True, mmap=True)["step"])
+    return 0
+
+
 class _ChangedError(Exception):
     """A run is resumed with other settings."""
 
