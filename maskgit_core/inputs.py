@@ -30,7 +30,7 @@ def _plain_number(value: object) -> object:
     return int(value) if whole or isinstance(value, np.integer) else value
 
 
-def _same_name(name: str) -> str:
+def same_name(name: str) -> str:
     """Return what two spellings of a name share, whatever their case and form of accents."""
     return unicodedata.normalize("NFC", name).strip().casefold()
 
@@ -53,9 +53,9 @@ def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) 
     if isinstance(label, str):
         if label in classes:
             return classes.index(label)
-        names = {_same_name(name): number for number, name in enumerate(classes)}
-        if _same_name(label) in names:
-            return names[_same_name(label)]
+        names = {same_name(name): number for number, name in enumerate(classes)}
+        if same_name(label) in names:
+            return names[same_name(label)]
         some = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
         raise ValueError(f"label must be one of {some}; got {label!r}")
     label = _plain_number(label)

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskgit_core.cli.data import data_folders, fetch_data, load_photos
-from maskgit_core.cli.options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS, stage_settings
+from maskgit_core.cli.options import (
+    TOKENIZER_DEFAULTS,
+    TRANSFORMER_DEFAULTS,
+    asked_for,
+    shape_notes,
+    stage_settings,
+)
 from maskgit_core.config import (
     SamplingConfig,
     TokenizerConfig,
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from maskgit_core.training.fine_tuning import Adapted
     from maskgit_core.training.loop import Report, Stage
     from maskgit_core.training.sampled_tokens import SampledTokens
 
@@ -146,6 +153,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
 
     from maskgit_core.distributed.group import first_alone
     from maskgit_core.networks.tokenizer import VQTokenizer
+    from maskgit_core.training.fine_tuning import adapted_tokenizer
     from maskgit_core.training.tokenizer_stage import TokenizerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
     from maskgit_core.weights.hub import resolve_checkpoint
@@ -165,15 +173,21 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     )
     device = _checked_device(args, config)
     torch.manual_seed(config.seed)
+    notes: list[str] = []
     if args.init:
         folder = first_alone(lambda: resolve_checkpoint(args.init))
-        model = load_checkpoint(folder).tokenizer.train().requires_grad_(True)
+        model = load_checkpoint(folder).tokenizer
         if not isinstance(model, VQTokenizer):
             raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
+        if preset is not None or asked_for(args, "image_size"):
+            model, notes = adapted_tokenizer(model, network.image_size)
+        notes += shape_notes(args, network, model.config)
+        model = model.train().requires_grad_(True)
     elif config.freeze_codes:
         raise ValueError("freeze_codes needs init, a checkpoint whose codes are kept")
     else:
         model = VQTokenizer(network)
+    _tell(notes)
     photos, held_out = load_photos(args, model.config.image_size)
     fit_codes = not args.init or config.continuous_steps > 0
     stage = TokenizerStage(
@@ -209,18 +223,20 @@ def _sampled(
     """
     if not config.sampled_images:
         return None
-    import torch
     from tqdm import tqdm
 
     from maskgit_core.pipeline import MaskGIT
+    from maskgit_core.training.fine_tuning import check_same_tokens
     from maskgit_core.training.sampled_tokens import sampled_tokens
 
     source = args.sampled or args.init
     model = MaskGIT.from_pretrained(source).to(device)
-    codes, others = (each.quantizer.codebook.cpu() for each in (tokenizer, model.tokenizer))
-    # Weights kept in float16 are near enough.
-    if codes.shape != others.shape or not torch.allclose(codes, others, rtol=1e-2, atol=1e-3):
-        raise ValueError(f"sampled must have the codes of init; {source} has others")
+    check_same_tokens(tokenizer, model.tokenizer, "sampled", str(source))
+    if model.grid_size != tokenizer.config.grid_size:
+        raise ValueError(
+            f"sampled must have the grid of init, {tokenizer.config.grid_size} tokens a side; "
+            f"{source} has {model.grid_size}"
+        )
     if model.classes != classes:
         raise ValueError(
             f"sampled must have the classes of data, {', '.join(classes)}; {source} has "
@@ -235,17 +251,33 @@ def _sampled(
     return sampled_tokens(model, count, Path(args.out) / SAMPLED_FILE, progress)
 
 
-def _initial_transformer(folder: Path, from_data: dict[str, int]) -> nn.Module:
+def _initial_transformer(
+    folder: Path, tokenizer: nn.Module, classes: list[str], seed: int
+) -> Adapted:
+    """Return the transformer of --init for the tokenizer's grid and the classes of the data.
+
+    Raises:
+        ValueError: a tokenizer only, one that was trained on other tokens, or a network or grid
+            that cannot be adapted.
+    """
+    from maskgit_core.training.fine_tuning import adapted_transformer, check_same_tokens
     from maskgit_core.weights.checkpoint import load_checkpoint
 
-    model = load_checkpoint(folder).transformer
-    if model is None:
+    given = load_checkpoint(folder)
+    if given.transformer is None:
         raise ValueError(f"init must hold a transformer; {folder} holds a tokenizer only")
-    for name, wanted in from_data.items():
-        got = getattr(model.config, name)
-        if got != wanted:
-            raise ValueError(f"init must have {name} {wanted} as the data has; {folder} has {got}")
-    return model.train().requires_grad_(True)
+    check_same_tokens(tokenizer, given.tokenizer, "init", str(folder))
+    grid = tokenizer.config.grid_size
+    return adapted_transformer(given.transformer, given.classes, classes, grid, seed)
+
+
+def _tell(notes: Sequence[str]) -> None:
+    """Print what became of the networks of --init, once whatever the number of processes."""
+    from maskgit_core.distributed.group import is_first
+
+    if is_first():
+        for note in notes:
+            print(note)
 
 
 def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
@@ -272,6 +304,7 @@ def train_transformer(args: argparse.Namespace) -> None:
     from maskgit_core.data.photos import scan_folder
     from maskgit_core.data.shards import extract_tokens
     from maskgit_core.distributed.group import first_alone
+    from maskgit_core.training.fine_tuning import adapted_tokenizer
     from maskgit_core.training.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
     from maskgit_core.weights.hub import resolve_checkpoint
@@ -283,13 +316,16 @@ def train_transformer(args: argparse.Namespace) -> None:
     source = args.tokenizer or (preset.published_tokenizer if preset else "")
     if not source:
         raise ValueError("tokenizer is needed: the checkpoint folder that train-tokenizer wrote")
-    tokenizer = load_checkpoint(
-        first_alone(lambda: resolve_checkpoint(source))
-    ).tokenizer.requires_grad_(False)
+    source = first_alone(lambda: resolve_checkpoint(source))
+    tokenizer = load_checkpoint(source).tokenizer.requires_grad_(False)
+    notes: list[str] = []
+    if args.image_size is not None:
+        tokenizer, notes = adapted_tokenizer(tokenizer, args.image_size)
     # The network first: a mistake in its settings is told before minutes of reading.
+    classes = scan_folder(data_folders(args)[0]).classes
     from_data = {
         "codebook_size": tokenizer.config.codebook_size,
-        "num_classes": len(scan_folder(data_folders(args)[0]).classes),
+        "num_classes": len(classes),
         "grid_size": tokenizer.config.grid_size,
     }
     shape = preset.transformer if preset else TransformerConfig()
@@ -303,9 +339,12 @@ def train_transformer(args: argparse.Namespace) -> None:
     torch.manual_seed(config.seed)
     if args.init:
         folder = first_alone(lambda: resolve_checkpoint(args.init))
-        model = _initial_transformer(folder, from_data)
+        model, told = _initial_transformer(folder, tokenizer, classes, config.seed)
+        notes += told + shape_notes(args, network, model.config)
+        model = model.train().requires_grad_(True)
     else:
         model = new_transformer(network, tokenizer, config.seed)
+    _tell(notes)
     photos, held_out = load_photos(args, tokenizer.config.image_size)
 
     tokenizer.to(device)

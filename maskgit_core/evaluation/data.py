@@ -14,6 +14,7 @@ from torch import Tensor
 
 from maskgit_core.data.photos import Photos, centre_batch, pack_photos, packed_size, scan_folder
 from maskgit_core.evaluation.store import Progress, hash_of_rows, key_of, no_progress
+from maskgit_core.inputs import same_name
 
 TRAIN, VAL = "train", "val"
 LISTED_CLASSES = 12
@@ -99,14 +100,14 @@ def label_of_classes(names: Sequence[str], known: Sequence[str], where: Path) ->
     Raises:
         ValueError: folders that are no class of the checkpoint, named with those that are.
     """
-    labels = {name.casefold(): label for label, name in enumerate(known)}
-    unknown = [name for name in names if name.casefold() not in labels]
+    labels = {same_name(name): label for label, name in enumerate(known)}
+    unknown = [name for name in names if same_name(name) not in labels]
     if unknown:
         raise ValueError(
             f"data holds classes that the checkpoint does not know: {shortened(unknown)} "
             f"(in {where}); it knows {shortened(known)}"
         )
-    return [labels[name.casefold()] for name in names]
+    return [labels[same_name(name)] for name in names]
 
 
 def shortened(names: Sequence[str]) -> str:

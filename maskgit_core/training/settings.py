@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from maskgit_core.config import MAX_SEED, check_settings, setting
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-MASK_SCHEDULES = ("cosine", "arccos", "truncated")
+MASK_SCHEDULES = ("cosine", "arccos", "truncated", "beta")
 DISCRIMINATORS = ("patches", "features")
 SHARDINGS = ("none", "full")
 # Names of older command lines and files; read, and not written any more.
@@ -153,7 +153,8 @@ class TransformerTrainConfig(TrainConfig):
     mask_schedule: str = setting(
         "cosine",
         "how the share of hidden tokens is drawn, `cosine` (MaskGIT), `arccos` (Halton-MaskGIT), "
-        "less often nearly all or nearly none, or `truncated` (MAGE), never below half",
+        "less often nearly all or nearly none, `truncated` (MAGE), never below half, or `beta`, "
+        "Beta(12, 3), around 0.8",
         choices=MASK_SCHEDULES,
     )
     checkpoint_blocks: bool = setting(
