@@ -127,7 +127,7 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
     for index in range(30):  # so many that some are set aside
         tiny.picture(index).save(photos / "a" / f"more-{index}.png")
     assert run(*from_nothing(photos, tmp_path / "out"), "--device", "cuda") == 0
-    assert asked == ["cuda"]
+    assert set(asked) == {"cuda"}
     # Two of the transformer's measure seen and held-out photos.
     assert {name: len(found) for name, found in seen.items()} == {
         "TokenizerStage": 1,
@@ -324,7 +324,8 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
     # One step a tick of the clock: what is left of a minute after the trial, with a margin.
     assert 40 < planned < 60
     assert go_on() == planned and len(calls) == 3
-    assert go_on() == planned and len(calls) == 3
+    # Finished: nothing is left to train, but what it exports is looked after.
+    assert go_on() == planned and [steps for steps, _ in calls[1:]] == [planned] * 3
     with pytest.raises(ValueError, match="minutes was 1.0, is 2.0"):
         budget.RunFile.open(tmp_path, {"minutes": 2.0})
     (tmp_path / "train.json").write_text("{")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from maskgit_core.cli import options, training
-from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.train import add_train_arguments, run_train
 from maskgit_core.config import (
@@ -104,7 +103,6 @@ def build_parser() -> argparse.ArgumentParser:
             training.train_transformer,
             "train the masked transformer on a tokenizer's tokens",
         ),
-        ("plan", add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
         ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
         ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
         ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),

@@ -1,8 +1,8 @@
 """What Ctrl-C and SIGTERM do to a command: it ends cleanly, with exit code 130 or 143.
 
-While a program loads there is nothing to clean up, so it leaves at once, in the midst of an import
-too. Then a signal raises `Stopped` where it strikes: files are written atomically, so everything
-that was finished stays. The training loop takes signals over while it runs, to save its state.
+While a program loads it leaves at once (`__main__`). Then a signal raises `Stopped` where it
+strikes: files are written atomically, so everything that was finished stays. The training loop takes
+signals over while it runs, to save its state.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,16 +27,6 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__()
         self.code = 128 + number
-
-
-def _leave(number: int, frame: FrameType | None) -> NoReturn:
-    os._exit(128 + number)
-
-
-def leave_at_once() -> None:
-    """Let signals end this process, whatever it does: for a program that is still loading."""
-    for number in SIGNALS:
-        signal.signal(number, _leave)
 
 
 @contextmanager
@@ -57,7 +46,7 @@ def stopped_by_signals() -> Iterator[None]:
         if len(came) == 1:
             raise Stopped(number)
         if "TORCHELASTIC_RUN_ID" not in os.environ:
-            _leave(number, frame)
+            os._exit(128 + number)
 
     previous = {number: signal.signal(number, stop) for number in SIGNALS}
     try:

@@ -82,7 +82,7 @@ def run_train(args: argparse.Namespace) -> None:
     from maskgit_core.training.budget import RunFile
     from maskgit_core.training.fingerprint import of_checkpoint
     from maskgit_core.training.guards import remove_leftovers, run_lock
-    from maskgit_core.training.run import data_share
+    from maskgit_core.training.log import data_share
     from maskgit_core.weights.hub import resolve_checkpoint
 
     logging.getLogger("maskgit_core.data.photos").setLevel(

@@ -51,7 +51,7 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
     from tqdm import tqdm
 
     from maskgit_core.distributed.group import is_first
-    from maskgit_core.training.tensorboard import open_writer
+    from maskgit_core.training.log import open_writer
 
     if not is_first():
         yield lambda step, measures: None
@@ -86,7 +86,7 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
 def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
     from maskgit_core.distributed.group import is_first
     from maskgit_core.training.loop import train
-    from maskgit_core.training.run import data_share
+    from maskgit_core.training.log import data_share
 
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     out = Path(args.out)

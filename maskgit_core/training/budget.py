@@ -119,7 +119,7 @@ def train_stage(
                 done, speed = _trial(stage, config, out, TRIAL_SHARE * seconds, reporting)
             # A step may take far longer than the trial was meant to.
             ahead = MARGIN * (seconds - kept["seconds"]) * speed
-            steps = max(done, min(steps, done + int(ahead)))
+            steps = max(done, min(_most_steps(num_images, config), done + int(ahead)))
         kept["max_steps"] = int(group.of_first(steps))
         run.save()
     steps = int(kept["steps"] if kept.get("done") else kept["max_steps"])

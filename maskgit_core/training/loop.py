@@ -31,8 +31,14 @@ from maskgit_core.training.guards import (
     run_lock,
     stop_on_signal,
 )
-from maskgit_core.training.optim import build_optimizer, clip_gradients_
-from maskgit_core.training.run import METRICS_FILE, STATE_FILE, Run
+from maskgit_core.training.optim import (
+    build_optimizer,
+    clip_gradients_,
+    rate_factor,
+    update_ema_,
+)
+from maskgit_core.training.log import METRICS_FILE
+from maskgit_core.training.run import STATE_FILE, Run
 from maskgit_core.training.settings import TrainConfig
 from maskgit_core.weights.checkpoint import write_atomically
 
@@ -100,25 +106,6 @@ class _Step(nn.Module):
 
     def forward(self, step: int, part: Part) -> tuple[Tensor, dict[str, Tensor]]:
         return self.of_part(step, part)
-
-
-def rate_factor(step: int, config: TrainConfig) -> float:
-    """Return the share of the peak rate at a step: linear warm-up, then a cosine to min_rate."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    span = max(1, config.max_steps - config.warmup_steps)
-    progress = min(1.0, (step - config.warmup_steps) / span)
-    return config.min_rate + (1 - config.min_rate) * (1 + math.cos(math.pi * progress)) / 2
-
-
-@torch.no_grad()
-def update_ema_(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the EMA towards the model; early steps move it faster."""
-    decay = min(decay, (1 + step) / (10 + step))
-    means, values = ([group.local(p) for p in m.parameters()] for m in (ema, model))
-    torch._foreach_lerp_(means, values, 1 - decay)
-    for mean, value in zip(ema.buffers(), model.buffers(), strict=True):
-        mean.copy_(value)
 
 
 def own_parts(config: TrainConfig) -> list[Part]:

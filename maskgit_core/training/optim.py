@@ -1,4 +1,4 @@
-"""Optimizers: AdamW for vectors and tables, orthogonalised momentum (Muon) for matrices."""
+"""Optimizer, rates and EMA: AdamW for vectors and tables, orthogonalised momentum for matrices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from maskgit_core.distributed.group import is_sharded, local, slice_like, whole
+from maskgit_core.training.settings import TrainConfig
 
 # Quintic Newton-Schulz coefficients that push singular values towards 1 (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -207,3 +208,22 @@ def build_optimizer(
         },
     ]
     return kind([g for g in groups if g["params"]], weight_decay=weight_decay)
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """Return the share of the peak rate at a step: linear warm-up, then a cosine to min_rate."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    span = max(1, config.max_steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    return config.min_rate + (1 - config.min_rate) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@torch.no_grad()
+def update_ema_(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the EMA towards the model; early steps move it faster."""
+    decay = min(decay, (1 + step) / (10 + step))
+    means, values = ([local(p) for p in m.parameters()] for m in (ema, model))
+    torch._foreach_lerp_(means, values, 1 - decay)
+    for mean, value in zip(ema.buffers(), model.buffers(), strict=True):
+        mean.copy_(value)

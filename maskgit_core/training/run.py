@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from maskgit_core.config import to_dict
 from maskgit_core.distributed import group
 from maskgit_core.training.guards import LossGuard
+from maskgit_core.training.log import METRICS_FILE, keep_metrics
 from maskgit_core.training.settings import TrainConfig
 from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
@@ -35,7 +36,6 @@ STATE_FILE = "state.pt"
 FORMAT = 2  # of the state; 1 had other names of settings and of the optimizer's numbers
 SHARDS_FOLDER = "state-{step:07d}"
 SHARDS_PATTERN = "state-*"
-METRICS_FILE = "metrics.jsonl"
 # These may change when a run is resumed: they change when something happens or how it is computed,
 # not what is learned.
 FREE_SETTINGS = (
@@ -327,30 +327,3 @@ def saved_step(out: Path) -> int:
 
 class _ChangedError(Exception):
     """A run is resumed with other settings."""
-
-
-def data_share(out: Path) -> float | None:
-    """Return the mean share of a run's time that went to its batches; None without a log line.
-
-    What is left is the network's. The log's lines cover equal numbers of steps.
-    """
-    shares = []
-    with contextlib.suppress(OSError):
-        for line in (out / METRICS_FILE).read_text(encoding="utf-8").splitlines():
-            share = json.loads(line).get("data_share")
-            shares += [] if share is None else [share]
-    return sum(shares) / len(shares) if shares else None
-
-
-def keep_metrics(path: Path, step: int) -> None:
-    """Leave the lines up to a step: later ones are written again, a torn one is dropped."""
-    kept = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                keep = json.loads(line)["step"] <= step
-            except (ValueError, KeyError, TypeError):
-                continue
-            if keep:
-                kept.append(line + "\n")
-    write_atomically(path, lambda part: Path(part).write_text("".join(kept), encoding="utf-8"))

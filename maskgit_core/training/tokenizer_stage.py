@@ -339,12 +339,13 @@ class TokenizerStage:
         )
 
     def state(self) -> dict[str, Any]:
-        """Return the counts since the last revival, and the discriminator."""
+        """Return the counts since the last revival, whether codes are used, the discriminator."""
         adversarial = self.losses.adversarial.state() if self.losses.adversarial is not None else {}
-        return {"counts": self.counts, "adversarial": adversarial}
+        return {"counts": self.counts, "quantising": self.quantising, "adversarial": adversarial}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
         self.counts = state["counts"].to(self.device)
+        self.quantising = bool(state["quantising"])
         if self.losses.adversarial is not None:
             self.losses.adversarial.load_state(state["adversarial"])
