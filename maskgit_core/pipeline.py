@@ -19,6 +19,7 @@ from maskgit_core.devices.precision import bfloat16_pays, check_precision
 from maskgit_core.devices.prepack import PackedCopy
 from maskgit_core.editing.plan import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.inputs import Label, check_tensor, folder_name, image_seeds, resolve_label
+from maskgit_core.recipes import NO_CLASS
 from maskgit_core.results import GenerateResult, InpaintResult
 from maskgit_core.weights.checkpoint import Checkpoint, CheckpointError, load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, resolve_checkpoint
@@ -184,8 +185,12 @@ class MaskGIT:
         return self._patches
 
     def label_id(self, label: Label) -> int:
-        """Return the label of a class; see `labels.resolve_label`."""
+        """Return the label of a class; see `inputs.resolve_label`."""
         return resolve_label(label, self.classes, self.null_label)
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a label; that of "no class" is `recipes.NO_CLASS`."""
+        return NO_CLASS if label == self.null_label else self.classes[label]
 
     def decode_tokens_steps(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maskgit_core.config import (
@@ -18,6 +17,8 @@ from maskgit_core.config import (
 if TYPE_CHECKING:
     from PIL import Image
 
+    from maskgit_core.data.image_files import Recipe
+
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 
 
@@ -28,7 +29,9 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
+def add_sampling_arguments(
+    parser: argparse.ArgumentParser, *, seed_help: str = "image i uses seed + i"
+) -> None:
     """Add one option for each setting of `SamplingConfig`, --seed and --precision."""
     unset = argparse.SUPPRESS
     parser.add_argument("--num-steps", type=int, default=unset, help="decoding steps")
@@ -42,7 +45,7 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-k", type=int, default=unset, help="keep the k likeliest codes")
     parser.add_argument("--top-p", type=float, default=unset, help="keep this share of probability")
-    parser.add_argument("--seed", type=int, default=0, help="image i uses seed + i")
+    parser.add_argument("--seed", type=int, default=0, help=seed_help)
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -58,21 +61,16 @@ def sampling_config(args: argparse.Namespace, default: SamplingConfig) -> Sampli
     return SamplingConfig(**{**to_dict(default), **given})
 
 
-def parse_label(text: str, classes: Sequence[str]) -> str | int | None:
-    """Return a class name, its number, or None for "none"; a name that looks like either wins."""
-    if text in classes:
-        return text
-    if text.casefold() == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        return text
+def save_image(image: Image.Image, path: str, recipe: Recipe) -> None:
+    """Write an image with its recipe, whole or not at all, and print its path.
 
-
-def save_png(image: Image.Image, path: str) -> None:
-    """Write an image, whole or not at all, and print its path."""
+    Raises:
+        ValueError: the ending of the path names no format.
+        CheckpointError: it cannot be written.
+    """
+    from maskgit_core.data.image_files import image_format, write_image
     from maskgit_core.weights.checkpoint import write_atomically
 
-    write_atomically(path, lambda temporary: image.save(temporary, "PNG"))
+    kind = image_format(path)
+    write_atomically(path, lambda temporary: write_image(image, temporary, kind, recipe))
     print(path)
