@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     load_spaces()  # where it is installed, it must come before torch
 
     import torch
-    from maskgit_core.devices.malloc import keep_freed_memory
-    from maskgit_core.devices.precision import quick_precision
 
     from maskgit_core import CheckpointError, MaskGIT
+    from maskgit_core.devices.malloc import keep_freed_memory
+    from maskgit_core.devices.precision import quick_precision
     from maskgit_core.weights.hub import resolve_checkpoint
 
     keep_freed_memory()

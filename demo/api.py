@@ -16,7 +16,8 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from demo.runs import edit, frames, generate
+from demo.runs import edit, frames
+from demo.runs.generate import generate_run, model_name, parse_generate
 from demo.runs.photos import image_from_text, open_photo, take_upload
 from demo.serving.models import ModelHolder
 from demo.settings import NO_CLASS, RequestError, usual_values
@@ -180,7 +181,7 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         model = holder.current
         return [
             {
-                "name": generate.model_name(model),
+                "name": model_name(model),
                 "num_classes": len(model.classes),
                 "image_size": int(model.image_size),
                 "grid_size": int(model.grid_size),
@@ -213,9 +214,9 @@ def _generate_steps(
 ) -> Iterator[dict[str, Any]]:
     model = models.current
     name, values = model.name, _settings(model, values)
-    request = generate.parse_generate(model, classes, count, seed, values)
+    request = parse_generate(model, classes, count, seed, values)
     del model  # a run that waits must not keep it in memory
-    yield from _stream(scheduler.run(generate.generate_run, models, name, request))
+    yield from _stream(scheduler.run(generate_run, models, name, request))
 
 
 def _inpaint_steps(

@@ -7,11 +7,12 @@ import subprocess
 import sys
 
 import pytest
+
 from maskgit_core.devices import malloc
 
 FAULTS = """
 import ctypes, resource, sys, threading
-from maskgit_core.allocation import keep_freed_memory
+from maskgit_core.devices.malloc import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit("refused")
 libc = ctypes.CDLL(None)
@@ -45,7 +46,7 @@ def test_freed_memory_is_kept():
 
 HOLES = """
 from ctypes import CDLL, c_size_t, c_void_p, memset
-from maskgit_core import allocation
+from maskgit_core.devices import malloc
 malloc.keep_freed_memory()
 libc = CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = c_void_p, [c_size_t]

@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from maskgit_core.devices.precision import bfloat16_pays, int8_works
 
 from maskgit_core.benchmark.models import RANDOM_MODELS, load_model
 from maskgit_core.benchmark.parts import hole_of
@@ -24,6 +23,7 @@ from maskgit_core.config import (
 )
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
+from maskgit_core.devices.precision import bfloat16_pays, int8_works
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.training.transformer_stage import TransformerStage

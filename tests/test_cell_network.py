@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskgit_core.devices.prepack import PackedLinear, pack, packing_works
 
 from maskgit_core.config import ORDERS, SamplingConfig, TokenizerConfig, TransformerConfig
 from maskgit_core.decoding.loop import CellNetwork, decode_steps
+from maskgit_core.devices.prepack import PackedLinear, pack, packing_works
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import build_transformer

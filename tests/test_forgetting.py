@@ -126,7 +126,7 @@ import ctypes
 from demo.environment import prepare_environment
 prepare_environment()
 import torch
-from maskgit_core.packing import PackedLinear, packing_works
+from maskgit_core.devices.prepack import PackedLinear, packing_works
 
 class Heap(ctypes.Structure):
     _fields_ = [(name, ctypes.c_size_t) for name in (

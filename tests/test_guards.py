@@ -13,9 +13,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskgit_core.devices import malloc
 
 import tiny
+from maskgit_core.devices import malloc
 from maskgit_core.training.guards import (
     LOCK_FILE,
     MAX_ROLLBACKS,

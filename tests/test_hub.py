@@ -85,7 +85,10 @@ def test_first_run_downloads_and_second_run_needs_no_connection(server):
 
 
 def test_the_environment_rules_in_a_process_of_its_own(server, tmp_path):
-    code = "from maskgit_core.hub import fetch_weights; print(fetch_weights('imagenet-256-tiny'))"
+    code = (
+        "from maskgit_core.weights.hub import fetch_weights\n"
+        "print(fetch_weights('imagenet-256-tiny'))"
+    )
     environment = {
         **os.environ,
         "HF_HOME": str(tmp_path / "other"),

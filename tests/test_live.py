@@ -7,13 +7,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from maskgit_core.devices.precision import bfloat16_pays
 
 import tiny
 from demo.runs import frames, generate, render
 from demo.serving import decoding
 from maskgit_core import SamplingConfig
 from maskgit_core.decoding.previews import LivePictures
+from maskgit_core.devices.precision import bfloat16_pays
 
 K = tiny.TRANSFORMER.codebook_size
 STEPS = 6

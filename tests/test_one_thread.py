@@ -74,7 +74,7 @@ def test_photos_are_encoded_there_and_final_images_decoded(monkeypatch):
 
 FORKED = """
 import os, sys, threading
-from demo.one_thread import in_one_thread
+from demo.serving.one_thread import in_one_thread
 before = in_one_thread(threading.get_ident)
 child = os.fork()
 if not child:

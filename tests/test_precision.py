@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from maskgit_core.devices import precision
-from maskgit_core.devices.precision import Int8Linear, bfloat16_pays, int8_works
-from maskgit_core.devices.prepack import pack, packing_works
 
 import tiny
 from maskgit_core import MaskGIT, SamplingConfig
+from maskgit_core.devices import precision
+from maskgit_core.devices.precision import Int8Linear, bfloat16_pays, int8_works
+from maskgit_core.devices.prepack import pack, packing_works
 from maskgit_core.networks.layers import attend
 from maskgit_core.training.loop import train
 from maskgit_core.weights.checkpoint import Checkpoint

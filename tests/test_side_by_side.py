@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+
 from maskgit_core.devices.threads import side_by_side
 
 

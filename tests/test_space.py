@@ -11,13 +11,13 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-from maskgit_core.devices.precision import quick_precision
 
 import app
 from commands import ROOT, assert_refused, run
 from demo.environment import prepare_environment, private_folder
 from demo.tools.deploy_space import CHECKPOINT, deploy_space, space_files
 from fake_hub import running_hub
+from maskgit_core.devices.precision import quick_precision
 from maskgit_core.weights.checkpoint import CheckpointError
 from maskgit_core.weights.known import KNOWN_WEIGHTS
 
@@ -62,8 +62,8 @@ def test_a_space_gets_what_the_page_needs_and_nothing_else(server, small_project
     names = {name for repo, name in server.files if repo == "me/page"}
     assert names == {*space_files(small_project), ".gitattributes"}
     assert {"app.py", "demo/assets/player.js", f"{CHECKPOINT}/config.json"} <= names
-    assert "maskgit_core/imagenet_classes.txt" in names
-    assert not [name for name in names if "secret" in name or "cache" in name]
+    assert "maskgit_core/weights/imagenet_classes.txt" in names
+    assert not [name for name in names if "secret" in name or "pycache" in name]
     assert not [name for name in names if "tests" in Path(name).parts]
     assert server.files["me/page", "app.py"] == (ROOT / "app.py").read_bytes()
 

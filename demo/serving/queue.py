@@ -18,8 +18,6 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-from maskgit_core.devices.malloc import give_back_freed_memory
-from maskgit_core.devices.threads import side_by_side
 
 from demo.runs import compare, generate
 from demo.serving import fairness, jobs, zero_gpu
@@ -38,6 +36,8 @@ from demo.serving.one_thread import in_one_thread
 from demo.settings import RequestError
 from maskgit_core.decoding.loop import StepState
 from maskgit_core.decoding.previews import LivePictures
+from maskgit_core.devices.malloc import give_back_freed_memory
+from maskgit_core.devices.threads import side_by_side
 
 log = logging.getLogger(__name__)
 
