@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskgit_core.cli.sampling import DEFAULT_CHECKPOINT
 from maskgit_core.config import check_range
 
 if TYPE_CHECKING:
@@ -32,11 +33,11 @@ HEADER = ("part", "case", "median", "low to high", "unit", "plain loop", "ratio"
 TO_THE_RIGHT = (2, 3, 5, 6)
 
 
-def add_benchmark_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> None:
-    """Add the options of the benchmark command; `checkpoint` is the model by default."""
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the benchmark command."""
     parser.add_argument(
         "--model",
-        default=checkpoint,
+        default=DEFAULT_CHECKPOINT,
         metavar="NAME",
         help="checkpoint folder, known name, or random:embedded, random:imagenet-256-tiny, "
         "random:maskgit-v1-256 for a known shape with random weights",

@@ -9,6 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskgit_core.cli.sampling import (
+    add_checkpoint_argument,
+    add_sampling_arguments,
+    sampling_config,
+)
+
 if TYPE_CHECKING:
     from maskgit_core.evaluation.tables import EvaluatedModel
 
@@ -18,8 +24,6 @@ CACHE_FOLDER = "runs/cache"
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the evaluate command."""
-    from maskgit_core.cli.main import _sampling_arguments, add_checkpoint_argument
-
     add_checkpoint_argument(parser)
     parser.add_argument(
         "--data",
@@ -50,12 +54,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, help="samples drawn at once")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    _sampling_arguments(parser)
+    add_sampling_arguments(parser)
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Run the command: print the result as JSON, bars and hints on the error stream."""
-    from maskgit_core.cli.main import sampling_config
     from maskgit_core.config import SamplingConfig
     from maskgit_core.evaluation.evaluate import RESULT_FILE, evaluate
     from maskgit_core.inputs import folder_name

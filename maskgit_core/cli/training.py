@@ -85,8 +85,8 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
 
 def _run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
     from maskgit_core.distributed.group import is_first
-    from maskgit_core.training.loop import train
     from maskgit_core.training.log import data_share
+    from maskgit_core.training.loop import train
 
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     out = Path(args.out)

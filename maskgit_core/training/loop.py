@@ -31,13 +31,13 @@ from maskgit_core.training.guards import (
     run_lock,
     stop_on_signal,
 )
+from maskgit_core.training.log import METRICS_FILE
 from maskgit_core.training.optim import (
     build_optimizer,
     clip_gradients_,
     rate_factor,
     update_ema_,
 )
-from maskgit_core.training.log import METRICS_FILE
 from maskgit_core.training.run import STATE_FILE, Run
 from maskgit_core.training.settings import TrainConfig
 from maskgit_core.weights.checkpoint import write_atomically
