@@ -12,18 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
 
 from maskgit_core.cli import options, training
-<<<<<<< HEAD
-from maskgit_core.cli.signals import stopped_by_signals
-=======
 from maskgit_core.cli.benchmark import add_benchmark_arguments, run_benchmark
 from maskgit_core.cli.convert import add_convert_arguments, run_convert
 from maskgit_core.cli.evaluate import add_evaluate_arguments, run_evaluate
 from maskgit_core.cli.info import add_info_arguments, run_info
 from maskgit_core.cli.inpaint import add_inpaint_arguments, run_inpaint
 from maskgit_core.cli.outpaint import add_outpaint_arguments, run_outpaint
-from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.sample import add_sample_arguments, run_sample
->>>>>>> photos
+from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.train import add_train_arguments, run_train
 from maskgit_core.devices.malloc import keep_freed_memory
 
@@ -56,7 +52,6 @@ COMMANDS: dict[str, Command] = {
         training.train_transformer,
         "train the masked transformer on a tokenizer's tokens",
     ),
-    "plan": (add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
     "evaluate": (add_evaluate_arguments, run_evaluate, "measure a checkpoint on held-out photos"),
     "convert": (add_convert_arguments, run_convert, "convert published weights to a checkpoint"),
     "benchmark": (add_benchmark_arguments, run_benchmark, "measure speed and memory"),
@@ -74,7 +69,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code (2 for bad input, 130 after Ctrl-C, 143 after SIGTERM)."""
+    """Run one command; return the exit code, as `run_command`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_closed_streams()
     if words and words[0] in MOVED:
@@ -91,12 +86,8 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         arguments: words of the command line; None takes this process's own.
 
     Returns:
-<<<<<<< HEAD
-        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C, 143 after SIGTERM.
-=======
-        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C, 141 where whoever read
-        the output has gone.
->>>>>>> photos
+        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C, 143 after SIGTERM, 141
+        where whoever read the output has gone.
     """
     open_closed_streams()
     code = BAD_INPUT
@@ -128,14 +119,10 @@ def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 
     keep_freed_memory()
     try:
-<<<<<<< HEAD
         with stopped_by_signals():
             return args.run(args) or 0
-=======
-        return args.run(args) or 0
     except BrokenPipeError:
         raise
->>>>>>> photos
     except (ValueError, CheckpointError, OSError) as error:
         rank = os.environ.get("RANK", "0")
         of_rank = f" (rank {rank})" if rank != "0" else ""
@@ -183,31 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command."""
     parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-<<<<<<< HEAD
-    for name, add_arguments, run, text in (
-        ("sample", _sample_arguments, _sample, "generate images of classes"),
-        ("inpaint", _inpaint_arguments, _inpaint, "repaint a part of a photo"),
-        ("train", add_train_arguments, run_train, "a folder of photos in, a model of them out"),
-        (
-            "train-tokenizer",
-            options.tokenizer_arguments,
-            training.train_tokenizer,
-            "train the VQ tokenizer on a folder of photos",
-        ),
-        (
-            "train-transformer",
-            options.transformer_arguments,
-            training.train_transformer,
-            "train the masked transformer on a tokenizer's tokens",
-        ),
-        ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
-        ("convert", _convert_arguments, _convert, "convert published weights to a checkpoint"),
-        ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
-        ("info", _info_arguments, _info, "describe a checkpoint"),
-    ):
-=======
     for name, (add_arguments, run, text) in COMMANDS.items():
->>>>>>> photos
         command = commands.add_parser(
             name,
             help=text,
