@@ -51,7 +51,7 @@ def test_from_photos_to_samples(capsys, photo_folder, tmp_path):
 
 
 def test_a_decoder_learns_from_sampled_tokens_too(capsys, photo_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("maskgit_core.cli.training.SAMPLED_POOL", 40)
+    monkeypatch.setattr("maskgit_core.cli.train_tokenizer.SAMPLED_POOL", 40)
     save_checkpoint(
         tmp_path / "whole",
         tokenizer=tiny.tokenizer(),

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn, TextIO
 
-from maskgit_core.cli import options, training
+from maskgit_core.cli import options
 from maskgit_core.cli.benchmark import add_benchmark_arguments, run_benchmark
 from maskgit_core.cli.convert import add_convert_arguments, run_convert
 from maskgit_core.cli.evaluate import add_evaluate_arguments, run_evaluate
@@ -21,6 +21,8 @@ from maskgit_core.cli.outpaint import add_outpaint_arguments, run_outpaint
 from maskgit_core.cli.sample import add_sample_arguments, run_sample
 from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.train import add_train_arguments, run_train
+from maskgit_core.cli.train_tokenizer import train_tokenizer
+from maskgit_core.cli.train_transformer import train_transformer
 from maskgit_core.devices.malloc import keep_freed_memory
 
 PROGRAM = "python -m maskgit_core"
@@ -44,12 +46,12 @@ COMMANDS: dict[str, Command] = {
     "train": (add_train_arguments, run_train, "a folder of photos in, a model of them out"),
     "train-tokenizer": (
         options.tokenizer_arguments,
-        training.train_tokenizer,
+        train_tokenizer,
         "train the VQ tokenizer on a folder of photos",
     ),
     "train-transformer": (
         options.transformer_arguments,
-        training.train_transformer,
+        train_transformer,
         "train the masked transformer on a tokenizer's tokens",
     ),
     "evaluate": (add_evaluate_arguments, run_evaluate, "measure a checkpoint on held-out photos"),

@@ -1,7 +1,7 @@
 """What Ctrl-C and SIGTERM do to a command: it ends cleanly, with exit code 130 or 143.
 
 While a program loads it leaves at once (`__main__`). Then a signal raises `Stopped` where it
-strikes: files are written atomically, so everything that was finished stays. The training loop takes
+strikes: files are written atomically, so all that was finished stays. The training loop takes
 signals over while it runs, to save its state.
 """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
 from maskgit_core.data.contact_sheet import tile
@@ -74,9 +75,7 @@ def write_results(
         dtype=torch.float16,
     )
     names = photos.classes[:MOST_CLASSES]
-    labels = [name for name in names for _ in range(SAMPLES_A_CLASS)]
-    print("drawing samples", file=sys.stderr)
-    sheet = tile(model.generate(labels=labels, config=loaded.sampling, seed=0).images, 6)
+    sheet = _samples(model, names)
     measures, found = _measures(model, data, out, num_samples, len(names))
     facts = _facts(out, loaded, photos, held_out, choices, stages)
     card = model_card(
@@ -95,6 +94,13 @@ def write_results(
             target / "README.md": lambda path: Path(path).write_text(card, encoding="utf-8"),
         }
     )
+
+
+def _samples(model: MaskGIT, names: Sequence[str]) -> Image.Image:
+    labels = [name for name in names for _ in range(SAMPLES_A_CLASS)]
+    print("drawing samples", file=sys.stderr)
+    images = model.generate(labels=labels, config=model.sampling, seed=0).images
+    return tile(images, SAMPLES_A_CLASS)
 
 
 def _measures(

@@ -127,9 +127,8 @@ class TokenizerStage:
             model.quantizer.requires_grad_(False)
 
     def _indices(self, step: int) -> Tensor:
-        return batch_indices(
-            len(self.photos.labels), self.config.batch_size, self.config.seed, step
-        )
+        config = self.config
+        return batch_indices(len(self.photos.labels), config.batch_size, config.seed, step)
 
     def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
         began, indices = time.perf_counter(), self._indices(step)
