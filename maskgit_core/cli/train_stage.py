@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from maskgit_core.cli.data import fetch_data
 from maskgit_core.config import check_range
-from maskgit_core.training.presets import Preset
+from maskgit_core.training.presets import Preset, load_preset
 from maskgit_core.training.settings import TrainConfig
 
 if TYPE_CHECKING:
