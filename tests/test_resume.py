@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import threading
 from dataclasses import replace
@@ -15,8 +16,11 @@ from PIL import Image
 
 import tiny
 from maskgit_core import CheckpointError
+from maskgit_core.data.shards import TokenData
 from maskgit_core.training import tokenizer_stage as tokenizer_module
 from maskgit_core.training.loop import stop_on_signal, train
+from maskgit_core.training.tokenizer_stage import TokenizerStage
+from maskgit_core.training.transformer_stage import TransformerStage
 from maskgit_core.weights import checkpoint as checkpoint_module
 from runs import (
     BUSY_FIRST,
@@ -27,6 +31,8 @@ from runs import (
     assert_same_tensors,
     busy,
     lines,
+    plain,
+    token_data,
     tokenizer_stage,
     transformer_stage,
 )
@@ -164,6 +170,70 @@ def test_a_changed_network_is_named(tmp_path):
             tiny.SECOND,
             tmp_path,
         )
+
+
+@pytest.mark.parametrize("build", STAGES[:2])
+def test_weights_that_a_run_died_before_writing_are_written_when_it_goes_on(build, tmp_path):
+    config = plain(build)
+    train(build(config), config, tmp_path / "whole")
+    stage = build(config)
+
+    def die(ema: object, folder: Path) -> None:
+        raise StopTrainingError
+
+    stage.export = die
+    short = replace(config, save_every=config.max_steps)
+    with pytest.raises(StopTrainingError):
+        train(stage, short, tmp_path / "parts")
+    assert torch.load(tmp_path / "parts" / STATE, weights_only=True)["step"] == config.max_steps
+    assert not (tmp_path / "parts" / WEIGHTS).exists()
+    for _ in range(2):  # then somebody deletes them
+        assert train(build(config), config, tmp_path / "parts") == config.max_steps
+        for path in (tmp_path / "whole" / WEIGHTS).iterdir():
+            assert path.read_bytes() == (tmp_path / "parts" / WEIGHTS / path.name).read_bytes()
+        shutil.rmtree(tmp_path / "parts" / WEIGHTS)
+
+
+def test_what_a_run_was_made_from_must_stay(tmp_path):
+    first, second = tiny.FIRST, tiny.SECOND
+    train(tokenizer_stage(first), first, tmp_path / "first", max_seconds=0)
+    photos = tiny.photos()
+    photos.pixels[3, 0, 0, 0] ^= 255
+    other = TokenizerStage(tiny.tokenizer().train(), photos, None, first)
+    with pytest.raises(ValueError, match="fingerprint of the photos was"):
+        train(other, first, tmp_path / "first")
+    named = replace(tiny.photos(), classes=["forest", "lake", "été"])
+    other = TokenizerStage(tiny.tokenizer().train(), named, None, first)
+    with pytest.raises(ValueError, match="classes was .*'sea'.* is .*'lake'"):
+        train(other, first, tmp_path / "first")
+
+    def stage(data: TokenData, seed: int = 0) -> TransformerStage:
+        network = tiny.transformer().train()
+        return TransformerStage(network, tiny.tokenizer(seed), data, None, second)
+
+    data = token_data()
+    train(stage(data), second, tmp_path / "second", max_seconds=0)
+    tokens = data.tokens.clone()
+    tokens[-1, 0, 0] = (tokens[-1, 0, 0] + 1) % 32
+    for other, message in (
+        (stage(data, seed=1), "fingerprint of the tokenizer was"),
+        (stage(replace(data, tokens=tokens)), "fingerprint of the tokens was"),
+        (stage(replace(data, classes=["a", "b", "c"])), "classes was"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(other, second, tmp_path / "second")
+    # Nothing was lost: what it was made from goes on.
+    assert train(stage(data), second, tmp_path / "second") == second.max_steps
+
+
+def test_what_killed_runs_left_half_written_is_removed(tmp_path):
+    left = [".state.pt.0123abcd.part", "checkpoint/.tokenizer.safetensors.ffffffff.part"]
+    (tmp_path / "checkpoint").mkdir()
+    for name in (*left, "notes.part", ".mine.part"):
+        (tmp_path / name).write_bytes(b"half")
+    train(tokenizer_stage(tiny.FIRST), tiny.FIRST, tmp_path, max_seconds=0)
+    assert not any((tmp_path / name).exists() for name in left)
+    assert (tmp_path / "notes.part").exists() and (tmp_path / ".mine.part").exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])

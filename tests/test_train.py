@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import tiny
-from commands import assert_refused, run
+from commands import assert_refused, from_nothing, run, sets
 from maskgit_core import MaskGIT
 from maskgit_core.cli.main import build_parser
 from maskgit_core.data import shards
@@ -29,15 +29,6 @@ from maskgit_core.training.choices import SHIPPED, choose, pick_preset
 from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 
-SMALL = [
-    *("tokenizer.image_size=16", "widths=[8, 16]", "encoder_blocks=[1, 1]"),
-    *("decoder_blocks=[1, 1]", "tokenizer.codebook_size=32", "codebook_dim=4"),
-    *("transformer.width=16", "depth=1", "num_heads=2", "mlp_width=32"),
-    *("perceptual_weight=0", "continuous_steps=2", "sampling.num_steps=2"),
-    *("tokenizer_training.batch_size=4", "transformer_training.batch_size=4"),
-    *("tokenizer_training.max_steps=4", "transformer_training.max_steps=4"),
-]
-
 
 @pytest.fixture(autouse=True)
 def log_level():
@@ -45,15 +36,6 @@ def log_level():
     level = logger.level
     yield
     logger.setLevel(level)
-
-
-def sets(*settings: str) -> list[str]:
-    return [word for setting in settings for word in ("--set", setting)]
-
-
-def from_nothing(data: Path, out: Path, *more: object) -> list[object]:
-    command = ["train", "--data", data, "--out", out, "--init", "none", "--minutes", 0]
-    return [*command, "--samples", 0, *sets(*SMALL), *more]
 
 
 def from_checkpoint(data: Path, out: Path, init: Path, *more: object) -> list[object]:
@@ -331,6 +313,26 @@ def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):
     (tmp_path / "train.json").write_text("{")
     with pytest.raises(ValueError, match="damaged"):
         budget.RunFile.open(tmp_path, settings)
+
+
+def test_the_card_names_what_was_given_and_how_much_was_measured(tmp_path, tiny_checkpoint):
+    photos = tiny.write_photos(tmp_path / "photos")
+    (tmp_path / "out").mkdir()
+    left = tmp_path / "out" / ".README.md.00ff00ff.part"
+    left.write_text("half")
+    command = ["train", "--data", photos, "--out", tmp_path / "out", "--minutes", 0.01]
+    command += ["--tokenizer", tiny_checkpoint, "--preset", "scenes-flowers-xs", "--samples", 1]
+    settings = ["transformer.width=16", "depth=1", "num_heads=2", "mlp_width=32"]
+    settings += ["transformer_training.batch_size=4", "sampling.num_steps=2"]
+    assert run(*command, *sets(*settings)) == 0
+    card = (tmp_path / "out" / "checkpoint" / "README.md").read_text(encoding="utf-8")
+    given = ["--preset scenes-flowers-xs", f"--tokenizer {tiny_checkpoint.name}", "--samples 1"]
+    for words in (*given, "--minutes 0.01", *(f"--set {setting}" for setting in settings)):
+        assert words in card, words
+    assert str(tmp_path) not in card
+    # One of each class was drawn, three in all.
+    assert "\n- 3 samples: " in card
+    assert not left.exists()
 
 
 def test_the_card_says_when_photos_were_learned_by_heart():

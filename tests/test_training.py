@@ -244,6 +244,16 @@ def test_codes_that_look_alike_start_alike():
     assert near < 0.1 * torch.cdist(table[:1], table[2:]).min()
 
 
+class Maps(PerceptualLoss):
+    """Stands for the feature network: maps of two depths."""
+
+    def __init__(self, blocks: tuple[int, ...]) -> None:
+        torch.nn.Module.__init__(self)
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        return [images, images[:, :, ::2, ::2]]
+
+
 def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkeypatch):
     seen = []
 
@@ -272,14 +282,7 @@ def test_the_feature_network_sees_the_same_window_of_both_images_enlarged(monkey
 
 
 def test_a_discriminator_of_features_has_a_say_in_what_the_decoder_makes(monkeypatch):
-    class Pixels(PerceptualLoss):
-        def __init__(self, blocks: tuple[int, ...]) -> None:
-            torch.nn.Module.__init__(self)
-
-        def features(self, images: torch.Tensor) -> list[torch.Tensor]:
-            return [images, images[:, :, ::2, ::2]]
-
-    monkeypatch.setattr("maskgit_core.training.image_losses.PerceptualLoss", Pixels)
+    monkeypatch.setattr("maskgit_core.training.image_losses.PerceptualLoss", Maps)
     config = replace(
         tiny.FIRST, perceptual_weight=1.0, continuous_steps=0, discriminator="features"
     )
@@ -332,6 +335,42 @@ def test_sampled_tokens_reach_the_discriminator_and_no_other_loss():
             assert made.labels[-1] in pool.labels[torch.tensor(near)]
     assert torch.allclose(measures[0]["l1"], measures[1]["l1"])
     assert not torch.allclose(measures[0]["adversarial"], measures[1]["adversarial"])
+
+
+@pytest.mark.parametrize("discriminator", ["patches", "features"])
+@pytest.mark.parametrize("sampled", [0, 3])
+def test_a_batch_in_pieces_learns_what_a_whole_one_does(
+    monkeypatch, tmp_path, discriminator, sampled
+):
+    """With a discriminator too: the balance of both losses is that of the batch."""
+    monkeypatch.setattr("maskgit_core.training.image_losses.PerceptualLoss", Maps)
+    config = replace(
+        tiny.FIRST,
+        batch_size=5,
+        max_steps=6,
+        continuous_steps=0 if sampled else 2,
+        freeze_codes=sampled > 0,
+        sampled_images=sampled,
+        perceptual_weight=0.5,
+        adversarial_weight=0.8,
+        adversarial_start=1,
+        discriminator=discriminator,
+    )
+    grids = torch.randint(32, (6, 4, 4), generator=torch.Generator().manual_seed(0))
+    pool = SampledTokens(grids, torch.arange(6) % 2) if sampled else None
+    courses, networks = [], []
+    for pieces in (1, 2, 5):
+        some = replace(config, grad_accum_steps=pieces)
+        torch.manual_seed(0)
+        stage = TokenizerStage(tiny.tokenizer().train(), tiny.photos(), None, some, sampled=pool)
+        train(stage, some, tmp_path / str(pieces))
+        courses.append([line["loss"] for line in lines(tmp_path / str(pieces))])
+        networks.append([stage.model.decoder.head.weight, stage.losses.adversarial.discriminator])
+    for course, (head, judge) in zip(courses[1:], networks[1:], strict=True):
+        assert course == pytest.approx(courses[0], rel=2e-3, abs=2e-3)
+        torch.testing.assert_close(head, networks[0][0], rtol=0, atol=2e-3)
+        for ours, whole in zip(judge.parameters(), networks[0][1].parameters(), strict=True):
+            torch.testing.assert_close(ours, whole, rtol=0, atol=5e-3)
 
 
 @pytest.mark.parametrize("fit_codes", [True, False])
