@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 import tiny
@@ -17,6 +18,12 @@ from page_client import Site, served_site
 # A test must not fail because the machine is busy, nor find in CI what nobody changed.
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("untimed")
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Tests draw the same numbers in every run, in whatever order they are run."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture

@@ -171,7 +171,7 @@ def test_blocks_that_are_computed_again_give_the_same(tmp_path, kind):
     network = {"kind": kind, "dropout": 0.2}
     kept = course(tmp_path, "kept", {}, **network)
     again = course(tmp_path, "again", {"checkpoint_blocks": True}, **network)
-    assert kept == pytest.approx(again, abs=1e-6)
+    assert kept == pytest.approx(again, abs=1e-5)
     assert kept[0] != kept[-1]
 
 
@@ -186,14 +186,14 @@ def test_compiled_blocks_give_the_same(tmp_path, monkeypatch):
     plain = course(tmp_path, "plain", {}, depth=2)
     assert not compiled
     again = course(tmp_path, "compiled", {"compile": True}, depth=2)
-    assert again == pytest.approx(plain, abs=1e-5)
+    assert again == pytest.approx(plain, abs=1e-4)
     assert len(compiled) == 2
 
 
 def test_parts_one_after_another_add_up(tmp_path):
     whole = course(tmp_path, "whole", {})
     parts = course(tmp_path, "parts", {"grad_accum_steps": 3})
-    assert whole == pytest.approx(parts, abs=1e-5)
+    assert whole == pytest.approx(parts, abs=1e-4)
     config = replace(tiny.SECOND, grad_accum_steps=5)
     with pytest.raises(ValueError, match="batch_size must be at least 5, for 1 processes"):
         train(transformer_stage(config), config, tmp_path / "none")
