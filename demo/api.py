@@ -7,8 +7,9 @@ file (what `gradio_client.handle_file` sends) is taken as well.
 from __future__ import annotations
 
 import base64
+import inspect
 import io
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -16,14 +17,16 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
-from demo.runs import edit, frames
-from demo.runs.generate import generate_run, model_name, parse_generate
+from demo.runs import frames
+from demo.runs.edit import edit_request, repaint
+from demo.runs.follow import Progress, follow
+from demo.runs.generate import parse_generate
 from demo.runs.photos import image_from_text, open_photo, take_upload
 from demo.serving.models import ModelHolder
-from demo.settings import NO_CLASS, RequestError, usual_values
+from demo.serving.request import Request
+from demo.serving.runner import Runner
+from demo.settings import FIELDS, NO_CLASS, RequestError, usual_values
 from maskgit_core.editing.masks import drawn_mask
-
-Runs = Generator[tuple[dict[str, Any], list[Image.Image]], None, None]
 
 # All that programs may call; the page's own events have no name that is answered.
 FUNCTIONS = ("generate", "inpaint", "classes", "models")
@@ -56,7 +59,8 @@ def _png(image: Image.Image) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
+def _step(progress: Progress) -> dict[str, Any]:
+    run = progress.run
     return {
         "step": len(run["frames"]),
         "num_steps": run["num_steps"],
@@ -64,7 +68,7 @@ def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
         "tokens": frames.tokens_after(run).tolist() if run["frames"] else [],
         "preview": run["result"] or (run["frames"][-1]["src"] if run["frames"] else ""),
         "place": run["waiting"],
-        "images": images,
+        "images": [_png(image) for image in progress.images],
         "recipe": run["recipe"],
     }
 
@@ -77,34 +81,76 @@ def _settings(model: Any, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plain_errors(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    def run(*args: Any) -> Iterator[Any]:
+def with_settings(function: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """A function for programs, with an argument for each of `settings.FIELDS` at its end.
+
+    What it raises as a RequestError reaches the program as a sentence.
+
+    Args:
+        function: a generator whose last argument, `values`, is a dict of the settings.
+    """
+    own = list(inspect.signature(function, eval_str=True).parameters.values())[:-1]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    fields = [
+        inspect.Parameter(field.name, kind, default=None, annotation=field.type | None)
+        for field in FIELDS
+    ]
+    signature = inspect.Signature([*own, *fields], return_annotation=Iterator[dict])
+    names = [field.name for field in FIELDS]
+
+    def call(*args: Any, **kwargs: Any) -> Iterator[dict]:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        values = {name: bound.arguments.pop(name) for name in names}
         try:
-            yield from function(*args)
+            yield from function(**bound.arguments, values=values)
         except RequestError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    return run
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    call.__annotations__["return"] = signature.return_annotation
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
 
 
-def add_api(holder: ModelHolder, scheduler: Any) -> None:
-    """Add /generate, /inpaint, /classes and /models. Call inside the `gr.Blocks`."""
-    _generate = _plain_errors(lambda *args: _generate_steps(holder, scheduler, *args))
-    _inpaint = _plain_errors(lambda *args: _inpaint_steps(holder, scheduler, *args))
+class Functions:
+    """What programs may call.
+
+    Args:
+        models: holds the model.
+        runner: computes.
+    """
+
+    def __init__(self, models: ModelHolder, runner: Runner) -> None:
+        self._models, self._runner = models, runner
+
+    def _stream(self, request: Request) -> Iterator[dict[str, Any]]:
+        # Closed at the result: what may come after it are pictures of the steps, for the page.
+        with closing(follow(request, self._runner.decode)) as steps:
+            for progress in steps:
+                if progress.run["frames"] or progress.run["waiting"]:
+                    yield _step(progress)
+                if progress.images:
+                    return
+
+    # Each request is made in a call of its own: a run that waits must not keep a model in memory.
+
+    def _generate(self, classes: Any, count: Any, seed: Any, values: dict[str, Any]) -> Request:
+        model = self._models.current
+        return parse_generate(model, classes, count, seed, _settings(model, values))
+
+    def _inpaint(
+        self, image: Any, mask: Any, label: Any, count: Any, seed: Any, values: dict[str, Any]
+    ) -> Request:
+        photo = read_image(image, "image")
+        pixel_mask = read_mask(mask, photo.size)
+        model = self._models.current
+        edit = repaint(model, photo, pixel_mask)
+        return edit_request(model, edit, label, count, seed, _settings(model, values))
 
     def generate(
-        classes: list[str],
-        count: int = 1,
-        seed: int = 0,
-        num_steps: int | None = None,
-        order: str | None = None,
-        schedule: str | None = None,
-        guidance_scale: float | None = None,
-        guidance_schedule: str | None = None,
-        temperature: float | None = None,
-        choice_temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        self, classes: list[str], count: int = 1, seed: int = 0, values: Any = None
     ) -> Iterator[dict]:
         """Generate images of classes; with several classes the images take turns.
 
@@ -112,40 +158,18 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         Yields one object a step: step, num_steps, done, tokens (images x rows x columns; the
         number of codes where still masked), preview (all images in one WebP data URL), images
         (PNG data URLs, on the last object only), recipe, and place. While the run waits for
-        others there is an object with step 0 and its place in line about once a second.
+        others there is an object with step 0 and its place in the queue about once a second.
         """
-        yield from _generate(
-            classes,
-            count,
-            seed,
-            dict(
-                num_steps=num_steps,
-                order=order,
-                schedule=schedule,
-                guidance_scale=guidance_scale,
-                guidance_schedule=guidance_schedule,
-                temperature=temperature,
-                choice_temperature=choice_temperature,
-                top_k=top_k,
-                top_p=top_p,
-            ),
-        )
+        yield from self._stream(self._generate(classes, count, seed, values))
 
     def inpaint(
+        self,
         image: str,
         mask: str,
         label: str = NO_CLASS,
         count: int = 1,
         seed: int = 0,
-        num_steps: int | None = None,
-        order: str | None = None,
-        schedule: str | None = None,
-        guidance_scale: float | None = None,
-        guidance_schedule: str | None = None,
-        temperature: float | None = None,
-        choice_temperature: float | None = None,
-        top_k: int | None = None,
-        top_p: float | None = None,
+        values: Any = None,
     ) -> Iterator[dict]:
         """Repaint the bright part of a mask in a photo of any size; all else stays bit-identical.
 
@@ -153,35 +177,18 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         or "No class". Settings as for /generate, which also yields the same objects; images are
         the size of the photo.
         """
-        yield from _inpaint(
-            image,
-            mask,
-            label,
-            count,
-            seed,
-            dict(
-                num_steps=num_steps,
-                order=order,
-                schedule=schedule,
-                guidance_scale=guidance_scale,
-                guidance_schedule=guidance_schedule,
-                temperature=temperature,
-                choice_temperature=choice_temperature,
-                top_k=top_k,
-                top_p=top_p,
-            ),
-        )
+        yield from self._stream(self._inpaint(image, mask, label, count, seed, values))
 
-    def classes() -> list[str]:
+    def classes(self) -> list[str]:
         """Names of the classes, in the order of their numbers."""
-        return list(holder.current.classes)
+        return list(self._models.current.classes)
 
-    def models() -> list[dict]:
+    def models(self) -> list[dict]:
         """The loaded model: its name, classes, pixels and tokens a side, and number of codes."""
-        model = holder.current
+        model = self._models.current
         return [
             {
-                "name": model_name(model),
+                "name": str(model.name),
                 "num_classes": len(model.classes),
                 "image_size": int(model.image_size),
                 "grid_size": int(model.grid_size),
@@ -189,50 +196,12 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
             }
         ]
 
-    shared: dict[str, Any] = {
-        "concurrency_id": "model",
-        "concurrency_limit": scheduler.concurrency,
-    }
-    gr.api(generate, api_name="generate", **shared)
-    gr.api(inpaint, api_name="inpaint", **shared)
-    gr.api(classes, api_name="classes", queue=False)
-    gr.api(models, api_name="models", queue=False)
 
-
-def _stream(runs: Runs) -> Iterator[dict[str, Any]]:
-    # Closed at the result: what may come after it are pictures of the steps, for the page.
-    with closing(runs):
-        for run, results in runs:
-            if run["frames"] or run["waiting"]:
-                yield _step(run, [_png(result) for result in results])
-            if results:
-                return
-
-
-def _generate_steps(
-    models: ModelHolder, scheduler: Any, classes: Any, count: Any, seed: Any, values: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    model = models.current
-    name, values = model.name, _settings(model, values)
-    request = parse_generate(model, classes, count, seed, values)
-    del model  # a run that waits must not keep it in memory
-    yield from _stream(scheduler.run(generate_run, models, name, request))
-
-
-def _inpaint_steps(
-    models: ModelHolder,
-    scheduler: Any,
-    image: Any,
-    mask: Any,
-    label: Any,
-    count: Any,
-    seed: Any,
-    values: dict[str, Any],
-) -> Iterator[dict[str, Any]]:
-    photo = read_image(image, "image")
-    pixel_mask = read_mask(mask, photo.size)
-    model = models.current
-    name, values = model.name, _settings(model, values)
-    request = edit.parse_edit(model, photo, pixel_mask, label, count, seed, values)
-    del model  # a run that waits must not keep it in memory
-    yield from _stream(scheduler.run(edit.edit_run, models, name, request))
+def add_api(models: ModelHolder, runner: Runner) -> None:
+    """Add /generate, /inpaint, /classes and /models. Call inside the `gr.Blocks`."""
+    functions = Functions(models, runner)
+    shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": runner.concurrency}
+    gr.api(with_settings(functions.generate), api_name="generate", **shared)
+    gr.api(with_settings(functions.inpaint), api_name="inpaint", **shared)
+    gr.api(functions.classes, api_name="classes", queue=False)
+    gr.api(functions.models, api_name="models", queue=False)

@@ -1,6 +1,8 @@
 """What a visitor may set: presets, limits, one sentence each, and how text becomes a setting.
 
-One table feeds the widgets, the link, the recipe and the checks, so that they cannot disagree.
+One table, `FIELDS`, gives the widgets, the signatures of the functions for programs, links, recipes
+and the checks, so that they cannot disagree. One more sampling setting is one entry here. Numbers
+that only some requests have (`COUNT`, `SEED` and those of edits) are entries of the same kind.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """One sampling setting as the page shows it.
+    """One setting as the page shows it.
 
     Args:
-        name: name in `SamplingConfig` and in links.
+        name: name in `SamplingConfig` (of a sampling setting) and in links.
         label: what the page calls it.
         info: one sentence on what it does.
         low, high, step: bounds of a number; unused for a choice.
@@ -47,6 +49,11 @@ class Field:
     def whole(self) -> bool:
         """Whether the number must be a whole one."""
         return not self.choices and float(self.step).is_integer() and float(self.low).is_integer()
+
+    @property
+    def type(self) -> type[str] | type[int] | type[float]:
+        """Of the value."""
+        return str if self.choices else int if self.whole else float
 
 
 FIELDS = (
@@ -119,6 +126,20 @@ FIELDS = (
     ),
 )
 FIELD = {field.name: field for field in FIELDS}
+
+COUNT = Field("count", "Images", "", 1, MAX_IMAGES)
+SEED = Field("seed", "Seed", "", 0, MAX_SEED)
+VARIATIONS = Field("count", "Variations", "", 1, 4)
+AMOUNT = Field("amount", "Extend by", "", 10, 100, 5)
+START_PERCENT = Field(
+    "start_percent",
+    "Start from the photo",
+    "How many of the hidden cells start as they are in the photo. Above 0, what you painted over "
+    "can show through.",
+    0,
+    90,
+    5,
+)
 
 CUSTOM = "Custom"
 RECOMMENDED = "Recommended"
@@ -215,25 +236,24 @@ def parse_number(label: str, value: Any, low: float, high: float, *, whole: bool
     return int(number) if whole else float(number)
 
 
-def parse_seed(value: Any) -> int:
-    """Read a seed, 0 to `MAX_SEED`; RequestError otherwise."""
-    return int(parse_number("Seed", value, 0, MAX_SEED, whole=True))
-
-
-def parse_count(value: Any) -> int:
-    """Read the number of images, 1 to `MAX_IMAGES`; RequestError otherwise."""
-    return int(parse_number("Images", value, 1, MAX_IMAGES, whole=True))
-
-
-def parse_field(name: str, value: Any) -> Any:
-    """Read one sampling setting as shown on the page; RequestError if it is not allowed."""
-    field = FIELD[name]
+def parse_value(field: Field, value: Any) -> Any:
+    """Read one setting as shown on the page; RequestError if it is not allowed."""
     if not field.choices:
         return parse_number(field.label, value, field.low, field.high, whole=field.whole)
     if value not in field.choices:
         allowed = ", ".join(field.choices)
         raise RequestError(f"{field.label} must be one of {allowed}; {str(value)[:30]!r} is not.")
     return value
+
+
+def parse_seed(value: Any) -> int:
+    """Read a seed, 0 to `MAX_SEED`; RequestError otherwise."""
+    return int(parse_value(SEED, value))
+
+
+def parse_count(value: Any) -> int:
+    """Read the number of images, 1 to `MAX_IMAGES`; RequestError otherwise."""
+    return int(parse_value(COUNT, value))
 
 
 def build_config(values: Mapping[str, Any]) -> SamplingConfig:
@@ -245,7 +265,9 @@ def build_config(values: Mapping[str, Any]) -> SamplingConfig:
     for name in values:
         if name not in FIELD:
             raise RequestError(f"{str(name)[:30]!r} is no setting; known are {', '.join(FIELD)}.")
-    parsed = {name: parse_field(name, value) for name, value in {**_BALANCED, **values}.items()}
+    parsed = {
+        name: parse_value(FIELD[name], value) for name, value in {**_BALANCED, **values}.items()
+    }
     for name, value in parsed.items():
         if FIELD[name].off is not None and value == FIELD[name].off:
             parsed[name] = None
@@ -269,8 +291,8 @@ def match_class(name: Any, classes: list[str]) -> int:
     text = str(name).strip()
     if text in classes:
         return classes.index(text)
-    folded = [known.casefold() for known in classes]
-    if text.casefold() in folded:
-        return folded.index(text.casefold())
+    lower_case = [name.casefold() for name in classes]
+    if text.casefold() in lower_case:
+        return lower_case.index(text.casefold())
     some = ", ".join(classes[:12]) + (", and more" if len(classes) > 12 else "")
     raise RequestError(f"There is no class {text[:40]!r}. This model knows {some}.")

@@ -5,17 +5,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from maskgit_core.config import SamplingConfig, TokenizerConfig, TransformerConfig
+    from maskgit_core.files import CheckpointError
     from maskgit_core.pipeline import MaskGIT
     from maskgit_core.training.settings import (
         TokenizerTrainConfig,
         TrainConfig,
         TransformerTrainConfig,
     )
-    from maskgit_core.weights.checkpoint import CheckpointError
 
 # Where the names are; a part is loaded when it is asked for, torch with those that need it.
 _HOMES = {
-    "CheckpointError": "weights.checkpoint",
+    "CheckpointError": "files",
     "MaskGIT": "pipeline",
     "SamplingConfig": "config",
     "TokenizerConfig": "config",

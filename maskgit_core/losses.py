@@ -31,12 +31,6 @@ def codebook_use(counts: Tensor) -> CodebookUse:
     return CodebookUse((counts > 0).double().mean().item(), math.exp(entropy))
 
 
-def psnr(images: Tensor, targets: Tensor) -> Tensor:
-    """Return float32 (B,), the peak signal-to-noise ratio in dB of images in [-1, 1]."""
-    error = (images.clamp(-1, 1) - targets).square().mean(dim=(1, 2, 3)) / 4
-    return -10 * error.clamp(min=1e-10).log10()
-
-
 def masked_cross_entropy(
     logits: Tensor, targets: Tensor, num_masked: int, label_smoothing: float = 0.0
 ) -> Tensor:

@@ -18,10 +18,11 @@ from maskgit_core.devices.first_step import StartStore
 from maskgit_core.devices.precision import bfloat16_pays, check_precision
 from maskgit_core.devices.prepack import PackedCopy
 from maskgit_core.editing.plan import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
+from maskgit_core.files import CheckpointError
 from maskgit_core.inputs import Label, check_tensor, folder_name, image_seeds, resolve_label
 from maskgit_core.recipes import NO_CLASS
 from maskgit_core.results import GenerateResult, InpaintResult
-from maskgit_core.weights.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from maskgit_core.weights.checkpoint import Checkpoint, load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, resolve_checkpoint
 
 DECODE_BATCH = 8

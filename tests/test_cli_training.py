@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,8 @@ from commands import (
     train_tokenizer,
     train_transformer,
 )
+from maskgit_core.cli.data import load_photos
+from maskgit_core.data.photos import scan_folder
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -87,7 +91,7 @@ def test_a_decoder_learns_from_sampled_tokens_too(capsys, photo_folder, tmp_path
     assert stale.stat().st_mtime_ns == before
     options += ["--sampled", other]
     assert train_tokenizer(photo_folder, tmp_path / "no", *options) == 2
-    assert "other was trained with another encoder" in capsys.readouterr().err
+    assert "other was trained with other codes" in capsys.readouterr().err
 
 
 def test_train_and_val_folders(tmp_path):
@@ -97,6 +101,27 @@ def test_train_and_val_folders(tmp_path):
     assert load_checkpoint(tmp_path / "out" / "checkpoint").classes == ["land", "sea"]
     sizes = [np.load(path, mmap_mode="r").shape[0] for path in (tmp_path / "out").glob("*.npy")]
     assert sorted(sizes) == [2, 6]
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "test"])
+def test_held_out_photos_by_any_usual_name(tmp_path, name):
+    tiny.write_photos(tmp_path / "data" / "train", ["land", "sea"], count=3)
+    tiny.write_photos(tmp_path / "data" / name, ["SEA"], count=1)
+    assert train_tokenizer(tmp_path / "data", tmp_path / "out") == 0
+    sizes = [np.load(path, mmap_mode="r").shape[0] for path in (tmp_path / "out").glob("*.npy")]
+    assert sorted(sizes) == [1, 6]
+
+
+def test_held_out_photos_have_the_labels_of_training(tmp_path):
+    nfd = unicodedata.normalize("NFD", "été")
+    tiny.write_photos(tmp_path / "data", ["A", "a", "Land", "été"], count=2)
+    tiny.write_photos(tmp_path / "val", [nfd, "LAND", "a"], count=1)
+    args = {"data": tmp_path / "data", "val": tmp_path / "val", "cache": None}
+    where = argparse.Namespace(**args, out=tmp_path / "out")
+    photos, val = load_photos(where, 16)
+    assert photos.classes == val.classes == ["A", "Land", "a", "été"]
+    by_name = {"LAND": 1, "a": 2, "été": 3}
+    assert val.labels.tolist() == [by_name[name] for name in scan_folder(tmp_path / "val").classes]
 
 
 def test_a_class_called_train(tmp_path):
@@ -144,7 +169,12 @@ def test_training_refuses_bad_input(capsys, photo_folder, tmp_path, tiny_checkpo
     refused(photo_folder, "--freeze-codes", says="freeze_codes needs init")
     refused(photo_folder, "--init", tmp_path / "none", says="there is no checkpoint folder")
     tiny.write_photos(tmp_path / "val", ["forest", "lake"], count=1)
-    refused(photo_folder, "--val", tmp_path / "val", says="got forest, lake")
+    refused(
+        photo_folder,
+        "--val",
+        tmp_path / "val",
+        says="val holds classes that the training data does not know: lake",
+    )
     assert not out.exists()
 
 
@@ -177,7 +207,7 @@ def test_the_second_stage_refuses_what_does_not_fit(
         transformer=tiny.transformer(num_classes=2),
         classes=["a", "b"],
     )
-    refused("--init", tmp_path / "other", says="other was trained with another encoder")
+    refused("--init", tmp_path / "other", says="other was trained with other codes")
     refused("--image-size", 18, says="image_size must be a multiple of 4, the side of a token")
     assert not (tmp_path / "out").exists()
 
@@ -203,6 +233,13 @@ def test_a_trained_model_goes_on_at_another_size_and_with_other_classes(
     found = load_checkpoint(tmp_path / "two" / "checkpoint")
     assert found.classes == ["SEA", "cat"]
     assert found.transformer.config.grid_size == found.tokenizer.config.grid_size == 6
+    # A tokenizer whose codes have moved keeps their meaning for a while.
+    moving = ["--init", tiny_checkpoint, "--continuous-steps", 0, "--revive-every", 0]
+    moving += ["--matrix-learning-rate", 0, "--learning-rate", 3e-3]
+    assert train_tokenizer(photos, tmp_path / "moved", *moving) == 0
+    moved = tmp_path / "moved" / "checkpoint"
+    assert train_transformer(photos, tmp_path / "after", moved, *options) == 0
+    assert "have moved a little since; its transformer adapts" in capsys.readouterr().out
     # From the first tokenizer the same, by an option of its own.
     options += ["--image-size", 24]
     assert train_transformer(photos, tmp_path / "three", tiny_checkpoint, *options) == 0

@@ -130,15 +130,33 @@ def test_tokens_of_another_tokenizer_are_told():
         encoder.encoder.head.weight += 1
         codes.quantizer.codebook[3] += 1
     for same in (ours, rounded, decoder, adapted_tokenizer(ours, 32).model):
-        check_same_tokens(ours, same, "init", "there")
+        assert check_same_tokens(ours, same, "init", "there") == []
     for other, says in (
         (encoder, "there was trained with another encoder"),
         (codes, "there was trained with other codes"),
         (tiny.tokenizer(codebook_size=16), "codes of the tokenizer, 32; there has 16"),
         (tiny.tokenizer(widths=(8, 24)), "there has another kind"),
+        (tiny.tokenizer(1), "there was trained with other codes"),
     ):
         with pytest.raises(ValueError, match=says):
             check_same_tokens(ours, other, "init", "there")
+        if other is not codes:  # which is one code of 32
+            with pytest.raises(ValueError, match=says):
+                check_same_tokens(ours, other, "init", "there", may_move=True)
+
+
+def test_codes_that_moved_a_little_keep_their_meaning():
+    ours, moved, shuffled = (tiny.tokenizer() for _ in range(3))
+    with torch.no_grad():
+        for parameter in moved.parameters():
+            parameter += 0.02 * torch.randn(parameter.shape)
+        book = shuffled.quantizer.codebook
+        book.copy_(book[torch.arange(32).roll(1)])
+    said = check_same_tokens(ours, moved, "init", "there", may_move=True)
+    assert said == ["The codes of there have moved a little since; its transformer adapts to them."]
+    for other, may_move in ((moved, False), (shuffled, True)):
+        with pytest.raises(ValueError, match="there was trained with other codes"):
+            check_same_tokens(ours, other, "init", "there", may_move=may_move)
 
 
 def test_classes_are_matched_whatever_their_case_and_form_of_accents():
@@ -151,6 +169,16 @@ def test_classes_are_matched_whatever_their_case_and_form_of_accents():
     assert labels_in(["sea", "été"], [apart]) == [1]
     notes = adapted_transformer(tiny.transformer(), tiny.CLASSES, [apart])[1]
     assert notes[0] == f"Classes kept with their rows: {apart}." and "added" not in notes[1]
+
+
+def test_names_that_differ_in_case_only_are_two_classes():
+    assert merged_classes(["a", "b"], ["A", "a"], keep=True) == ["a", "b", "A"]
+    assert merged_classes(["a"], ["A", "a"], keep=False) == ["A", "a"]
+    assert labels_in(["a", "b", "A"], ["A", "a"]) == [2, 0]
+    with pytest.raises(ValueError, match="'SEA' and 'Sea' differ in case only"):
+        merged_classes(["sea"], ["SEA", "Sea"], keep=True)
+    nfd = unicodedata.normalize("NFD", "été")
+    assert merged_classes(["été"], [nfd], keep=True) == ["été"]
 
 
 def test_photos_are_set_aside_from_large_classes_only():
@@ -185,6 +213,9 @@ def test_odd_folders_are_told(tmp_path):
     packed = tiny.write_photos(tmp_path / "outer" / "inner", ["cat", "dog"])
     with pytest.raises(ValueError, match="cat, dog: if these are the classes, give .*inner"):
         check_data(packed.parent)
+    tiny.write_photos(tmp_path / "case", ["Cat", "cat", "dog"])
+    _, warnings = check_data(tmp_path / "case")
+    assert "Cat, cat differ in case only; each is a class of its own." in warnings
     # Folders inside a class are part of the class.
     tiny.write_photos(tmp_path / "deep" / "animals", ["cat", "dog"])
     tiny.write_photos(tmp_path / "deep", ["plants"])

@@ -19,8 +19,8 @@ import pytest
 import waiting
 from browser_model import tiny_model
 from demo.hardening import forgetting
+from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
-from demo.serving.queue import Scheduler
 from demo.tools import loadtest
 
 ROOT = Path(__file__).parent.parent
@@ -35,8 +35,8 @@ class Page:
         from demo.launch import launch_options, queue_options
         from demo.ui import build_demo
 
-        self.scheduler = Scheduler()
-        self.demo = build_demo(ModelHolder(tiny_model(pause=0.02)), scheduler=self.scheduler)
+        models = ModelHolder(tiny_model(pause=0.02))
+        self.demo = build_demo(models, runner=LocalRunner(models))
         self.demo.queue(**queue_options())
         _, url, _ = self.demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
         self.url = url.rstrip("/")

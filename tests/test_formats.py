@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 from maskgit_core.weights.convert import convert_tokenizer, convert_transformer
 from maskgit_core.weights.formats import find_tensors, flax_value, join_chunks, read_weights
 from parity_files import (

@@ -14,8 +14,13 @@ import pytest
 
 import model_folders
 import tiny
-from demo.runs import compare, edit, generate, recipes, redo
+from demo.runs import compare, edit, recipes
+from demo.runs.example import first_result
+from demo.runs.follow import follow
+from demo.runs.generate import parse_generate
+from demo.runs.redo import parse_redo
 from demo.serving import models
+from demo.serving.steps import decode_alone
 from demo.settings import (
     NO_CLASS,
     PRESETS,
@@ -45,11 +50,11 @@ def switch(holder: models.ModelHolder, name: str) -> MaskGIT:
 
 def test_a_switch_changes_the_model_and_all_that_hangs_on_it(holder) -> None:
     assert (holder.name, holder.current.name) == (FIRST, FIRST)
-    first = holder.first
+    first = first_result(holder)
     assert switch(holder, SECOND) is holder.current
     assert holder.name == holder.current.name == SECOND
     assert holder.current.classes == model_folders.ANIMALS
-    assert holder.first is not first and holder.first.run()["model"] == SECOND
+    assert first_result(holder) is not first and first_result(holder).run().run["model"] == SECOND
     assert holder.expect(SECOND) is holder.current
     with pytest.raises(RequestError, match="changed to animals"):
         holder.expect(FIRST)
@@ -72,16 +77,16 @@ def test_the_old_model_is_gone_before_the_new_one_is_loaded(holder) -> None:
 
 def test_a_run_ends_on_the_model_that_it_began_with(holder, monkeypatch) -> None:
     # Pictures that come late are decoded together, and may be rounded in another way.
-    monkeypatch.setattr("demo.serving.decoding.LivePictures", partial(LivePictures, share=1.0))
+    monkeypatch.setattr("demo.serving.steps.LivePictures", partial(LivePictures, share=1.0))
     model = holder.expect(FIRST)
-    request = generate.parse_generate(model, ["rose"], 1, 3, {"num_steps": 3})
-    alone = [run for run, _ in generate.generate_run(model, request)][-1]
-    run = generate.generate_run(model, request)
+    request = parse_generate(model, ["rose"], 1, 3, {"num_steps": 3})
+    *_, alone = follow(request, decode_alone(model))
+    run = follow(request, decode_alone(model))
     next(run), next(run)
     switch(holder, SECOND)
-    *_, (last, images) = run
-    assert last["model"] == FIRST and len(images) == 1
-    assert last["frames"] == alone["frames"]
+    *_, last = run
+    assert last.run["model"] == FIRST and len(last.images) == 1
+    assert last.run["frames"] == alone.run["frames"]
 
 
 @pytest.mark.parametrize(
@@ -193,11 +198,12 @@ def test_without_a_null_class_what_needs_one_is_refused_in_words(holder) -> None
 
 def test_images_of_another_model_are_not_decided_again(holder) -> None:
     model = holder.current
-    request = generate.parse_generate(model, ["rose"], 1, 3, {"num_steps": 2})
-    *_, (run, _) = generate.generate_run(model, request)
-    again = redo.parse_redo(run, {"run": run["run"], "cells": [0]}, False, {})
+    request = parse_generate(model, ["rose"], 1, 3, {"num_steps": 2})
+    *_, last = follow(request, decode_alone(model))
+    selection = {"run": last.run["run"], "cells": [0]}
+    assert parse_redo(model, last.run, selection, False, {}).kind == "redo"
     with pytest.raises(RequestError, match="made with garden"):
-        next(redo.redo_run(switch(holder, SECOND), again))
+        parse_redo(switch(holder, SECOND), last.run, selection, False, {})
 
 
 def test_links_and_recipes_name_their_model() -> None:

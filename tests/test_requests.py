@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo import messages
-from demo.runs import generate, recipes
+from demo.runs import recipes
+from demo.runs.generate import parse_generate
 from demo.settings import (
     FIELDS,
     PRESETS,
@@ -128,12 +129,12 @@ def test_a_link_without_settings_changes_nothing() -> None:
 
 
 def test_recipe_of_a_run_reproduces_its_request(tiny_model) -> None:
-    request = generate.parse_generate(
+    request = parse_generate(
         tiny_model, ["sea", "forest"], 3, 5, {"num_steps": 4, "order": "halton", "top_k": 3}
     )
-    text = json.dumps(generate.generate_recipe(tiny_model, request))
+    text = json.dumps(request.recipe)
     found = recipes.settings_from_recipe(list(tiny_model.classes), text)
-    again = generate.parse_generate(
+    again = parse_generate(
         tiny_model,
         found["classes"],
         found["count"],

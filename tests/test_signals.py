@@ -17,7 +17,7 @@ import tiny
 from commands import ROOT, from_nothing, run, steps, train_tokenizer, train_transformer
 from maskgit_core.cli.main import Parser, run_command
 from maskgit_core.cli.signals import Stopped
-from maskgit_core.training import loop
+from maskgit_core.training import budget, loop
 from maskgit_core.weights.checkpoint import load_checkpoint
 
 SIGNALS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -66,18 +66,19 @@ class Strike:
         monkeypatch.setattr(loop, "update_ema_", update)
 
 
-@pytest.mark.parametrize(("at", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT), (9, 15)])
+@pytest.mark.parametrize(("at", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT), (3, 15)])
 def test_a_signal_in_the_trial_of_train_is_no_part_of_the_trial(
     capsys, photo_folder, tmp_path, monkeypatch, at, number
 ):
     out = tmp_path / "out"
     command = [*from_nothing(photo_folder, out), "--minutes", 0.02]
     with monkeypatch.context() as patch:
+        patch.setattr(budget, "TRIAL_SHARE", 1e6)  # all steps are part of it
         strike = Strike(patch, at, number)
         assert run(*command) == SIGNALS[signal.Signals(number)]
-        assert strike.count == at  # not one step more
+        assert strike.count == at + 1  # a run goes on for one step after a signal
     assert "stopped; the same command goes on" in capsys.readouterr().out
-    assert torch.load(out / "tokenizer" / "state.pt", weights_only=True)["step"] == at
+    assert torch.load(out / "tokenizer" / "state.pt", weights_only=True)["step"] == at + 1
     assert not tiny.leftovers(out)
     assert run(*command) == 0
     load_checkpoint(out / "checkpoint")
@@ -94,7 +95,7 @@ def test_a_signal_keeps_the_state_and_the_same_command_goes_on(
         with monkeypatch.context() as patch:
             Strike(patch, 2, number)
             assert train(photo_folder, out, *more) == SIGNALS[number]
-        assert f"goes on at step 2; weights in {out / 'checkpoint'}" in capsys.readouterr().out
+        assert f"goes on at step 3; weights in {out / 'checkpoint'}" in capsys.readouterr().out
         load_checkpoint(out / "checkpoint")
         assert train(photo_folder, out, *more) == 0
         assert steps(out) == list(range(1, 7))

@@ -18,7 +18,7 @@ from demo.environment import prepare_environment, private_folder
 from demo.tools.deploy_space import CHECKPOINT, deploy_space, space_files
 from fake_hub import running_hub
 from maskgit_core.devices.precision import quick_precision
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 from maskgit_core.weights.known import KNOWN_WEIGHTS
 
 README = (ROOT / "README.md").read_text("utf-8")

@@ -71,6 +71,27 @@ def test_both_stages_from_nothing(capsys, tmp_path):
     assert_refused(capsys, *from_nothing(photos, out), says="classes was")
 
 
+def test_the_report_measures_the_held_out_photos(monkeypatch, tmp_path, tiny_checkpoint):
+    seen = []
+
+    def evaluate(model: MaskGIT, folders: object, *more: object, **settings: object) -> dict:
+        seen.append(folders)
+        return {"psnr": 20.5}
+
+    monkeypatch.setattr(results, "evaluate", evaluate)
+    photos = tiny.write_photos(tmp_path / "photos", ["forest", "sea"], count=2)
+    val = tiny.write_photos(tmp_path / "val", ["forest", "sea"], count=1)
+    asked = {"--val": val}, {}
+    for number, options in enumerate(asked):
+        more = [word for option in options.items() for word in option]
+        out = tmp_path / f"out-{number}"
+        assert run(*from_checkpoint(photos, out, tiny_checkpoint, "--samples", 4, *more)) == 0
+        card = (out / "checkpoint" / "README.md").read_text(encoding="utf-8")
+        assert "| psnr | 20.5 |" in card
+        assert ("too good to be true" in card) == (not options)
+    assert seen == [(photos, val), (None, photos)]
+
+
 def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
     # The CPU by another name: not equal to what a part takes that was told nothing.
     chosen, asked = torch.device("cpu", 0), []

@@ -7,19 +7,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from demo.settings import RequestError, parse_number
+from demo.settings import AMOUNT, RequestError, parse_number, parse_value
 from maskgit_core.data.images import Box
 from maskgit_core.editing.plan import EditPlan
 
 DIRECTIONS = ("left", "right", "up", "down")
-MAX_VARIATIONS = 4
 # All variations together: every pixel takes three bytes, and takes its time to be packed.
 MAX_RESULT_PIXELS = 100_000_000
 
 
-def parse_variations(count: Any) -> int:
-    """Number of variations, 1 to `MAX_VARIATIONS`; RequestError for anything else."""
-    return int(parse_number("Variations", count, 1, MAX_VARIATIONS, whole=True))
+class NothingPainted(RequestError):
+    """There is nothing to repaint."""
 
 
 def check_size(pixels: float, count: int) -> None:
@@ -72,29 +70,38 @@ def plan_repaint(
     """Plan a repaint; what is painted outside a frame that the visitor chose stays as it is.
 
     Raises:
-        RequestError: nothing is painted inside the frame, or it cannot be read.
+        NothingPainted: nothing is painted inside the frame.
+        RequestError: the frame cannot be read.
     """
     box = parse_frame(frame, photo.size)
     inside = framed_mask(pixel_mask, box)
     if not inside.any():
-        raise RequestError(
+        raise NothingPainted(
             "Nothing is painted inside the frame. Move the frame, or press Automatic frame."
         )
     return model.plan_inpaint(photo, inside, box)
 
 
-def plan_extend(
-    model: Any, photo: Image.Image, directions: list[str], amount: Any, count: int = 1
-) -> EditPlan:
-    """Plan an extension; arguments and errors as `parse_extend`."""
+def plan_extend(model: Any, photo: Image.Image, directions: Any, amount: Any) -> EditPlan:
+    """Plan to carry a photo on beyond its edges.
+
+    Args:
+        model: a `MaskGIT`.
+        photo: RGB or RGBA, any size.
+        directions: a list of some of `DIRECTIONS`.
+        amount: per cent of the photo's width or height added on each chosen side, 10 to 100.
+
+    Raises:
+        RequestError: one sentence that says what to change.
+    """
     given = directions if isinstance(directions, list | tuple) else []
     chosen = [str(word).lower() for word in given]
     if not chosen or any(word not in DIRECTIONS for word in chosen):
         raise RequestError("Choose at least one side to extend: left, right, up or down.")
-    share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
+    share = parse_value(AMOUNT, amount) / 100
     wide = 1 + share * len({"left", "right"} & set(chosen))
     high = 1 + share * len({"up", "down"} & set(chosen))
-    check_size(photo.width * wide * photo.height * high, count)
+    check_size(photo.width * wide * photo.height * high, 1)
     try:
         return model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
     except ValueError as error:

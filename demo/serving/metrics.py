@@ -11,7 +11,7 @@ from typing import Any
 log = logging.getLogger("maskgit.jobs")
 
 
-class Ledger:
+class Metrics:
     """Writes a line for each job that has ended, and adds it up."""
 
     def __init__(self) -> None:
@@ -25,19 +25,18 @@ class Ledger:
 
     def record(self, job: Any) -> None:
         """Log and count a `Job` that has ended."""
-        work = job.work
         with self._lock:
-            self._jobs[work.kind, job.outcome] += 1
+            self._jobs[job.kind, job.outcome] += 1
             self._wait_seconds += job.wait_seconds
             self._work_seconds += job.work_seconds
             if job.outcome == "done":
-                self._images += work.images
+                self._images += job.images
         line = {
             "event": "job",
-            "model": work.model_name,
-            "kind": work.kind,
-            "steps": work.steps,
-            "images": work.images,
+            "model": job.model,
+            "kind": job.kind,
+            "steps": job.steps,
+            "images": job.images,
             "ms_waiting": round(1000 * job.wait_seconds),
             "ms_working": round(1000 * job.work_seconds),
             "batch_jobs": job.batch_jobs,
@@ -55,7 +54,7 @@ class Ledger:
         """Everything in the text format that Prometheus reads.
 
         Args:
-            waiting, working: jobs in line, and in the batch that is computed now.
+            waiting, working: jobs in the queue, and in the batch that is computed now.
         """
         with self._lock:
             jobs = {
@@ -67,9 +66,9 @@ class Ledger:
                 ("images_total", "counter", "Images of jobs that were done.", {"": self._images}),
                 ("batches_total", "counter", "Batches decoded.", {"": self._batches}),
                 ("batched_jobs_total", "counter", "Jobs in them.", {"": self._batched_jobs}),
-                ("wait_seconds_total", "counter", "Time in line.", {"": self._wait_seconds}),
+                ("wait_seconds_total", "counter", "Time in the queue.", {"": self._wait_seconds}),
                 ("work_seconds_total", "counter", "Time worked on.", {"": self._work_seconds}),
-                ("jobs_waiting", "gauge", "Jobs in line now.", {"": waiting}),
+                ("jobs_waiting", "gauge", "Jobs in the queue now.", {"": waiting}),
                 ("jobs_working", "gauge", "Jobs worked on now.", {"": working}),
             ]
         lines = []

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from demo.runs.example import FirstResult
 from demo.settings import RequestError
 from maskgit_core import CheckpointError, MaskGIT
 from maskgit_core.inputs import folder_name
@@ -20,6 +19,8 @@ from maskgit_core.weights.checkpoint import load_checkpoint, read_config
 from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 REPORT_SECONDS = 1.0
 
@@ -136,7 +137,7 @@ class ModelHolder:
 
     def _put(self, model: MaskGIT, source: Path | None) -> None:
         self._model: MaskGIT | None = model
-        self._first: FirstResult | None = FirstResult(model)
+        self._made: dict[Any, Any] = {}
         self._source = source
         self._name = str(model.name)
 
@@ -162,11 +163,16 @@ class ModelHolder:
         """Name of the model in use."""
         return self._name
 
-    @property
-    def first(self) -> FirstResult:
-        """What the page shows of the model in use before the first click."""
+    def once(self, make: Callable[[MaskGIT], T]) -> T:
+        """What a function makes of the model in use: made once, and dropped with the model.
+
+        Raises:
+            RequestError: as `current`.
+        """
         with self._lock:
-            return self._first or FirstResult(self.current)
+            if make not in self._made:
+                self._made[make] = make(self.current)
+            return self._made[make]
 
     def find(self, name: str) -> ModelEntry | None:
         """The entry of that name; None where the menu has none."""
@@ -240,7 +246,7 @@ class ModelHolder:
                 return self._model
             before, source = self._name, self._source
             if source is not None:
-                self._model = self._first = None
+                self._model, self._made = None, {}
                 gc.collect()
             try:
                 self._put(self._load(folder, name), folder)

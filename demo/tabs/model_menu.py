@@ -12,8 +12,9 @@ import gradio as gr
 
 from demo.messages import explain
 from demo.runs import compare, recipes
-from demo.runs.example import example_classes, in_line
+from demo.runs.example import example_classes, first_result, in_turn
 from demo.serving.models import ModelHolder
+from demo.serving.runner import Runner
 from demo.settings import (
     CUSTOM,
     FIELDS,
@@ -24,7 +25,14 @@ from demo.settings import (
     usual_preset,
     usual_values,
 )
-from demo.tabs.widgets import codebook_holder, facts_holder, model_facts, shown
+from demo.tabs.widgets import (
+    PRIVATE,
+    codebook_holder,
+    facts_holder,
+    model_event,
+    model_facts,
+    shown,
+)
 
 Updates = dict[Any, Any]
 
@@ -34,7 +42,7 @@ class ModelMenu:
     """Widgets of the menu, and what the page remembers about its model.
 
     Args:
-        fold: holds the menu; its label names the model in use.
+        accordion: holds the menu; its label names the model in use.
         choice: the menu itself.
         go: fetches and loads what is chosen.
         status: one sentence on what goes on.
@@ -46,7 +54,7 @@ class ModelMenu:
         codebook: the model's colours.
     """
 
-    fold: gr.Accordion
+    accordion: gr.Accordion
     choice: gr.Dropdown
     go: gr.Button
     status: gr.HTML
@@ -65,7 +73,7 @@ class ModelMenu:
             "settings follow."
         )
         return {
-            self.fold: gr.update(open=True),
+            self.accordion: gr.update(open=True),
             self.choice: gr.update(value=wanted),
             self.status: sentence_html(sentence),
             self.pending: (wanted, kind, content),
@@ -140,7 +148,7 @@ def build_menu(models: ModelHolder) -> ModelMenu:
         open=False,
         elem_id="model-menu",
         visible=len(models.entries) > 1,
-    ) as fold:
+    ) as accordion:
         with gr.Row(elem_classes="seed-row"):
             choice = gr.Dropdown(
                 menu_choices(models),
@@ -155,7 +163,7 @@ def build_menu(models: ModelHolder) -> ModelMenu:
             go = gr.Button("Use this model", elem_id="model-go", scale=1, min_width=150)
         status = gr.HTML("", elem_id="model-status")
     return ModelMenu(
-        fold,
+        accordion,
         choice,
         go,
         status,
@@ -204,7 +212,7 @@ def model_updates(
         ),
         page.tiles: {"tiles": []},
         page.tour: False,
-        menu.fold: gr.update(label=f"Model: {models.name}"),
+        menu.accordion: gr.update(label=f"Model: {models.name}"),
         menu.choice: gr.update(choices=menu_choices(models), value=models.name),
         menu.shown: models.name,
         menu.facts: model_facts(models.name, model_presets(model)),
@@ -256,53 +264,19 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
     return link_settings(models, content)
 
 
-def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: Any) -> None:
+def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Runner) -> None:
     """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
 
     def on_fetch(name: str | None) -> Iterator[Updates]:
-        stays = ""
         yield {menu.go: gr.update(interactive=False), menu.folder: ""}
-        with explain():
-            try:
-                if name == models.name:
-                    stays = f"{name} is in use."
-                else:
-                    watched = models.fetch_watched(str(name or ""))
-                    while True:
-                        try:
-                            yield {menu.status: sentence_html(next(watched))}
-                        except StopIteration as end:
-                            folder = end.value
-                            break
-                    yield {
-                        menu.status: sentence_html(f"Loading {name}."),
-                        menu.folder: str(folder),
-                    }
-                    return
-            except RequestError as error:
-                stays = str(error)
-                raise
-        yield {menu.status: sentence_html(stays), menu.go: gr.update(interactive=True)}
+        yield from _fetched(models, menu, str(name or ""))
 
     def on_load(
         name: str | None, folder: str, shown_name: str, pending: Any, *chosen: Any
     ) -> Updates:
         done: Updates = {menu.go: gr.update(interactive=True), menu.folder: ""}
         if folder:
-            done[menu.status] = ""
-            with explain():
-                try:
-                    # In its turn: no run may be under way while one model makes room for another.
-                    scheduler.call(
-                        "switch",
-                        models,
-                        lambda: models.use(str(name), Path(folder)) and None,
-                        refusable=False,
-                    )
-                    done[menu.status] = sentence_html(f"{models.name} is in use.")
-                except RequestError as error:
-                    done[menu.status] = sentence_html(str(error))
-                    raise
+            done |= _switched(models, menu, runner, str(name), Path(folder))
         if shown_name == models.name or (not folder and name != models.name):
             return done
         done |= model_updates(models, menu, page, chosen)  # type: ignore[arg-type]
@@ -311,8 +285,10 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: 
             done = merged(done, setting_updates(models, page, pending_settings(models, pending)))
         return done
 
-    turn = in_line(scheduler, models)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    def on_loaded() -> tuple[Any, Any]:
+        first, turn = first_result(models), in_turn(runner)
+        return first.codebook(turn) or gr.skip(), first.tiles(turn)
+
     chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
     menu.go.click(
         on_fetch,
@@ -320,25 +296,56 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: 
         [menu.status, menu.folder, menu.go],
         concurrency_id="models",
         concurrency_limit=4,
-        **quiet,
+        **PRIVATE,
     ).then(
         on_load,
         [menu.choice, menu.folder, menu.shown, menu.pending, *chosen],
         menu_outputs(menu, page),
-        concurrency_id="model",
-        concurrency_limit=scheduler.concurrency,
-        **quiet,
-    ).then(
-        lambda: (models.first.codebook(turn) or gr.skip(), models.first.tiles(turn)),
-        None,
-        [menu.codebook, page.tiles],
-        concurrency_id="model",
-        concurrency_limit=scheduler.concurrency,
-        **quiet,
-    )
+        **model_event(runner),
+    ).then(on_loaded, None, [menu.codebook, page.tiles], **model_event(runner))
+
+
+def _fetched(models: ModelHolder, menu: ModelMenu, name: str) -> Iterator[Updates]:
+    """Fetch a model and say how it goes; its folder is the last thing, where there is one."""
+    stays = f"{name} is in use."
+    if name != models.name:
+        with explain():
+            try:
+                watched = models.fetch_watched(name)
+                while True:
+                    try:
+                        yield {menu.status: sentence_html(next(watched))}
+                    except StopIteration as end:
+                        loading = sentence_html(f"Loading {name}.")
+                        yield {menu.status: loading, menu.folder: str(end.value)}
+                        return
+            except RequestError as error:
+                stays = str(error)
+                raise
+    yield {menu.status: sentence_html(stays), menu.go: gr.update(interactive=True)}
+
+
+def _switched(
+    models: ModelHolder, menu: ModelMenu, runner: Runner, name: str, folder: Path
+) -> Updates:
+    """Switch to a model that was fetched; what the status says of it."""
+
+    def use() -> None:
+        models.use(name, folder)
+
+    sentence = ""
+    with explain():
+        try:
+            # In its turn: no run may be under way while one model makes room for another.
+            runner.call("switch", use, refusable=False)
+            sentence = f"{models.name} is in use."
+        except RequestError as error:
+            sentence = str(error)
+            raise
+    return {menu.status: sentence_html(sentence)}
 
 
 def menu_outputs(menu: ModelMenu, page: PageParts) -> list[Any]:
     """Everything that a switch may change."""
     states = [menu.shown, menu.pending, menu.folder]
-    return [menu.fold, menu.choice, menu.go, menu.status, menu.facts, *states, *page.all]
+    return [menu.accordion, menu.choice, menu.go, menu.status, menu.facts, *states, *page.all]

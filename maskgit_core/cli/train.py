@@ -70,9 +70,9 @@ def run_train(args: argparse.Namespace) -> None:
     """Run the command."""
     from maskgit_core.cli.data import data_folders
     from maskgit_core.data.checks import check_data
+    from maskgit_core.data.fingerprints import hash_of_checkpoint
     from maskgit_core.distributed.group import first_alone, is_first, local_device
     from maskgit_core.training.budget import RunFile
-    from maskgit_core.training.fingerprint import of_checkpoint
     from maskgit_core.training.guards import remove_leftovers, run_lock
     from maskgit_core.training.log import data_share
     from maskgit_core.weights.hub import resolve_checkpoint
@@ -91,7 +91,7 @@ def run_train(args: argparse.Namespace) -> None:
         "preset": choices.preset.name,
         "set": [*args.set, *([f"image_size={size}"] if (size := args.image_size) else [])],
         "start": "init" if choices.init else "tokenizer" if choices.tokenizer else "none",
-        "fingerprint of its checkpoint": of_checkpoint(begun_with) if begun_with else "none",
+        "fingerprint of its checkpoint": hash_of_checkpoint(begun_with) if begun_with else "none",
         "keep_classes": choices.keep_classes,
         "minutes": choices.seconds / 60 if choices.seconds < math.inf else 0,
         "classes": files.classes,

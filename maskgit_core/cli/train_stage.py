@@ -127,9 +127,9 @@ def checked_device(args: argparse.Namespace, config: TrainConfig) -> torch.devic
 
 def started_from(init: Path | None) -> dict[str, str]:
     """Return what a run remembers of the checkpoint that it began with."""
-    from maskgit_core.training.fingerprint import of_checkpoint
+    from maskgit_core.data.fingerprints import hash_of_checkpoint
 
-    return {"fingerprint of init": of_checkpoint(init) if init else "none"}
+    return {"fingerprint of init": hash_of_checkpoint(init) if init else "none"}
 
 
 def tell(notes: Sequence[str]) -> None:

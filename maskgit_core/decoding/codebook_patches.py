@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.pixels import from_uint8, to_uint8
+
 PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
 PATCH_PIXELS = 65536  # area of all codes that are decoded at most
 PATCH_RIDGE = 0.1
@@ -32,8 +34,7 @@ def codebook_patches(model: Any) -> np.ndarray:
         ids = torch.arange(count, device=model.device).view(-1, 1, 1)
         vectors = model.tokenizer.quantizer.lookup(ids).reshape(count, -1).float().cpu()
         patches = fit_patches(vectors, sample, patches)
-    pixels = ((patches + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    return to_uint8(patches).numpy()
 
 
 def decode_codes(model: Any, ids: Tensor) -> Tensor:
@@ -87,7 +88,7 @@ def _filled(grid: Tensor, mask_token_id: int, patches: Callable[[], np.ndarray])
     if bool(known.all()):
         return grid
     if not bool(known.any()):
-        distance = torch.from_numpy(patches()).float().sub(127.5).square().mean(dim=(1, 2, 3))
+        distance = from_uint8(patches()).square().mean(dim=(1, 2, 3))
         return torch.full_like(grid, int(distance.argmin()))
     places = known.nonzero().float()
     holes = (~known).nonzero().float()

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from maskgit_core.class_names import match_classes
 from maskgit_core.config import TransformerConfig
+from maskgit_core.data.folders import shortened
 from maskgit_core.data.photos import Photos
-from maskgit_core.evaluation.data import shortened
-from maskgit_core.inputs import same_name
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import (
     AdaLNMaskedTransformer,
@@ -22,6 +22,7 @@ from maskgit_core.networks.transformer import (
 )
 
 NOISE = 0.1  # of the deviation of the table that a new class is put into
+IN_PLACE = 0.9  # of the codes; tokens of the others have lost their meaning
 HELD_OUT_SHARE = 0.1
 MOST_HELD_FROM = 20_000  # photos; more are not copied in memory to set some aside
 
@@ -31,19 +32,19 @@ def merged_classes(known: Sequence[str], wanted: Sequence[str], *, keep: bool) -
 
     Args:
         known: of the model that it goes on from.
-        wanted: of the data; one that differs in case or form of accents only is the same class.
+        wanted: of the data; see `class_names.match_classes` on which are the same.
         keep: whether classes that the data does not show stay, in their old places.
     """
     if not keep:
         return list(wanted)
-    folded = {same_name(name) for name in known}
-    return [*known, *(name for name in wanted if same_name(name) not in folded)]
+    places = zip(wanted, match_classes(wanted, known), strict=True)
+    return [*known, *(name for name, place in places if place is None)]
 
 
 def labels_in(classes: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    """Return the place of each wanted class, whatever its case."""
-    places = {same_name(name): place for place, name in enumerate(classes)}
-    return [places[same_name(name)] for name in wanted]
+    """Return the place of each wanted class; all are among the classes."""
+    places = match_classes(wanted, classes)
+    return [place for place in places if place is not None]
 
 
 class Adapted(NamedTuple):
@@ -97,9 +98,9 @@ def adapted_transformer(
     if grid == config.grid_size and list(before) == list(after):
         return Adapted(model, [])
     state = _on_grid(model.state_dict(), config, grid)
-    known = {same_name(name): label for label, name in enumerate(before)}
     null = len(before)
-    rows = torch.tensor([known.get(same_name(name), null) for name in after] + [null])
+    places = match_classes(after, before)
+    rows = torch.tensor([null if place is None else place for place in places] + [null])
     new = rows[:-1] == null
     generator = torch.Generator().manual_seed(seed)
     if config.kind == "class_token":
@@ -165,10 +166,10 @@ def _class_notes(before: Sequence[str], after: Sequence[str]) -> list[str]:
     """Return what became of the classes, nothing where all are as they were."""
     if list(before) == list(after):
         return []
-    old, new = ({same_name(name) for name in names} for names in (before, after))
-    kept = [name for name in after if same_name(name) in old]
-    added = [name for name in after if same_name(name) not in old]
-    gone = [name for name in before if same_name(name) not in new]
+    places = match_classes(after, before)
+    kept = [name for name, place in zip(after, places, strict=True) if place is not None]
+    added = [name for name, place in zip(after, places, strict=True) if place is None]
+    gone = [name for place, name in enumerate(before) if place not in places]
     notes = [f"Classes kept with their rows: {shortened(kept) if kept else 'none'}."]
     if added:
         notes.append(
@@ -214,16 +215,23 @@ def adapted_tokenizer(tokenizer: nn.Module, image_size: int) -> Adapted:
     return Adapted(built.train(tokenizer.training), [note])
 
 
-def check_same_tokens(ours: nn.Module, theirs: nn.Module, argument: str, where: str) -> None:
-    """Check that two tokenizers give the same tokens; their decoders may differ.
+def check_same_tokens(
+    ours: nn.Module, theirs: nn.Module, argument: str, where: str, *, may_move: bool = False
+) -> list[str]:
+    """Check that tokens of two tokenizers mean the same; their decoders may differ.
 
     Args:
         ours: the tokenizer that is used.
         theirs: the one that a transformer was trained on.
         argument, where: name of the option that brought the other, and its source.
+        may_move: accept codes that were trained on as long as nearly each is still nearest to
+            what it was.
+
+    Returns:
+        A sentence where the codes have moved.
 
     Raises:
-        ValueError: other codes or another encoder: its tokens would have another meaning.
+        ValueError: other codes, or another encoder with the same ones.
     """
     sizes = [each.config.codebook_size for each in (ours, theirs)]
     if sizes[0] != sizes[1]:
@@ -233,13 +241,26 @@ def check_same_tokens(ours: nn.Module, theirs: nn.Module, argument: str, where: 
     left, right = (_token_weights(each) for each in (ours, theirs))
     if {n: t.shape for n, t in left.items()} != {n: t.shape for n, t in right.items()}:
         raise ValueError(f"{argument} must have the tokenizer's encoder; {where} has another kind")
-    for name, tensor in left.items():
-        if not _near(tensor, right[name]):
-            part = "other codes" if name.startswith("quantizer") else "another encoder"
-            raise ValueError(
-                f"{argument} must have learned the tokens of the tokenizer; {where} was trained "
-                f"with {part}"
-            )
+    other = {name for name, tensor in left.items() if not _near(tensor, right[name])}
+    if not other:
+        return []
+    moved = "quantizer.codebook" in other
+    if moved and may_move and _share_in_place(ours, theirs) >= IN_PLACE:
+        return [f"The codes of {where} have moved a little since; its transformer adapts to them."]
+    raise ValueError(
+        f"{argument} must have learned the tokens of the tokenizer; {where} was trained with "
+        f"{'other codes' if moved else 'another encoder'}"
+    )
+
+
+@torch.no_grad()
+def _share_in_place(ours: nn.Module, theirs: nn.Module) -> float:
+    """Return the share of codes that are nearest to the code of the same number."""
+    left, right = (
+        each.quantizer.normalized(each.quantizer.codebook).cpu() for each in (ours, theirs)
+    )
+    nearest = [torch.cdist(part, right).argmin(1) for part in left.split(1024)]
+    return (torch.cat(nearest) == torch.arange(len(right))).float().mean().item()
 
 
 def _token_weights(tokenizer: nn.Module) -> dict[str, Tensor]:

@@ -17,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from maskgit_core.config import to_dict
+from maskgit_core.data.fingerprints import hash_of_networks
+from maskgit_core.files import write_atomically
 from maskgit_core.pipeline import MaskGIT
-from maskgit_core.training.fingerprint import of_weights
-from maskgit_core.weights.checkpoint import write_atomically
 
 SAMPLE_BATCH = 32
 MADE_FROM = "made_from"  # in the file's own list of facts
@@ -57,7 +57,7 @@ def sampled_tokens(
         CheckpointError: the file cannot be written.
     """
     labels = torch.arange(count) % len(model.classes)
-    made_from = f"{of_weights(model.transformer)} {to_dict(model.sampling)} {count}"
+    made_from = f"{hash_of_networks(model.transformer)} {to_dict(model.sampling)} {count}"
     grids = _kept(path, made_from)
     if grids is not None:
         return SampledTokens(grids, labels)

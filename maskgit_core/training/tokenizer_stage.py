@@ -15,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.contact_sheet import contact_sheet
+from maskgit_core.data.fingerprints import hash_of_rows, hash_of_values
 from maskgit_core.data.photos import (
     WHOLE,
     Part,
@@ -26,8 +27,9 @@ from maskgit_core.data.photos import (
     step_generator,
 )
 from maskgit_core.distributed.group import broadcast_, rank, size, sum_
-from maskgit_core.losses import codebook_use, psnr
+from maskgit_core.losses import codebook_use
 from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.pixels import psnr, to_uint8
 from maskgit_core.training.codebook import kmeans, revive_dead_codes_
 from maskgit_core.training.discriminators import (
     Pair,
@@ -35,7 +37,6 @@ from maskgit_core.training.discriminators import (
     joined,
     pulls_of,
 )
-from maskgit_core.training.fingerprint import of_photos
 from maskgit_core.training.image_losses import ImageLoss, ImageLosses
 from maskgit_core.training.sampled_tokens import SampledTokens
 from maskgit_core.training.settings import TokenizerTrainConfig
@@ -46,7 +47,14 @@ KMEANS_ITERATIONS = 12
 PREVIEW_BATCHES = 4
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
+HASHED_BYTES = 2**30  # of photos, to know them again
 CPU = torch.device("cpu")
+
+
+def hash_of_photos(photos: Photos) -> str:
+    """Return a short hash of packed photos, of very many evenly spaced ones, and their labels."""
+    some = photos.pixels[:: -(-photos.pixels.size // HASHED_BYTES)]
+    return hash_of_values(hash_of_rows(some), len(photos.pixels), photos.labels.tolist())
 
 
 class _Forward(NamedTuple):
@@ -115,7 +123,7 @@ class TokenizerStage:
         self.losses = ImageLosses(config, self.size, len(photos.classes), device)
         self.made_from = {
             "classes": list(photos.classes),
-            "fingerprint of the photos": of_photos(photos),
+            "fingerprint of the photos": hash_of_photos(photos),
         }
         # The codebook has no gradient before quantisation starts.
         self.may_leave_unused = not self.quantising
@@ -328,7 +336,7 @@ class TokenizerStage:
         ).to(self.device)
         output, _ = self._with_codes(ema)(images)
         rows = torch.stack([images.unflatten(0, (2, -1)), output.unflatten(0, (2, -1))], dim=1)
-        return tile(rows.flatten(0, 2).cpu(), SHEET_IMAGES // 2)
+        return contact_sheet(to_uint8(rows.flatten(0, 2).cpu()), SHEET_IMAGES // 2, gap=2)
 
     @torch.no_grad()
     def export(self, ema: nn.Module, folder: Path) -> None:

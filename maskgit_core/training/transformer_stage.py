@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.contact_sheet import contact_sheet
+from maskgit_core.data.fingerprints import hash_of_networks, hash_of_rows, hash_of_values
 from maskgit_core.data.photos import WHOLE, Part, batch_indices, step_generator
-from maskgit_core.data.shards import TokenData
+from maskgit_core.data.shards import ShardedTokens, TokenData
 from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.losses import draw_token_mask, masked_cross_entropy
-from maskgit_core.training.fingerprint import of_tokens, of_weights
+from maskgit_core.pixels import to_uint8
 from maskgit_core.training.settings import TransformerTrainConfig
 from maskgit_core.weights.checkpoint import save_checkpoint
 
@@ -38,6 +39,13 @@ def token_geometry(codebook: Tensor, width: int, generator: torch.Generator) -> 
     projection = torch.randn(codebook.shape[1], width, generator=generator)
     projected = codebook @ projection
     return (projected - projected.mean(0)) / projected.std() * 0.02
+
+
+def hash_of_tokens(data: TokenData) -> str:
+    """Return a short hash of token grids and their labels."""
+    tokens = data.tokens
+    shards = tokens.shards if isinstance(tokens, ShardedTokens) else [tokens]
+    return hash_of_values([hash_of_rows(shard.numpy()) for shard in shards], data.labels.tolist())
 
 
 class TransformerStage:
@@ -78,8 +86,8 @@ class TransformerStage:
         self.data = data
         self.made_from = {
             "classes": list(data.classes),
-            "fingerprint of the tokenizer": of_weights(tokenizer),
-            "fingerprint of the tokens": of_tokens(data),
+            "fingerprint of the tokenizer": hash_of_networks(tokenizer),
+            "fingerprint of the tokens": hash_of_tokens(data),
         }
         self.held_out = held_out or data
         self.config = config
@@ -172,7 +180,8 @@ class TransformerStage:
         )
         for state in steps:
             tokens = state.tokens
-        return tile(self.tokenizer.decode_tokens(tokens).cpu(), SHEET_SAMPLES)
+        images = to_uint8(self.tokenizer.decode_tokens(tokens).cpu())
+        return contact_sheet(images, SHEET_SAMPLES, gap=2)
 
     def export(self, ema: nn.Module, folder: Path) -> None:
         """Write the tokenizer and the EMA as a checkpoint."""

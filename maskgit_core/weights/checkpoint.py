@@ -12,8 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from maskgit_core.config import (
     from_dict,
     to_dict,
 )
+from maskgit_core.files import CheckpointError, Writer, write_all_atomically, write_atomically
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
@@ -42,8 +42,6 @@ TRANSFORMER_FILE = "transformer.safetensors"
 LISTED_NAMES = 8
 PARTS = ("format", "tokenizer", "transformer", "classes", "sampling")
 
-Writer = Callable[[str], object]
-
 # kind in config.json -> (configuration, network)
 TOKENIZERS: dict[str, tuple[type, type[nn.Module]]] = {
     "conv_vq": (TokenizerConfig, VQTokenizer),
@@ -54,10 +52,6 @@ TRANSFORMERS: dict[str, tuple[type, type[nn.Module]]] = {
     "adaln": (TransformerConfig, AdaLNMaskedTransformer),
     "bert": (BertConfig, BertTransformer),
 }
-
-
-class CheckpointError(Exception):
-    """Weights or their configuration are missing, damaged or of another shape."""
 
 
 @dataclass(frozen=True)
@@ -85,51 +79,6 @@ def kind_of(module: nn.Module, kinds: Mapping[str, tuple[type, type[nn.Module]]]
     raise ValueError(f"cannot save a {type(module).__name__}; known kinds: {', '.join(kinds)}")
 
 
-def write_atomically(path: str | os.PathLike[str], write: Writer) -> None:
-    """Call write(temporary path), then move the result to path; path survives any failure.
-
-    Raises:
-        CheckpointError: the disk is full or not writable.
-    """
-    write_all_atomically({Path(path): write})
-
-
-def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
-    """Write several files, as `write_atomically`, and move them only when all are written.
-
-    A disk that fills up halfway leaves the old files as they were, all of them; a link stays one.
-
-    Raises:
-        CheckpointError: the disk is full or not writable, or something else than a file is there.
-    """
-    temporaries: dict[Path, Path] = {}
-    path = Path()
-    try:
-        for path, write in writers.items():
-            # Through a link, which stays; never in the place of a folder, a pipe or a device.
-            path = Path(os.path.realpath(path))
-            if path.exists() and not path.is_file():
-                raise OSError("it is no regular file")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-            temporaries[path] = temporary
-            temporary.touch(exist_ok=False)
-            mode = temporary.stat().st_mode
-            write(str(temporary))
-            # safetensors writes a file of its own that only its owner can read.
-            temporary.chmod(mode)
-        for path, temporary in temporaries.items():
-            os.replace(temporary, path)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"could not write {path.name}: {error}; what was there before is unchanged"
-        ) from error
-    finally:
-        # Ctrl-C may come at any place, too; nothing is left to delete where all went well.
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
-
-
 def save_weights(
     module: nn.Module, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32
 ) -> None:
@@ -146,6 +95,9 @@ def _weights_writer(module: nn.Module, dtype: torch.dtype) -> Writer:
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in module.state_dict().items()
     }
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float16 and not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{name} has values that 16-bit floats cannot hold")
     return lambda temporary: save_file(tensors, temporary)
 
 
@@ -248,7 +200,7 @@ def save_checkpoint(
 
     Raises:
         ValueError: a network of an unknown kind, or classes that do not fit the transformer.
-        CheckpointError: the disk is full or not writable.
+        CheckpointError: the disk is full or not writable, or float16 cannot hold a weight.
     """
     folder = Path(folder)
     classes = list(classes or [])

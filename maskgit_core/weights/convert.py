@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer
-from maskgit_core.weights.checkpoint import CheckpointError, save_checkpoint
+from maskgit_core.weights.checkpoint import save_checkpoint
 from maskgit_core.weights.families.family import Family
 from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
 from maskgit_core.weights.families.transformers import HALTON, TRANSFORMER_FAMILIES, V1
@@ -305,6 +306,7 @@ def convert_checkpoint(
     tokenizer_config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     classes_file: str | os.PathLike[str] | None = None,
     sampling: SamplingConfig | None = None,
+    dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> None:
     """Write a published tokenizer and transformer as a checkpoint folder of ours.
@@ -316,6 +318,7 @@ def convert_checkpoint(
         classes_file: text file with one class name a line; ImageNet's names for 1,000 classes
             and numbers for others by default.
         sampling: default decoding settings; those of the authors by default.
+        dtype: of the stored weights, float32 or float16.
         advance: called when each of the three parts of the work is done.
 
     Raises:
@@ -337,6 +340,7 @@ def convert_checkpoint(
         transformer=transformer,
         classes=classes or class_names(transformer.config.num_classes),
         sampling=sampling or default_sampling(transformer),
+        dtype=dtype,
     )
     advance()
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 from maskgit_core.weights.unpickle import StoredTensor, read_restricted, read_tensor
 
 # Under which the published files keep their weights, best first: a running mean before the rest.

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 
 STORAGES = {
     "FloatStorage": torch.float32,

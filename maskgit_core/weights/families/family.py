@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 from maskgit_core.weights.rules import Rule, Shape
 
 T = TypeVar("T")

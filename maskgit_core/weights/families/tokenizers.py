@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
-from maskgit_core.weights.checkpoint import CheckpointError
 from maskgit_core.weights.families.family import Family, configured, count, rename, shape_of
 from maskgit_core.weights.rules import Rule, Shape
 

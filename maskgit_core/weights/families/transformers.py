@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 
 from maskgit_core.config import TransformerConfig, check_range
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.weights.families.family import Family, configured, count, shape_of, side_of
@@ -16,7 +16,7 @@ from maskgit_core.weights.rules import Rule, Shape
 HALTON_HEADS = {384: 6, 512: 6, 768: 12, 1024: 16, 1152: 16}
 V1_HEADS = {768: 16}
 IMAGENET_CLASSES = 1000
-SMALL_CLASSES = 10
+PUBLISHED_CODES = 1024
 
 
 def heads_for(width: int, num_heads: int | None, published: Mapping[int, int], inner: int) -> int:
@@ -49,9 +49,8 @@ def heads_for(width: int, num_heads: int | None, published: Mapping[int, int], i
 def split_rows(rows: int, extra: int, num_classes: int | None) -> tuple[int, int]:
     """Split the rows of a table that holds codes and classes; returns (codes, classes).
 
-    Only the sum can be read from a file. Without num_classes, 1,000 classes (ImageNet) are taken
-    where there are more than 1,000 rows, else 10, with a warning unless the codes are 1,024 as
-    in the published files.
+    Only the sum can be read from a file. Without num_classes it must be that of the published
+    files, 1,024 codes and 1,000 classes.
 
     Args:
         rows: all rows.
@@ -60,16 +59,16 @@ def split_rows(rows: int, extra: int, num_classes: int | None) -> tuple[int, int
 
     Raises:
         ValueError: num_classes leaves fewer than two codes.
+        CheckpointError: it is not given, and nothing shows it.
     """
     both = rows - extra
     if num_classes is None:
-        num_classes = IMAGENET_CLASSES if both > IMAGENET_CLASSES + 1 else SMALL_CLASSES
-        if both - num_classes != 1024:
-            warnings.warn(
-                f"taking {num_classes} of {both} rows as classes and {both - num_classes} as "
-                "codes, which the file does not say; give num_classes if that is wrong",
-                stacklevel=2,
+        if both != PUBLISHED_CODES + IMAGENET_CLASSES:
+            raise CheckpointError(
+                f"the weights have {both} codes and classes together and do not say how many of "
+                "each; give the number of classes: --num-classes (num_classes in Python)"
             )
+        num_classes = IMAGENET_CLASSES
     check_range("num_classes", num_classes, 1, max(1, both - 2), whole=True)
     return both - num_classes, num_classes
 

@@ -1,4 +1,4 @@
-"""The plain decoding loop that `benchmark` compares with: straightforward PyTorch, nothing saved.
+"""A plain decoding loop, which the real one is compared with: straightforward PyTorch.
 
 Networks with separate products for q, k and v (and for gate and up), logits of every code at
 every position, two passes a step wherever guidance is on, and an image of every step. Given the
