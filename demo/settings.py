@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maskgit_core.config import GUIDANCE_SCHEDULES, ORDERS, SCHEDULES, SamplingConfig
+from maskgit_core.config import SamplingConfig
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
 
 MAX_IMAGES = 16
 MAX_STEPS = 64
@@ -68,13 +70,13 @@ FIELDS = (
         "order",
         "Order",
         "Which cells are decided first: the surest ones, an even spread, at random, or row by row.",
-        choices=ORDERS,
+        choices=tuple(ORDERS),
     ),
     Field(
         "schedule",
         "Schedule",
         "How many cells each step decides. Cosine starts slowly and finishes fast.",
-        choices=SCHEDULES,
+        choices=tuple(SCHEDULES),
     ),
     Field(
         "guidance_scale",
@@ -88,7 +90,15 @@ FIELDS = (
         "guidance_schedule",
         "Guidance growth",
         "How the pull of the class grows over the steps.",
-        choices=GUIDANCE_SCHEDULES,
+        choices=tuple(GUIDANCE_SCHEDULES),
+    ),
+    Field(
+        "guidance_power",
+        "Guidance steepness",
+        "How late the pull of the class sets in. Only for the guidance growth Power cosine.",
+        0,
+        10,
+        0.1,
     ),
     Field(
         "temperature",
@@ -99,12 +109,34 @@ FIELDS = (
         0.05,
     ),
     Field(
+        "first_step_temperature",
+        "First step's temperature",
+        "How many times the temperature the first step has, where nothing is known yet. 1 is off.",
+        0,
+        4,
+        0.05,
+    ),
+    Field(
+        "last_step_temperature",
+        "Last step's temperature",
+        "How many times the temperature the last step has; it moves there step by step. 1 is off.",
+        0,
+        4,
+        0.05,
+    ),
+    Field(
         "choice_temperature",
         "Choice temperature",
         "How much chance decides which cells count as sure. Only for the confidence order.",
         0,
         20,
         0.1,
+    ),
+    Field(
+        "noise_schedule",
+        "Choice noise",
+        "How that chance fades: by the steps that remain, or from the whole at the first step.",
+        choices=tuple(NOISE_SCHEDULES),
     ),
     Field(
         "top_k",
@@ -150,8 +182,12 @@ _BALANCED = {
     "schedule": "cosine",
     "guidance_scale": 2.0,
     "guidance_schedule": "linear",
+    "guidance_power": 3.0,
     "temperature": 1.0,
+    "first_step_temperature": 1.0,
+    "last_step_temperature": 1.0,
     "choice_temperature": 14.0,
+    "noise_schedule": "remaining",
     "top_k": 0,
     "top_p": 1.0,
 }

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import difflib
 import math
-import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
-SCHEDULES = ("cosine", "arccos", "linear", "square", "root")
-ORDERS = ("confidence", "halton", "random", "raster")
-GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
+from maskgit_core.checks import check_choice, check_flag, check_range
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
+
 TRANSFORMER_KINDS = ("class_token", "adaln")
 PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
 MAX_SEED = 2**63 - 1
@@ -24,60 +24,40 @@ MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a mil
 T = TypeVar("T")
 
 
-def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError naming the argument, the value and the allowed words."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def check_range(
-    name: str, value: Any, low: float, high: float = math.inf, *, whole: bool = False
-) -> None:
-    """Raise ValueError unless value is a number (a whole one if asked) in [low, high]."""
-    kinds = numbers.Integral if whole else numbers.Real
-    bounds = f"at least {low}" if math.isinf(high) else f"between {low} and {high}"
-    is_number = isinstance(value, kinds) and not isinstance(value, bool)
-    if not is_number or value == math.inf or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} must be {kind} {bounds}; got {value!r}")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Raise ValueError unless value is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false; got {value!r}")
-
-
 def setting(
-    default: T,
+    default: Any,
     text: str,
     *,
     low: float | None = None,
     high: float = math.inf,
-    choices: tuple[str, ...] = (),
-) -> T:
+    choices: Iterable[str] = (),
+    kind: type | None = None,
+) -> Any:
     """Return a dataclass field that knows what it means and what it may be.
 
     Args:
-        default: its value where none is given; a whole number allows whole numbers only.
+        default: its value where none is given; None allows None too.
         text: one sentence for the help of an option.
         low, high: bounds of a number, which `check_settings` keeps; None has none.
         choices: the words that are allowed.
+        kind: of its values, `bool`, `int`, `float` or `str`; that of the default if not given.
     """
-    bounds = {"help": text, "low": low, "high": high, "choices": choices}
-    return field(default=default, metadata=bounds)  # type: ignore[no-any-return]
+    rule = {"help": text, "low": low, "high": high, "choices": tuple(choices)}
+    return field(default=default, metadata={**rule, "kind": kind or type(default)})
 
 
 def check_settings(config: Any) -> None:
     """Raise ValueError for the first field, made by `setting`, that is not as it says it may be."""
     for each in fields(config):
         value, rule = getattr(config, each.name), each.metadata
-        if rule.get("choices"):
+        if not rule or (value is None and each.default is None):
+            continue
+        if rule["choices"]:
             check_choice(each.name, value, rule["choices"])
-        elif isinstance(each.default, bool):
+        elif rule["kind"] is bool:
             check_flag(each.name, value)
-        elif rule.get("low") is not None:
-            whole = isinstance(each.default, int)
+        elif rule["low"] is not None:
+            whole = rule["kind"] is int
             check_range(each.name, value, rule["low"], rule["high"], whole=whole)
 
 
@@ -90,7 +70,7 @@ def from_dict(config_class: type[T], values: Mapping[str, Any]) -> T:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{config_class.__name__} must be an object of settings; got {values!r}")
-    known = [field.name for field in fields(config_class)]  # type: ignore[arg-type]
+    known = [each.name for each in fields(config_class)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -216,40 +196,47 @@ class SamplingConfig:
         num_steps: decoding steps; more than there are unknown tokens is the same as that many.
         order: which cells are revealed first: `confidence`, `halton`, `random` or `raster`.
         schedule: how many tokens are revealed a step: `cosine`, `arccos`, `linear`, `square`,
-            `root` (see `schedules.mask_ratio`).
+            `root`, `arccos_floor`, `arccos_increments` (see `schedules.reveal_counts`).
         temperature: divides the logits; higher is more random, 0 takes the best code.
         guidance_scale: s in uncond + s * (cond - uncond); 1 is off.
-        guidance_schedule: how s grows from 1: `constant`, `linear`, `cosine`, `revealed`.
+        guidance_schedule: how s grows from 1: `constant`, `linear`, `cosine`, `revealed`,
+            `elapsed`, `power_cosine` (see `schedules.guidance_at`).
         choice_temperature: scale of the Gumbel noise on the confidence, annealed to 0
             (order `confidence` only).
         top_k: draw from the k likeliest codes only; None is off.
         top_p: draw from the likeliest codes that hold this share of the probability; None is off.
+        guidance_power: exponent of the guidance schedule `power_cosine` (only there).
+        noise_schedule: how that noise falls: `remaining` or `endpoints` (see
+            `schedules.noise_at`).
+        first_step_temperature: of the first step, as a multiple of what it would be; 1 is off.
+        last_step_temperature: of the last step, as a multiple of `temperature`, to which it falls
+            or rises in a line (see `schedules.temperature_at`); 1 is off.
 
     Raises:
         ValueError: a value out of range, naming the argument, the value and what is allowed.
     """
 
-    num_steps: int = 12
-    order: str = "confidence"
-    schedule: str = "cosine"
-    temperature: float = 1.0
-    guidance_scale: float = 3.0
-    guidance_schedule: str = "linear"
-    choice_temperature: float = 4.5
-    top_k: int | None = None
-    top_p: float | None = None
+    num_steps: int = setting(12, "decoding steps", low=1)
+    order: str = setting("confidence", "reveal order", choices=ORDERS)
+    schedule: str = setting("cosine", "tokens a step", choices=SCHEDULES)
+    temperature: float = setting(1.0, "divides the logits", low=0.0, high=100.0)
+    guidance_scale: float = setting(3.0, "pull of the class; 1 is off", low=0.0, high=100.0)
+    guidance_schedule: str = setting("linear", "its growth", choices=GUIDANCE_SCHEDULES)
+    choice_temperature: float = setting(4.5, "noise on the confidence", low=0.0, high=1000.0)
+    top_k: int | None = setting(None, "keep the k likeliest codes", low=1, kind=int)
+    top_p: float | None = setting(
+        None, "keep this share of probability", low=0.0, high=1.0, kind=float
+    )
+    guidance_power: float = setting(3.0, "how late guidance power_cosine grows", low=0.0, high=20.0)
+    noise_schedule: str = setting("remaining", "fall of the noise", choices=NOISE_SCHEDULES)
+    first_step_temperature: float = setting(
+        1.0, "of the first step, in multiples of what it would be", low=0.0, high=100.0
+    )
+    last_step_temperature: float = setting(
+        1.0, "of the last step, in multiples of --temperature", low=0.0, high=100.0
+    )
 
     def __post_init__(self) -> None:
-        check_range("num_steps", self.num_steps, 1, whole=True)
-        check_choice("order", self.order, ORDERS)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_choice("guidance_schedule", self.guidance_schedule, GUIDANCE_SCHEDULES)
-        check_range("temperature", self.temperature, 0.0, 100.0)
-        check_range("guidance_scale", self.guidance_scale, 0.0, 100.0)
-        check_range("choice_temperature", self.choice_temperature, 0.0, 1000.0)
-        if self.top_k is not None:
-            check_range("top_k", self.top_k, 1, whole=True)
-        if self.top_p is not None:
-            check_range("top_p", self.top_p, 0.0, 1.0)
-            if self.top_p == 0:
-                raise ValueError("top_p must be above 0 and at most 1; got 0")
+        check_settings(self)
+        if self.top_p == 0:
+            raise ValueError("top_p must be above 0 and at most 1; got 0")

@@ -13,7 +13,7 @@ from maskgit_core.benchmark.run import PARTS, benchmark, chosen_parts
 from maskgit_core.benchmark.start import start_cases, start_seconds
 from maskgit_core.benchmark.timing import Setup
 from maskgit_core.cli.main import main
-from maskgit_core.networks.transformer import build_transformer
+from maskgit_core.networks.registry import build_transformer
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -126,7 +126,8 @@ def published() -> list[tuple[str, str, dict[str, list[int]], dict]]:
 def test_every_published_name_is_used(family, file, shapes, facts):
     shapes = {name.removeprefix("params/"): shape for name, shape in shapes.items()}
     weights = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    build = transformer_from if family in TRANSFORMERS else tokenizer_from
+    transformer = family in TRANSFORMERS or family == "maskbit-generator"
+    build = transformer_from if transformer else tokenizer_from
     network = build(WeightFile(file, weights))
     config = network.config
     for theirs, ours in (
@@ -134,6 +135,8 @@ def test_every_published_name_is_used(family, file, shapes, facts):
         ("depth", "depth"),
         ("heads", "num_heads"),
         ("nclass", "num_classes"),
+        ("bits", "bits" if transformer else "codebook_dim"),
+        ("splits", "groups"),
         ("codebook_size", "codebook_size"),
         ("n_embed", "codebook_size"),
         ("num_embeddings", "codebook_size"),
@@ -144,6 +147,7 @@ def test_every_published_name_is_used(family, file, shapes, facts):
         if theirs in facts:
             assert getattr(config, ours) == facts[theirs], theirs
     # Shared and ignored tensors apart, no number is lost on the way.
-    lost = {"head.weight", "quantize.codebook_used"}
+    lost = {"head.weight", "quantize.codebook_used", "quantize.codebook"}
+    lost |= {"bits_to_indices", "quantize.bits_to_indices"}
     count = sum(weight.numel() for name, weight in weights.items() if name not in lost)
     assert sum(parameter.numel() for parameter in network.parameters()) == count

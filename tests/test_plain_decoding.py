@@ -9,7 +9,7 @@ from maskgit_core import TransformerTrainConfig
 from maskgit_core.config import ORDERS, SamplingConfig, TransformerConfig
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
-from maskgit_core.networks.transformer import build_transformer
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.training.transformer_stage import TransformerStage
 from plain_decoding import plain_images, plain_steps, plain_transformer
 from plain_training import PlainTransformerStage

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 import tiny
 from commands import assert_refused, run, train_tokenizer
 from maskgit_core.losses import draw_token_mask
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.training.presets import (
     FOLDER,
     FROM_DATA,

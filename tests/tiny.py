@@ -17,12 +17,9 @@ from maskgit_core import (
     TransformerTrainConfig,
 )
 from maskgit_core.data.photos import Photos, packed_size
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import (
-    AdaLNMaskedTransformer,
-    MaskedTransformer,
-    build_transformer,
-)
+from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.weights.checkpoint import Checkpoint
 
 CLASSES = ["forest", "sea", "été"]

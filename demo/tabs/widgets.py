@@ -167,7 +167,7 @@ def _widget(field: Field, value: Any, prefix: str, guided: bool) -> gr.component
     if not field.choices:
         return slider(field, elem_id, value, visible=visible)
     return gr.Dropdown(
-        [(word.capitalize(), word) for word in field.choices],
+        [(word.replace("_", " ").capitalize(), word) for word in field.choices],
         value=value,
         label=field.label,
         info=field.info,

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from maskgit_core.config import SamplingConfig, TokenizerConfig, TransformerConfig
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.weights.checkpoint import Checkpoint

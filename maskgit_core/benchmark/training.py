@@ -17,8 +17,7 @@ from maskgit_core.benchmark.timing import Case, Setup, measured
 from maskgit_core.data.photos import Photos, packed_size
 from maskgit_core.data.shards import TokenData
 from maskgit_core.devices.precision import bfloat16_pays
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
+from maskgit_core.networks.registry import trains
 from maskgit_core.training.loop import Stage, train
 from maskgit_core.training.presets import load_preset
 from maskgit_core.training.settings import PRECISIONS, TrainConfig
@@ -35,7 +34,7 @@ def train_cases(setup: Setup) -> list[Case]:
     """A step of both stages, optimizer and EMA included; none for a published network."""
     model, device = setup.model, setup.model.device
     stages: dict[str, tuple[Callable[[TrainConfig], Stage], TrainConfig]] = {}
-    if type(model.tokenizer) is VQTokenizer:
+    if trains(model.tokenizer):
         # Without the perceptual loss, whose network is not among what the project needs, and
         # quantising from the start, as all but the first steps of a training do.
         config = replace(
@@ -45,7 +44,7 @@ def train_cases(setup: Setup) -> list[Case]:
             revive_every=0,
         )
         stages["tokenizer"] = (lambda config: _tokenizer_stage(setup, config), config)
-    if isinstance(model.transformer, MaskedTransformer | AdaLNMaskedTransformer):
+    if trains(model.transformer):
         config = load_preset(PRESET).transformer_training
         if sum(p.numel() for p in model.transformer.parameters()) > LARGE_TRANSFORMER:
             config = replace(config, batch_size=LARGE_BATCH)

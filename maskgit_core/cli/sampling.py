@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from maskgit_core.config import (
-    GUIDANCE_SCHEDULES,
-    ORDERS,
-    PRECISIONS,
-    SCHEDULES,
-    SamplingConfig,
-    to_dict,
-)
+from maskgit_core.config import PRECISIONS, SamplingConfig, to_dict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,18 +27,11 @@ def add_sampling_arguments(
     parser: argparse.ArgumentParser, *, seed_help: str = "image i uses seed + i"
 ) -> None:
     """Add one option for each setting of `SamplingConfig`, --seed and --precision."""
-    unset = argparse.SUPPRESS
-    parser.add_argument("--num-steps", type=int, default=unset, help="decoding steps")
-    parser.add_argument("--order", choices=ORDERS, default=unset, help="reveal order")
-    parser.add_argument("--schedule", choices=SCHEDULES, default=unset, help="tokens a step")
-    parser.add_argument("--temperature", type=float, default=unset, help="divides the logits")
-    parser.add_argument("--guidance-scale", type=float, default=unset, help="1 is off")
-    parser.add_argument("--guidance-schedule", choices=GUIDANCE_SCHEDULES, default=unset)
-    parser.add_argument(
-        "--choice-temperature", type=float, default=unset, help="noise on the confidence"
-    )
-    parser.add_argument("--top-k", type=int, default=unset, help="keep the k likeliest codes")
-    parser.add_argument("--top-p", type=float, default=unset, help="keep this share of probability")
+    for each in fields(SamplingConfig):
+        rule = each.metadata
+        words = {"choices": rule["choices"]} if rule["choices"] else {"type": rule["kind"]}
+        option = f"--{each.name.replace('_', '-')}"
+        parser.add_argument(option, default=argparse.SUPPRESS, help=rule["help"], **words)
     parser.add_argument("--seed", type=int, default=0, help=seed_help)
     parser.add_argument(
         "--precision",

@@ -38,6 +38,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     import torch
 
     from maskgit_core.distributed.group import first_alone
+    from maskgit_core.networks.registry import trains
     from maskgit_core.networks.tokenizer import VQTokenizer
     from maskgit_core.training.fine_tuning import adapted_tokenizer
     from maskgit_core.training.tokenizer_stage import TokenizerStage
@@ -63,7 +64,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     if args.init:
         folder = first_alone(lambda: resolve_checkpoint(args.init))
         model = load_checkpoint(folder).tokenizer
-        if not isinstance(model, VQTokenizer):
+        if not trains(model):
             raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
         if preset is not None or asked_for(args, "image_size"):
             model, notes = adapted_tokenizer(model, network.image_size)

@@ -110,22 +110,27 @@ def _initial_transformer(
         ValueError: a tokenizer only, one that was trained on other tokens, or a network or grid
             that cannot be adapted.
     """
-    from maskgit_core.training.fine_tuning import adapted_transformer, check_same_tokens
+    from maskgit_core.training.fine_tuning import (
+        Adapted,
+        adapted_transformer,
+        check_same_tokens,
+    )
     from maskgit_core.weights.checkpoint import load_checkpoint
 
     given = load_checkpoint(folder)
     if given.transformer is None:
         raise ValueError(f"init must hold a transformer; {folder} holds a tokenizer only")
-    check_same_tokens(tokenizer, given.tokenizer, "init", str(folder))
+    moved = check_same_tokens(tokenizer, given.tokenizer, "init", str(folder), may_move=True)
     grid = tokenizer.config.grid_size
-    return adapted_transformer(given.transformer, given.classes, classes, grid, seed)
+    model, notes = adapted_transformer(given.transformer, given.classes, classes, grid, seed)
+    return Adapted(model, moved + notes)
 
 
 def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
     """Return a network with random weights, its codes placed as in the codebook."""
     import torch
 
-    from maskgit_core.networks.transformer import build_transformer
+    from maskgit_core.networks.registry import build_transformer
     from maskgit_core.training.transformer_stage import token_geometry
 
     model = build_transformer(network)

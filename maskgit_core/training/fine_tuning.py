@@ -14,11 +14,12 @@ from maskgit_core.class_names import match_classes
 from maskgit_core.config import TransformerConfig
 from maskgit_core.data.folders import shortened
 from maskgit_core.data.photos import Photos
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import (
-    AdaLNMaskedTransformer,
-    MaskedTransformer,
+from maskgit_core.networks.registry import (
+    TRANSFORMERS,
     build_transformer,
+    kind_of,
+    trained_words,
+    trains,
 )
 
 NOISE = 0.1  # of the deviation of the table that a new class is put into
@@ -83,10 +84,10 @@ def adapted_transformer(
     Raises:
         ValueError: a network of another kind, or a grid that its `merge` does not divide.
     """
-    if not isinstance(model, MaskedTransformer | AdaLNMaskedTransformer):
+    if not trains(model):
         raise ValueError(
-            "init must hold a transformer of this project's own kinds (class_token, adaln); got "
-            f"a {type(model).__name__}"
+            "init must hold a transformer of this project's own kinds "
+            f"({trained_words(TRANSFORMERS)}); got a {type(model).__name__}"
         )
     config = model.config
     grid = config.grid_size if grid_size is None else grid_size
@@ -103,15 +104,14 @@ def adapted_transformer(
     rows = torch.tensor([null if place is None else place for place in places] + [null])
     new = rows[:-1] == null
     generator = torch.Generator().manual_seed(seed)
-    if config.kind == "class_token":
-        first = config.codebook_size + 1
-        table, bias = state["embedding.weight"], state["bias"]
-        placed = _placed(table[first:], rows, new, generator)
-        state["embedding.weight"] = torch.cat([table[:first], placed])
-        state["bias"] = torch.cat([bias[:, :first], bias[:, first:][:, rows]], dim=1)
-    else:
-        table = state["class_embedding.weight"]
-        state["class_embedding.weight"] = _placed(table, rows, new, generator)
+    for table in TRANSFORMERS[kind_of(model, TRANSFORMERS)].class_tables:
+        first = table.first(config)
+        others, classes = state[table.name].tensor_split([first], dim=table.axis)
+        if table.learned:
+            classes = _placed(classes, rows, new, generator)
+        else:
+            classes = classes.index_select(table.axis, rows)
+        state[table.name] = torch.cat([others, classes], dim=table.axis)
     built = build_transformer(replace(config, num_classes=len(after), grid_size=grid))
     built.load_state_dict(state)
     notes = _grid_notes(config.grid_size, grid) + _class_notes(before, after)
@@ -194,7 +194,7 @@ def adapted_tokenizer(tokenizer: nn.Module, image_size: int) -> Adapted:
     before = tokenizer.config.image_size
     if before == image_size:
         return Adapted(tokenizer, [])
-    if not isinstance(tokenizer, VQTokenizer):
+    if not trains(tokenizer):
         raise ValueError(
             f"image_size must be {before} as in the checkpoint, whose tokenizer is none of this "
             f"project's; got {image_size}"
@@ -205,7 +205,7 @@ def adapted_tokenizer(tokenizer: nn.Module, image_size: int) -> Adapted:
             f"image_size must be a multiple of {stride}, the side of a token of the checkpoint; "
             f"got {image_size}"
         )
-    built = VQTokenizer(replace(tokenizer.config, image_size=image_size))
+    built = type(tokenizer)(replace(tokenizer.config, image_size=image_size))
     built.load_state_dict(tokenizer.state_dict())
     grid = built.config.grid_size
     note = (

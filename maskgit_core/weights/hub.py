@@ -232,6 +232,7 @@ def convert_named(
             transformer=loaded.transformer,
             classes=loaded.classes,
             sampling=loaded.sampling,
+            presets=loaded.presets,
             dtype=dtype,
         )
         return

@@ -13,9 +13,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.weights.families.sampling import (
+    google_sampling,
+    halton_sampling,
+    maskbit_sampling,
+    v1_sampling,
+)
 
-CONVERTED_FORM = 1  # raised when the conversion changes, so that cached results are made anew
-TOKENIZER_PARAMS = {"llamagen": 71.9, "taming": 72.1, "google": 54.5}
+CONVERTED_FORM = 2  # raised when the conversion changes, so that cached results are made anew
+TOKENIZER_PARAMS = {"llamagen": 71.9, "taming": 72.1, "google": 54.5, "maskbit": 54.5}
 # In the place of a hash: nobody has told us one, so a file that was replaced cannot be told apart.
 NOT_VERIFIED = "not verified"
 BUCKET = "https://storage.googleapis.com/maskgit-public/checkpoints/"
@@ -168,7 +174,7 @@ def _halton(
     label: str,
     params: float,
     fid: float,
-    weight: float,
+    width: int,
     good_for: str,
     file_bytes: int,
     sha256: str = NOT_VERIFIED,
@@ -188,13 +194,7 @@ def _halton(
         params=params,
         tokenizer_params=TOKENIZER_PARAMS["llamagen"],
         fid=fid,
-        sampling=SamplingConfig(
-            num_steps=32,
-            order="halton",
-            schedule="arccos",
-            guidance_scale=1 + weight,
-            guidance_schedule="constant",
-        ),
+        sampling=halton_sampling(size // TOKEN_PIXELS, width).usual,
     )
 
 
@@ -202,9 +202,6 @@ def _v1(
     size: int,
     params: float,
     fid: float,
-    steps: int,
-    weight: float,
-    noise: float,
     good_for: str,
     file_bytes: int,
     sha256: str,
@@ -221,18 +218,11 @@ def _v1(
         params=params,
         tokenizer_params=TOKENIZER_PARAMS["taming"],
         fid=fid,
-        # What this release calls arccos is close to the cosine schedule here.
-        sampling=SamplingConfig(
-            num_steps=steps,
-            schedule="cosine",
-            guidance_scale=1 + weight,
-            guidance_schedule="linear",
-            choice_temperature=noise,
-        ),
+        sampling=v1_sampling(size // TOKEN_PIXELS).usual,
     )
 
 
-def _google(size: int, params: float, fid: float, steps: int, good_for: str) -> KnownWeights:
+def _google(size: int, params: float, fid: float, good_for: str) -> KnownWeights:
     # No page tells sizes or hashes: four bytes a parameter is what the networks come to.
     tokenizer, transformer = (
         PublishedFile("", name, NOT_VERIFIED, round(4e6 * millions), about=True, url=BUCKET + name)
@@ -252,8 +242,49 @@ def _google(size: int, params: float, fid: float, steps: int, good_for: str) -> 
         params=params,
         tokenizer_params=TOKENIZER_PARAMS["google"],
         fid=fid,
-        sampling=SamplingConfig(num_steps=steps, guidance_scale=1.0, guidance_schedule="constant"),
+        sampling=google_sampling(size // TOKEN_PIXELS).usual,
         source="Google's public storage bucket maskgit-public",
+    )
+
+
+def _maskbit(
+    bits: int,
+    params: float,
+    fid: float,
+    good_for: str,
+    tokenizer_bytes: int,
+    sha256: str = NOT_VERIFIED,
+    commit: str = "",
+    *,
+    about: bool = True,
+) -> KnownWeights:
+    tokenizer, generator = (f"maskbit_{part}_{bits}bit" for part in ("tokenizer", "generator"))
+    return KnownWeights(
+        name=f"maskbit-{bits}bit",
+        title=f"MaskBit, {bits} bits",
+        good_for=good_for,
+        tokenizer=PublishedFile(
+            f"markweber/{tokenizer}",
+            f"{tokenizer}.bin",
+            sha256,
+            tokenizer_bytes,
+            about=about,
+            commit=commit,
+        ),
+        # Four bytes a parameter; no page tells size or hash.
+        transformer=PublishedFile(
+            f"markweber/{generator}",
+            f"{generator}.bin",
+            NOT_VERIFIED,
+            round(4e6 * params),
+            about=True,
+        ),
+        licence="Apache-2.0, for research",
+        image_size=256,
+        params=params,
+        tokenizer_params=TOKENIZER_PARAMS["maskbit"],
+        fid=fid,
+        sampling=maskbit_sampling(bits).usual,
     )
 
 
@@ -261,54 +292,77 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
     known.name: known
     for known in (
         _halton(
-            *(256, "tiny", 23.0, 10.2, 1.5),
+            *(256, "tiny", 23.0, 10.2, 384),
             "the quickest of the 1,000 classes; for two processor cores",
             # what a network of this size comes to with its optimizer's state; the page says 276 MB
             276_471_643,
         ),
         _halton(
-            *(256, "small", 69.3, 6.40, 1.0),
+            *(256, "small", 69.3, 6.40, 512),
             "better pictures than tiny, at three times the work",
             832_000_000,
             "760b9937d16157e7e518fbf405efe281552933242b552d5e8262cb10507fb0e2",
             "ffc7fd4c",
         ),
         _halton(
-            *(256, "base", 142.2, 4.17, 0.7),
+            *(256, "base", 142.2, 4.17, 768),
             "the best of the three at 256 pixels",
             1_710_000_000,
             "7fe25cb80b05743e8b42dacc61d88792a9ab5217d6bd756bef28821e0a5fc68f",
         ),
         _halton(
-            *(384, "small", 69.5, 6.11, 1.0),
+            *(384, "small", 69.5, 6.11, 512),
             "larger pictures at moderate work",
             834_000_000,
             "76bad1f175083210e27f794674b27efd54266b5b90471a383322c8840749ae5d",
         ),
         _halton(
-            *(384, "base", 142.5, 4.15, 0.7),
+            *(384, "base", 142.5, 4.15, 768),
             "larger and better pictures; better with a graphics card",
             1_710_000_000,
             "3e707c8fcf75ddf73d812de04d2561d3ff69f52f21c08e079e0fa4d0b596fcd6",
         ),
         _halton(
-            *(384, "large", 480.0, 2.59, 0.5),
+            *(384, "large", 480.0, 2.59, 1024),
             "the best pictures of this family; wants a graphics card",
             1_920_000_000,
         ),
         _v1(
-            *(256, 174.2, 6.80, 8, 3.0, 4.5),
+            *(256, 174.2, 6.80),
             "the paper's own way of choosing, in few steps",
             2_090_306_069,
             "74b38fa16c92da3db79f9aac3c9d0d2ef5cb6ea283c48908213f10d786304462",
         ),
         _v1(
-            *(512, 176.3, 7.26, 15, 2.8, 7.0),
+            *(512, 176.3, 7.26),
             "the largest pictures; wants a graphics card",
             2_116_055_573,
             "fa1e1286451602c30d1608485797f63f27c8cc9688346fa0f1315952b46b3c03",
         ),
-        _google(256, 172.5, 6.06, 8, "the paper's own weights, without guidance"),
-        _google(512, 173.0, 7.32, 12, "the paper's own weights, the largest pictures"),
+        _google(256, 172.5, 6.06, "the paper's own weights, without guidance"),
+        _google(512, 173.0, 7.32, "the paper's own weights, the largest pictures"),
+        _maskbit(10, 304.7, 1.68, "hardly worse than 14 bits; wants a graphics card", 218_000_000),
+        _maskbit(
+            *(12, 304.8, 1.65, "hardly worse than 14 bits; wants a graphics card", 218_000_000),
+            "3dde024443d68a10295a518d9e851f61e0527c85f1197aa41405237153182170",
+            "7027be7",
+        ),
+        _maskbit(
+            *(14, 304.9, 1.62, "the best pictures of all; wants a graphics card", 219_000_000),
+            "ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310",
+            "67eb4c7",
+        ),
+        _maskbit(
+            *(16, 305.2, 1.64, "hardly worse than 14 bits; wants a graphics card", 222_258_958),
+            "44e3ff7c3bf15eda4e1e25586ff8f657be9291d5e2bf3b755505394e11765b06",
+            "cf17f8e",
+            about=False,
+        ),
+        _maskbit(
+            *(18, 305.7, 1.67, "the sharpest tokenizer; wants a graphics card", 236_979_982),
+            "6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78",
+            "825f2ea",
+            about=False,
+        ),
     )
 }
