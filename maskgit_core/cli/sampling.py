@@ -56,7 +56,7 @@ def save_image(image: Image.Image, path: str, recipe: Recipe) -> None:
         CheckpointError: it cannot be written.
     """
     from maskgit_core.data.image_files import image_format, write_image
-    from maskgit_core.weights.checkpoint import write_atomically
+    from maskgit_core.files import write_atomically
 
     kind = image_format(path)
     write_atomically(path, lambda temporary: write_image(image, temporary, kind, recipe))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from maskgit_core.weights.checkpoint import write_atomically
+from maskgit_core.files import write_atomically
 
 METRICS_FILE = "metrics.jsonl"
 FOLDER = "tensorboard"  # of the event files
