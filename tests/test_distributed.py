@@ -243,7 +243,8 @@ def test_torchrun_trains_both_stages_on_two(minutes, photo_folder, tmp_path):
     stages = json.loads((out / "train.json").read_text())["stages"]
     assert [stages[name]["done"] for name in ("tokenizer", "transformer")] == [True, True]
     for name, stage in stages.items():
-        assert steps(out / name)[-1] == stage["steps"]
+        saved = torch.load(out / name / STATE, weights_only=True)["step"]
+        assert saved == stage["steps"] >= 1
     # Finished: nothing more is trained, by one process or two.
     logs = [(out / name / "metrics.jsonl").read_bytes() for name in stages]
     assert run(*command) == 0

@@ -84,7 +84,7 @@ def adapted_transformer(
     Raises:
         ValueError: a network of another kind, or a grid that its `merge` does not divide.
     """
-    if not trains(model):
+    if not any(each.trains and type(model) is each.network for each in TRANSFORMERS.values()):
         raise ValueError(
             "init must hold a transformer of this project's own kinds "
             f"({trained_words(TRANSFORMERS)}); got a {type(model).__name__}"

@@ -109,7 +109,8 @@ def _measures(
     """Return measures of `evaluate`, and sentences on what they mean or why there are none."""
     if num_samples == 0:
         return {}, []
-    num_samples = max(num_samples, num_classes)  # at least one of each
+    # At least one of each, and as many as precision and recall need.
+    num_samples = max(num_samples, num_classes, EvaluationSettings().neighbours + 1)
     try:
         result = evaluate(
             model,
