@@ -26,7 +26,7 @@ from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.training import results, tokenizer_stage, transformer_stage
 from maskgit_core.training.budget import Interrupted, train_stage
 from maskgit_core.training.choices import SHIPPED, choose, pick_preset
-from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
+from maskgit_core.training.results import CardFacts, StageFacts, model_card
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 
 

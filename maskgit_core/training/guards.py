@@ -1,7 +1,7 @@
 """What keeps a run from harm: signals that stop it, one run a folder, losses that explode.
 
 The rule for losses: a step whose loss or gradient is not finite, or whose watched loss is above
-`explode_factor` times its running mean, is not taken. The run goes back to its last saved state
+`explode_factor` times its mean of late, is not taken. The run goes back to its last saved state
 and goes on with half the rate; after `MAX_ROLLBACKS` returns it ends with an error.
 """
 
@@ -45,7 +45,9 @@ def stop_on_signal(*, again: bool = True) -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
 
     came: list[int] = []
 
@@ -131,7 +133,7 @@ class LossGuard:
     """Judges the loss of every step, and remembers how often the run had to go back.
 
     Args:
-        factor: how many times its running mean the watched loss may be; 0 watches for nan only.
+        factor: how many times its mean of late the watched loss may be; 0 watches for nan only.
 
     Attributes:
         rate_scale: share of the planned rate that is used.
@@ -151,7 +153,7 @@ class LossGuard:
             if not math.isfinite(value):
                 return f"the {name} is {value}"
         if self.factor and self.count >= WARM_STEPS and watched > self.factor * self.mean:
-            return f"the loss is {watched:.4g}, its running mean is {self.mean:.4g}"
+            return f"the loss is {watched:.4g}, its mean of late is {self.mean:.4g}"
         self.count = min(self.count + 1, MEAN_SPAN)
         self.mean += (watched - self.mean) / self.count
         return None
@@ -180,7 +182,7 @@ class LossGuard:
         }
 
     def load_state(self, state: dict[str, Any], *, keep_rate: bool = False) -> None:
-        """Take back what `state` returned; with keep_rate only the running mean."""
+        """Take back what `state` returned; with keep_rate only the mean."""
         self.mean, self.count = float(state["mean"]), int(state["count"])
         if not keep_rate:
             self.rate_scale, self.rollbacks = float(state["rate_scale"]), int(state["rollbacks"])

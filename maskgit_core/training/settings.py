@@ -70,7 +70,7 @@ class TrainConfig:
     )
     explode_factor: float = setting(
         5.0,
-        "a step whose loss is above so many times its running mean is not taken; the run goes back "
+        "a step whose loss is above so many times its mean of late is not taken; the run goes back "
         "to its last state with half the rate. 0 looks for nan and infinity only",
         low=0.0,
     )

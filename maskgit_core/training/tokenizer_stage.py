@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.data.contact_sheet import contact_sheet
-from maskgit_core.data.fingerprints import hash_of_rows, hash_of_values
+from maskgit_core.data.fingerprints import hash_of_photos
 from maskgit_core.data.photos import (
     WHOLE,
     Part,
@@ -47,14 +47,7 @@ KMEANS_ITERATIONS = 12
 PREVIEW_BATCHES = 4
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
-HASHED_BYTES = 2**30  # of photos, to know them again
 CPU = torch.device("cpu")
-
-
-def hash_of_photos(photos: Photos) -> str:
-    """Return a short hash of packed photos, of very many evenly spaced ones, and their labels."""
-    some = photos.pixels[:: -(-photos.pixels.size // HASHED_BYTES)]
-    return hash_of_values(hash_of_rows(some), len(photos.pixels), photos.labels.tolist())
 
 
 class _Forward(NamedTuple):
@@ -123,7 +116,7 @@ class TokenizerStage:
         self.losses = ImageLosses(config, self.size, len(photos.classes), device)
         self.made_from = {
             "classes": list(photos.classes),
-            "fingerprint of the photos": hash_of_photos(photos),
+            "fingerprint of the photos": hash_of_photos(photos.pixels, photos.labels),
         }
         # The codebook has no gradient before quantisation starts.
         self.may_leave_unused = not self.quantising

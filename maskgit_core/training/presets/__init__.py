@@ -112,7 +112,7 @@ def parse_preset(name: str, values: Mapping[str, Any]) -> Preset:
     published = str(tokenizer.pop("published", ""))
     if "tokenizer" in values:
         values["tokenizer"] = tokenizer
-    parts = {}
+    parts: dict[str, Any] = {}
     for section, settings in values.items():
         _check_section(section, list(SECTIONS))
         for key in settings:
