@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from maskgit_core.training.loop import Report, Stage
 
+# Seconds after which a half-written file in a folder of several runs belongs to none of them.
+ABANDONED = 3600.0
+
 
 def together(command: Callable[[argparse.Namespace], None]) -> Callable[..., None]:
     """Run a command together with the other processes, where torchrun started some."""
@@ -78,11 +81,14 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
 
 def run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
     from maskgit_core.distributed.group import is_first
+    from maskgit_core.training.guards import remove_leftovers
     from maskgit_core.training.log import data_share
     from maskgit_core.training.loop import train
 
     seconds = math.inf if args.max_minutes is None else 60 * args.max_minutes
     out = Path(args.out)
+    if args.cache and is_first():
+        remove_leftovers(Path(args.cache), older_than=ABANDONED)
     try:
         with step_report(config, out) as report:
             step = train(stage, config, out, report=report, max_seconds=seconds)

@@ -177,9 +177,8 @@ def write_results(
     Raises:
         CheckpointError: weights cannot be read, or the disk is full.
     """
-    loaded = load_checkpoint(out / "transformer" / "checkpoint")
+    target, loaded = out / "checkpoint", load_checkpoint(out / "transformer" / "checkpoint")
     model = MaskGIT(loaded, out.name).to(device)
-    target = out / "checkpoint"
     save_checkpoint(
         target,
         tokenizer=loaded.tokenizer,
@@ -190,8 +189,7 @@ def write_results(
     )
     names = photos.classes[:MOST_CLASSES]
     sheet = _samples(model, names)
-    folders = training_folders(data, val)
-    measures, found = _measures(model, folders, out, num_samples, len(names))
+    measures, found = _measures(model, training_folders(data, val), out, num_samples, len(names))
     facts = replace(
         _facts(out, loaded, photos, held_out, choices, stages),
         measures=measures,

@@ -103,10 +103,8 @@ class TokenizerStage:
         sampled: SampledTokens | None = None,
     ) -> None:
         self.model = model.to(device, memory_format=torch.channels_last)
-        self.device = device
-        self.data_seconds = 0.0
-        self.photos = photos
-        self.held_out = held_out or photos
+        self.device, self.data_seconds = device, 0.0
+        self.photos, self.held_out = photos, held_out or photos
         self.config = config
         self.sampled = sampled
         self.fit_codes = fit_codes and not config.freeze_codes
@@ -128,8 +126,8 @@ class TokenizerStage:
             model.quantizer.requires_grad_(False)
 
     def _indices(self, step: int) -> Tensor:
-        config = self.config
-        return batch_indices(len(self.photos.labels), config.batch_size, config.seed, step)
+        num, config = len(self.photos.labels), self.config
+        return batch_indices(num, config.batch_size, config.seed, step)
 
     def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
         began, indices = time.perf_counter(), self._indices(step)
