@@ -1,7 +1,10 @@
 """MaskGIT: images from a few parallel steps of masked token prediction (Chang et al. 2022)."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+
+# As in `typing`, which takes long to load: a command that is starting has not yet said what a
+# signal does (`__main__`).
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from maskgit_core.config import SamplingConfig, TokenizerConfig, TransformerConfig

@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-from types import FrameType
 
 
 def leave_at_once() -> None:
@@ -13,7 +12,7 @@ def leave_at_once() -> None:
     midst of an import would be a page of traceback.
     """
 
-    def leave(number: int, frame: FrameType | None) -> None:
+    def leave(number: int, frame: object) -> None:
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
