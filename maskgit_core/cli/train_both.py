@@ -223,6 +223,7 @@ class Training:
             photos=photos,
             held_out=held_out,
             data=self.args.data,
+            val=self.args.val,
             num_samples=self.args.samples,
             given=given_options(self.args, self.choices),
             choices=self.choices,

@@ -151,7 +151,7 @@ def write_results(
     photos: Photos,
     held_out: Photos | None,
     data: str,
-    val: str | None = None,
+    val: str | None,
     num_samples: int,
     given: Sequence[str],
     choices: Choices,
