@@ -199,19 +199,29 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_PRESET = "Balanced"
 
 
-def presets_for(config: SamplingConfig, *, guided: bool = True) -> dict[str, dict[str, Any]]:
+def presets_for(
+    config: SamplingConfig,
+    more: Mapping[str, SamplingConfig] | None = None,
+    *,
+    guided: bool = True,
+) -> dict[str, dict[str, Any]]:
     """Presets that suit a model; the one that its page opens with is `usual_preset`.
 
     Args:
         config: the model's own settings. Where they are none of `PRESETS`, nor those of a model
             that was saved without any, they become the preset `Recommended`, beside one with half
             its steps.
+        more: other settings of the model, by name; those with more steps than the page allows are
+            left out.
         guided: whether guidance means anything to the model.
     """
     own = shown_values(config)
     presets = PRESETS
     if own not in PRESETS.values() and config != SamplingConfig():
         presets = {"Fast": {**own, "num_steps": (own["num_steps"] + 1) // 2}, RECOMMENDED: own}
+    for name, preset in (more or {}).items():
+        if preset.num_steps <= MAX_STEPS:
+            presets = {**presets, name: shown_values(preset)}
     if guided:
         return presets
     off = {"guidance_scale": 1.0, "guidance_schedule": "constant"}
@@ -225,7 +235,7 @@ def usual_preset(presets: Mapping[str, Any]) -> str:
 
 def model_presets(model: Any) -> dict[str, dict[str, Any]]:
     """The presets that suit a `MaskGIT`."""
-    return presets_for(model.sampling, guided=model.null_label is not None)
+    return presets_for(model.sampling, model.presets, guided=model.null_label is not None)
 
 
 def usual_values(model: Any) -> dict[str, Any]:

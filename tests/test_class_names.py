@@ -58,5 +58,5 @@ def test_a_label_is_a_class_by_the_same_rule() -> None:
         0,
         2,
     ]
-    with pytest.raises(ValueError, match="'ROSE' could be Rose or rose"):
+    with pytest.raises(ValueError, match="^label must name one class; 'ROSE' could be"):
         resolve_label("ROSE", classes, None)

@@ -12,10 +12,12 @@ from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.weights.convert import (
     convert_tokenizer,
     convert_transformer,
+    published_sampling,
     tokenizer_from,
     transformer_from,
 )
 from maskgit_core.weights.formats import WeightFile
+from maskgit_core.weights.known import KNOWN_WEIGHTS
 from parity_files import (
     PARITY,
     TOKENIZERS,
@@ -146,6 +148,10 @@ def test_every_published_name_is_used(family, file, shapes, facts):
     ):
         if theirs in facts:
             assert getattr(config, ours) == facts[theirs], theirs
+    # What `convert` writes for it is what the table of known weights says of it.
+    for known in KNOWN_WEIGHTS.values():
+        if known.transformer.name == file.rpartition("/")[2]:
+            assert published_sampling(network).usual == known.sampling
     # Shared and ignored tensors apart, no number is lost on the way.
     lost = {"head.weight", "quantize.codebook_used", "quantize.codebook"}
     lost |= {"bits_to_indices", "quantize.bits_to_indices"}

@@ -244,7 +244,7 @@ def test_a_job_that_takes_too_long_ends_in_words(monkeypatch) -> None:
     monkeypatch.setattr(steps, "MAX_RUN_SECONDS", 0.02)
     with pytest.raises(RequestError, match="took too long"):
         list(follow(wish(model, 0), runner.decode))
-    assert runner.metrics._jobs == {("generate", "late"): 1}
+    assert runner.metrics.jobs("generate", "late") == 1
 
 
 def test_an_error_fails_its_batch_and_the_queue_goes_on(caplog) -> None:
@@ -358,7 +358,7 @@ def test_who_closes_at_the_result_is_done_and_has_no_more_pictures_made(gated, m
     run.close()
     closed.set()
     wait_for(lambda: runner.num_working == 0)
-    assert made == [1] and runner.metrics._jobs == {("generate", "done"): 1}
+    assert made == [1] and runner.metrics.jobs("generate", "done") == 1
 
 
 def test_log_and_counters_tell_of_jobs_and_nothing_else(caplog) -> None:
@@ -379,11 +379,11 @@ def test_log_and_counters_tell_of_jobs_and_nothing_else(caplog) -> None:
         "images": 2,
         "batch_jobs": 1,
     }
-    text = runner.metrics.prometheus(waiting=3, working=1)
-    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1\n' in text
-    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1\n' in text
-    assert "maskgit_images_total 2\n" in text and "maskgit_jobs_waiting 3\n" in text
-    assert "# TYPE maskgit_wait_seconds_total counter\n" in text
+    text = runner.metrics.prometheus(waiting=3, working=1).decode()
+    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1.0\n' in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1.0\n' in text
+    assert "maskgit_images_total 2.0\n" in text and "maskgit_jobs_waiting 3.0\n" in text
+    assert "# TYPE maskgit_wait_seconds_total counter\n" in text and "_created" not in text
 
 
 def test_a_run_that_nobody_listened_to_is_forgotten(gated) -> None:

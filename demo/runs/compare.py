@@ -53,6 +53,7 @@ def parse_compare(
         kind="compare",
         model=str(model.name),
         mask_token_id=int(model.mask_token_id),
+        tokens_per_cell=int(model.tokens_per_cell),
         tokens=new_grid(model, count),
         labels=(match_class(class_name, list(model.classes)),) * count,
         seeds=(parse_seed(seed),) * count,

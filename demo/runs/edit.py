@@ -119,6 +119,7 @@ def edit_request(
         kind="edit",
         model=str(model.name),
         mask_token_id=int(model.mask_token_id),
+        tokens_per_cell=int(model.tokens_per_cell),
         tokens=_start_tokens(model, edit, percent / 100, first).repeat(number, 1, 1),
         labels=(label,) * number,
         seeds=tuple(first + i for i in range(number)),

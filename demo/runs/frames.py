@@ -89,10 +89,12 @@ def run_head(
 
 def request_head(request: Request) -> dict[str, Any]:
     """The head of the run of a request; see `run_head`."""
-    cells = request.tokens[0].numel()
+    unknown, total = (
+        cells * request.tokens_per_cell
+        for cells in (request.num_unknown, request.tokens[0].numel())
+    )
     plans = [
-        plan_shares(config.schedule, request.num_unknown, cells, config.num_steps)
-        for config in request.configs
+        plan_shares(config.schedule, unknown, total, config.num_steps) for config in request.configs
     ]
     return run_head(
         run=new_run_name(),
@@ -119,7 +121,7 @@ def known_cells(request: Request) -> np.ndarray | None:
 
 
 def plan_shares(schedule: str, unknown: int, total: int, num_steps: int) -> list[float]:
-    """Share of all cells still masked before the first step and after each step."""
+    """Share of all tokens still masked before the first step and after each step."""
     left = unknown
     shares = [left / total]
     for count in reveal_counts(schedule, unknown, num_steps):

@@ -47,6 +47,7 @@ def parse_generate(
         kind="generate",
         model=str(model.name),
         mask_token_id=int(model.mask_token_id),
+        tokens_per_cell=int(model.tokens_per_cell),
         tokens=new_grid(model, number),
         labels=labels,
         seeds=seeds,

@@ -62,6 +62,7 @@ def parse_redo(
         kind="redo",
         model=str(model.name),
         mask_token_id=int(run["mask_id"]),
+        tokens_per_cell=int(model.tokens_per_cell),
         tokens=tokens,
         labels=tuple(run["labels"]),
         seeds=tuple(seed + i for i in range(len(tokens))),

@@ -44,6 +44,7 @@ def tour_request(model: Any, photo: Image.Image, *, seed: int = 0) -> Request:
         kind="tour",
         model=str(model.name),
         mask_token_id=int(model.mask_token_id),
+        tokens_per_cell=int(model.tokens_per_cell),
         tokens=tokens.masked_fill(masked, int(model.mask_token_id)),
         labels=(None if model.null_label is not None else 0,),
         seeds=(seed,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
@@ -31,7 +32,7 @@ def health_routes(models: ModelHolder, runner: Runner, *, metrics: bool = False)
 
     async def counters(request: Request) -> PlainTextResponse:
         text = runner.metrics.prometheus(waiting=runner.num_waiting, working=runner.num_working)
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     routes = [Route("/healthz", healthz)]
     if metrics:

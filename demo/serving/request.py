@@ -29,6 +29,8 @@ class Request:
         base: data URL of the photo under an edit.
         start: data URL of the images before the first step, on one sheet.
         plan: of an edit: the photo that the result is put into.
+        tokens_per_cell: how many tokens of a cell the model decides on their own. A cell is shown
+            once all of them are known.
     """
 
     kind: str
@@ -43,6 +45,7 @@ class Request:
     base: str | None = field(default=None, repr=False)
     start: str | None = field(default=None, repr=False)
     plan: EditPlan | None = field(default=None, compare=False, repr=False)
+    tokens_per_cell: int = 1
 
     @property
     def num_images(self) -> int:
@@ -57,7 +60,7 @@ class Request:
     @property
     def num_steps(self) -> tuple[int, ...]:
         """Steps that each configuration takes."""
-        unknown = self.num_unknown
+        unknown = self.num_unknown * self.tokens_per_cell
         return tuple(max(1, min(config.num_steps, unknown)) for config in self.configs)
 
     @property
