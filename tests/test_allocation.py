@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from maskgit_core.devices import malloc
 
 FAULTS = """

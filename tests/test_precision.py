@@ -178,12 +178,12 @@ def test_bfloat16_pays_where_the_processor_has_products_in_it(monkeypatch, instr
 
 
 def test_training_in_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch):
-    config = replace(tiny.TRAIN, max_steps=2, precision="bf16")
+    config = replace(tiny.SECOND, max_steps=2, precision="bfloat16")
     if bfloat16_pays("cpu"):
-        train(transformer_stage(config), config, tmp_path / "bf16")
+        train(transformer_stage(config), config, tmp_path / "bfloat16")
         exact = replace(config, precision="float32")
         train(transformer_stage(exact), exact, tmp_path / "float32")
-        losses = [[line["loss"] for line in lines(tmp_path / n)] for n in ("bf16", "float32")]
+        losses = [[line["loss"] for line in lines(tmp_path / n)] for n in ("bfloat16", "float32")]
         assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
     monkeypatch.setattr("maskgit_core.training.loop.bfloat16_pays", lambda device: False)
     with pytest.raises(ValueError, match="precision must be auto or float32"):

@@ -80,7 +80,7 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
         preset = replace(preset, transformer_training=replace(training, **slower))
     if device == "cpu" and bfloat16_pays("cpu"):
         sections = ("tokenizer_training", "transformer_training")
-        faster = {name: replace(getattr(preset, name), precision="bf16") for name in sections}
+        faster = {name: replace(getattr(preset, name), precision="bfloat16") for name in sections}
         preset = replace(preset, **faster)
     before = {name: getattr(preset, name) for name in SECTIONS}
     source = str(init or args.tokenizer or preset.published_tokenizer)
