@@ -106,7 +106,8 @@ def load_models(checkpoint: str, precision: str, fixed: bool) -> ModelHolder:
     """
     import torch
 
-    from demo.serving.models import ModelHolder, load_model, menu_entries
+    from demo.serving.catalogue import menu_entries
+    from demo.serving.models import ModelHolder, load_model
     from maskgit_core import MaskGIT
     from maskgit_core.devices.malloc import keep_freed_memory
     from maskgit_core.devices.precision import quick_precision

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import gradio as gr
 from demo.messages import explain
 from demo.runs import compare, recipes
 from demo.runs.example import example_classes, first_result, in_turn
+from demo.serving.catalogue import measured_speed
 from demo.serving.models import ModelHolder
 from demo.serving.runner import Runner
 from demo.settings import (
@@ -24,6 +24,14 @@ from demo.settings import (
     preset_of,
     usual_preset,
     usual_values,
+)
+from demo.tabs.model_choice import (
+    FETCHES,
+    choice_list,
+    choice_value,
+    chosen_name,
+    fetched,
+    sentence_html,
 )
 from demo.tabs.widgets import (
     PRIVATE,
@@ -43,24 +51,28 @@ class ModelMenu:
 
     Args:
         accordion: holds the menu; its label names the model in use.
-        choice: the menu itself.
+        choice: the menu itself, see `choice_value`.
         go: fetches and loads what is chosen.
+        cancel: stops the fetch that `go` began.
         status: one sentence on what goes on.
         shown: state, name of the model that this page is laid out for.
         pending: state, a link or recipe that waits for another model: the model, its
             kind and content.
         folder: state, the fetched folder on its way to be loaded; empty where there is none.
+        fetch: state, number of the fetch that this page began; 0 where it has none.
         facts: tells the page's scripts about the model.
         codebook: the model's colours.
     """
 
     accordion: gr.Accordion
-    choice: gr.Dropdown
+    choice: gr.HTML
     go: gr.Button
+    cancel: gr.Button
     status: gr.HTML
     shown: gr.State
     pending: gr.State
     folder: gr.State
+    fetch: gr.State
     facts: gr.HTML
     codebook: gr.HTML
 
@@ -69,12 +81,12 @@ class ModelMenu:
         if wanted == models.name or models.find(wanted) is None:
             return None
         sentence = (
-            f"This {kind} was made with {wanted}. Press Use this model to switch to it; the "
-            "settings follow."
+            f"This {kind} was made with {models.title_of(wanted)}. Press Use this model to switch "
+            "to it; the settings follow."
         )
         return {
             self.accordion: gr.update(open=True),
-            self.choice: gr.update(value=wanted),
+            self.choice: choice_value(models, wanted),
             self.status: sentence_html(sentence),
             self.pending: (wanted, kind, content),
         }
@@ -122,17 +134,6 @@ class PageParts:
         return [*parts, self.count, self.seed, self.what, self.tiles, self.tour]
 
 
-def sentence_html(sentence: str) -> str:
-    """A sentence for the menu's status line."""
-    return f'<p role="status">{html.escape(sentence, quote=False)}</p>' if sentence else ""
-
-
-def menu_choices(models: ModelHolder) -> list[tuple[str, str]]:
-    """Text and name of each entry."""
-    facts = [(entry.name, entry.facts()) for entry in models.entries]
-    return [(f"{name}: {text}" if text else name, name) for name, text in facts]
-
-
 def edit_classes(model: Any) -> list[str]:
     """What an edit can be filled with."""
     return [*([] if model.null_label is None else [NO_CLASS]), *model.classes]
@@ -144,32 +145,26 @@ def build_menu(models: ModelHolder) -> ModelMenu:
     facts = facts_holder(model_facts(models.name, model_presets(model)))
     codebook = codebook_holder()
     with gr.Accordion(
-        f"Model: {models.name}",
+        f"Model: {models.title}",
         open=False,
         elem_id="model-menu",
         visible=len(models.entries) > 1,
     ) as accordion:
-        with gr.Row(elem_classes="seed-row"):
-            choice = gr.Dropdown(
-                menu_choices(models),
-                value=models.name if models.find(models.name) else None,
-                label="Choose a model",
-                info="All visitors share it. Published models are fetched when they are first "
-                "used. FID measures how far their images are from photos; lower is better.",
-                elem_id="model-choice",
-                scale=5,
-                min_width=260,
-            )
-            go = gr.Button("Use this model", elem_id="model-go", scale=1, min_width=150)
+        choice = choice_list(models)
+        with gr.Row(elem_classes="actions"):
+            go = gr.Button("Use this model", elem_id="model-go", min_width=150)
+            cancel = gr.Button("Cancel", elem_id="model-cancel", min_width=100, visible=False)
         status = gr.HTML("", elem_id="model-status")
     return ModelMenu(
         accordion,
         choice,
         go,
+        cancel,
         status,
         gr.State(models.name),
         gr.State(None),
         gr.State(""),
+        gr.State(0),
         facts,
         codebook,
     )
@@ -212,8 +207,8 @@ def model_updates(
         ),
         page.tiles: {"tiles": []},
         page.tour: False,
-        menu.accordion: gr.update(label=f"Model: {models.name}"),
-        menu.choice: gr.update(choices=menu_choices(models), value=models.name),
+        menu.accordion: gr.update(label=f"Model: {models.title}"),
+        menu.choice: choice_value(models, models.name),
         menu.shown: models.name,
         menu.facts: model_facts(models.name, model_presets(model)),
     }
@@ -267,16 +262,28 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
 def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Runner) -> None:
     """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
 
-    def on_fetch(name: str | None) -> Iterator[Updates]:
-        yield {menu.go: gr.update(interactive=False), menu.folder: ""}
-        yield from _fetched(models, menu, str(name or ""))
+    def on_expand(value: Any) -> Iterator[Any]:
+        chosen = chosen_name(value) or models.name
+        models.lookout.reach()
+        yield choice_value(models, chosen)
+        # The network is asked at once; the processor is measured when it has nothing else to do.
+        if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
+            yield choice_value(models, chosen)
 
-    def on_load(
-        name: str | None, folder: str, shown_name: str, pending: Any, *chosen: Any
-    ) -> Updates:
+    def on_fetch(value: Any) -> Iterator[Updates]:
+        number, progress = FETCHES.begin()
+        busy = {menu.go: gr.update(interactive=False), menu.cancel: gr.update(visible=True)}
+        try:
+            yield {**busy, menu.folder: "", menu.fetch: number}
+            yield from fetched(models, menu, chosen_name(value), progress)
+        finally:
+            FETCHES.end(number)
+
+    def on_load(value: Any, folder: str, shown_name: str, pending: Any, *chosen: Any) -> Updates:
+        name = chosen_name(value)
         done: Updates = {menu.go: gr.update(interactive=True), menu.folder: ""}
         if folder:
-            done |= _switched(models, menu, runner, str(name), Path(folder))
+            done |= _switched(models, menu, runner, name, Path(folder))
         if shown_name == models.name or (not folder and name != models.name):
             return done
         done |= model_updates(models, menu, page, chosen)  # type: ignore[arg-type]
@@ -290,10 +297,19 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         return first.codebook(turn) or gr.skip(), first.tiles(turn)
 
     chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
+    menu.accordion.expand(
+        on_expand,
+        menu.choice,
+        menu.choice,
+        concurrency_id="outlook",
+        concurrency_limit=4,
+        **PRIVATE,
+    )
+    menu.cancel.click(FETCHES.cancel, menu.fetch, None, queue=False, **PRIVATE)
     menu.go.click(
         on_fetch,
         menu.choice,
-        [menu.status, menu.folder, menu.go],
+        [menu.status, menu.folder, menu.go, menu.cancel, menu.fetch],
         concurrency_id="models",
         concurrency_limit=4,
         **PRIVATE,
@@ -303,26 +319,6 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         menu_outputs(menu, page),
         **model_event(runner),
     ).then(on_loaded, None, [menu.codebook, page.tiles], **model_event(runner))
-
-
-def _fetched(models: ModelHolder, menu: ModelMenu, name: str) -> Iterator[Updates]:
-    """Fetch a model and say how it goes; its folder is the last thing, where there is one."""
-    stays = f"{name} is in use."
-    if name != models.name:
-        with explain():
-            try:
-                watched = models.fetch_watched(name)
-                while True:
-                    try:
-                        yield {menu.status: sentence_html(next(watched))}
-                    except StopIteration as end:
-                        loading = sentence_html(f"Loading {name}.")
-                        yield {menu.status: loading, menu.folder: str(end.value)}
-                        return
-            except RequestError as error:
-                stays = str(error)
-                raise
-    yield {menu.status: sentence_html(stays), menu.go: gr.update(interactive=True)}
 
 
 def _switched(
@@ -338,7 +334,7 @@ def _switched(
         try:
             # In its turn: no run may be under way while one model makes room for another.
             runner.call("switch", use, refusable=False)
-            sentence = f"{models.name} is in use."
+            sentence = f"{models.title} is in use."
         except RequestError as error:
             sentence = str(error)
             raise
