@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute
 from demo.api import FUNCTIONS
 from demo.hardening.connections import bound_connections
 from demo.hardening.gate import LOCAL_NAMES, MAX_FILE_BYTES, Gate, host_name
-from demo.hardening.gradio_patches import guard_gradio
+from demo.hardening.gradio_patches import patch_gradio
 from demo.hardening.storage import KEEP_SECONDS, swept
 from demo.hardening.turns import MAX_EVENTS, take_turns
 from demo.hardening.uploads import bound_uploads
@@ -89,7 +89,7 @@ def launch_options(
         mcp: serve the functions for programs to MCP clients too.
         routes: further addresses, such as `health.health_routes`; the gate must let them through.
     """
-    guard_gradio()
+    patch_gradio()
     take_turns()
     bound_uploads()
     bound_connections()

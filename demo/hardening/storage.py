@@ -139,9 +139,9 @@ def sweep(folder: Path, *, keep_seconds: float = KEEP_SECONDS, now: float | None
     now = time.time() if now is None else now
     left = 0
     folders: list[Path] = []
-    for place, names, found in os.walk(folder):
+    for place, names, file_names in os.walk(folder):
         folders += [Path(place) / name for name in names]
-        for name in found:
+        for name in file_names:
             path = Path(place) / name
             with contextlib.suppress(OSError):  # gone in the meantime
                 facts = path.lstat()

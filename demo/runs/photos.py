@@ -52,10 +52,8 @@ def open_photo(source: Any) -> Image.Image:
     """
     try:
         if isinstance(source, bytes):
-            photo = DECODER.open(source, current_visitor())
-        else:
-            photo = load_image(source, keep_alpha=True)
-        return _in_web_colours(photo)
+            return DECODER.open(source, current_visitor())
+        return _in_web_colours(load_image(source, keep_alpha=True))
     except ValueError as error:
         text = str(error)
         text = "The file " + text.removeprefix("image ") if text.startswith("image ") else text

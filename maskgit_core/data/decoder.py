@@ -72,7 +72,8 @@ class Decoder:
             owner: whose it is; "" is one that need not take turns.
 
         Returns:
-            A new image of mode RGB or RGBA, upright; its colour profile in `info`, if any.
+            A new image of mode RGB or RGBA, upright, its colours as sRGB; nothing else of the
+            file stays.
 
         Raises:
             ValueError: not an image, too large, dear to decode, or too many wait; one sentence.
@@ -85,11 +86,7 @@ class Decoder:
             header, pixels = child.ask(content, self._max_pixels, self._seconds)
         if "error" in header:
             raise ValueError(header["error"])
-        size, profile = tuple(header["size"]), pixels[: header["profile"]]
-        image = Image.frombytes(header["mode"], size, pixels[header["profile"] :])
-        if profile:
-            image.info["icc_profile"] = profile
-        return image
+        return Image.frombytes(header["mode"], tuple(header["size"]), pixels)
 
     def close(self) -> None:
         """End the children that are idle."""

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from maskgit_core.data.colour import rgb_profile, to_srgb
 from maskgit_core.data.images import load_image
 
 SMALL_BYTES = (
@@ -41,14 +42,13 @@ def open_one(content: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
     """Return the answer for one image: its mode, size and pixels, or a sentence."""
     try:
         image = load_image(content, keep_alpha=True, max_pixels=max_pixels)
+        image = to_srgb(image, rgb_profile(image))
         pixels = image.tobytes()
     except ValueError as error:
         return {"error": str(error)}, b""
     except MemoryError:
         return {"error": "image takes too much memory to open"}, b""
-    profile = image.info.get("icc_profile", b"")
-    facts = {"mode": image.mode, "size": image.size, "profile": len(profile)}
-    return facts, profile + pixels
+    return {"mode": image.mode, "size": image.size}, pixels
 
 
 def main() -> None:
