@@ -126,10 +126,10 @@ def test_sessions_of_who_has_most_are_forgotten_first(page) -> None:
     patch = pytest.MonkeyPatch()
     patch.setattr(state_holder, "SessionState", Session)
     page.push("10.0.0.1", session="mine")
-    states["mine"]  # noqa: B018
+    states["mine"]
     for number in range(40):
         page.push("10.0.0.2", session=f"flood{number}")
-        states[f"flood{number}"]  # noqa: B018
+        states[f"flood{number}"]
     assert "mine" in states and len(states.session_data) == 8
     assert "flood39" in states
     patch.undo()

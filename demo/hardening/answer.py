@@ -44,7 +44,7 @@ class Answer:
         if message["type"] == "http.response.start":
             self.started, self._status = True, message["status"]
             pairs = message.get("headers", [])
-            self._kind = dict((n.lower(), v) for n, v in pairs).get(b"content-type", b"").decode()
+            self._kind = {n.lower(): v for n, v in pairs}.get(b"content-type", b"").decode()
             ours = [(name.lower().encode(), text.encode()) for name, text in self.headers.items()]
             names = {name for name, _ in ours}
             if self._status == 422 or "json" in self._kind:

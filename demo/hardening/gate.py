@@ -123,9 +123,7 @@ class Gate:
                 await asyncio.to_thread(storage.FILES.give_back, declared_bytes(scope))
             if answer.started:
                 raise
-            if full:
-                return await answer.refuse(507, storage.NO_ROOM)
-            await answer.refuse(400, NOT_UNDERSTOOD)
+            await answer.refuse(*((507, storage.NO_ROOM) if full else (400, NOT_UNDERSTOOD)))
 
     def _check(self, scope: Message) -> None:
         """Refuse what is wrong by its head alone."""
@@ -150,17 +148,21 @@ class Gate:
         if path.startswith(FILE):
             answer.headers["Cache-Control"] = "private, no-store"
             scope = _with_path(scope, FILE + real_path(path.removeprefix(FILE)))
-            return await self._app(scope, bounded(receive, 0), answer.send)
+            await self._app(scope, bounded(receive, 0), answer.send)
+            return
         if path == DATA and not _is_known_session(scope):
             raise RefusedError(404, NOT_SERVED)  # Gradio would answer with an error in the log
         if scope["method"] == "GET" and _STREAM.fullmatch(path):
             with self._streams.hold(visitor) as take:
                 take(1)
-                return await self._app(scope, bounded(receive, MAX_SMALL_BYTES), answer.send)
+                await self._app(scope, bounded(receive, MAX_SMALL_BYTES), answer.send)
+            return
         if scope["method"] != "POST":
-            return await self._app(scope, bounded(receive, MAX_SMALL_BYTES), answer.send)
+            await self._app(scope, bounded(receive, MAX_SMALL_BYTES), answer.send)
+            return
         if path == UPLOAD:
-            return await self._upload(scope, receive, answer, visitor)
+            await self._upload(scope, receive, answer, visitor)
+            return
         most = MAX_SMALL_BYTES if _SMALL.fullmatch(path) else MAX_JSON_BYTES
         if declared_bytes(scope) > most:
             raise RefusedError(413, TOO_LARGE)

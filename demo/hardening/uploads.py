@@ -7,7 +7,7 @@ a file that arrived when its sender left or the disk was full.
 from __future__ import annotations
 
 import contextlib
-import os
+from pathlib import Path
 from typing import Any
 
 from gradio import route_utils, routes
@@ -33,7 +33,7 @@ class OneFileParser(_Parser):
                 with contextlib.suppress(OSError, ValueError):
                     file.close()
                 with contextlib.suppress(OSError):
-                    os.unlink(file.name)
+                    Path(file.name).unlink()
             raise
 
 
