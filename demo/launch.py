@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute
 
 from demo.api import FUNCTIONS
 from demo.hardening.gate import MAX_FILE_BYTES, Gate
-from demo.hardening.gradio_patches import guard_gradio
+from demo.hardening.gradio_patches import patch_gradio
 from demo.hardening.storage import KEEP_SECONDS, swept
 from demo.tabs.widgets import asset
 
@@ -70,7 +70,7 @@ def launch_options(
         mcp: serve the functions for programs to MCP clients too.
         routes: further addresses, such as `health.health_routes`; the gate must let them through.
     """
-    guard_gradio()
+    patch_gradio()
     gate = Middleware(Gate, functions=FUNCTIONS, mcp=mcp)
     return {
         "theme": page_theme(),

@@ -81,7 +81,7 @@ class Gate:
             # Gradio needs the lifespan; nothing here speaks through web sockets.
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
-            return
+            return None
         answer = _Answer(send)
         path = scope["path"]
         try:
@@ -122,8 +122,8 @@ class _Answer:
             self.started = True
             ours = [(name.lower().encode(), text.encode()) for name, text in self.headers.items()]
             names = {name for name, _ in ours}
-            kept = [pair for pair in message.get("headers", []) if pair[0].lower() not in names]
-            message = {**message, "headers": [*kept, *ours]}
+            others = [pair for pair in message.get("headers", []) if pair[0].lower() not in names]
+            message = {**message, "headers": [*others, *ours]}
         await self._send(message)
 
     async def refuse(self, status: int, sentence: str) -> None:
@@ -165,8 +165,8 @@ def may_be_read(path: str) -> bool:
     The folder of each result has an unguessable name, which is told to nobody but its visitor.
     """
     try:
-        found = Path(unquote(path)).resolve()
-        return found.is_relative_to(storage.kept_folder().resolve()) and found.is_file()
+        file = Path(unquote(path)).resolve()
+        return file.is_relative_to(storage.kept_folder().resolve()) and file.is_file()
     except (OSError, ValueError, RuntimeError):
         return False
 

@@ -48,9 +48,9 @@ def sweep(
     now = time.time() if now is None else now
     files: list[tuple[float, int, Path]] = []
     folders: list[Path] = []
-    for place, names, found in os.walk(folder):
+    for place, names, file_names in os.walk(folder):
         folders += [Path(place) / name for name in names]
-        for name in found:
+        for name in file_names:
             path = Path(place) / name
             with contextlib.suppress(OSError):  # gone in the meantime
                 facts = path.lstat()

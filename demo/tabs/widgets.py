@@ -220,8 +220,8 @@ def advanced_settings(
         preset,
         js=f"""(...now) => {{
             const same = (values) => values.every((value, i) => value === now[i]);
-            const found = Object.entries({table}).find(([, values]) => same(values));
-            return found ? found[0] : "{CUSTOM}";
+            const equal = Object.entries({table}).find(([, values]) => same(values));
+            return equal ? equal[0] : "{CUSTOM}";
         }}""",
         api_visibility="private",
     )

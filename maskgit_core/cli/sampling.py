@@ -7,19 +7,18 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from maskgit_core.config import PRECISIONS, SamplingConfig, to_dict
+from maskgit_core.weights.shipped import SHIPPED_NAME
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from maskgit_core.data.image_files import Recipe
 
-DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
-
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     """Add --checkpoint."""
     parser.add_argument(
-        "--checkpoint", default=DEFAULT_CHECKPOINT, help="checkpoint folder or known name"
+        "--checkpoint", default=SHIPPED_NAME, help="checkpoint folder or known name"
     )
 
 

@@ -89,7 +89,7 @@ def evaluate(
     model: EvaluatedModel,
     folders: DataFolders,
     out: str | os.PathLike[str],
-    settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008 (frozen)
+    settings: EvaluationSettings = EvaluationSettings(),
     *,
     features: str | FeatureNetwork = "lite0",
     perceptual: PairDistance | None = None,

@@ -15,8 +15,9 @@ from maskgit_core.training.presets import (
     names_setting,
     with_settings,
 )
+from maskgit_core.weights.shipped import shipped_folder
 
-SHIPPED = Path(__file__).parents[2] / "checkpoints" / "scenes-flowers"
+SHIPPED = shipped_folder()
 FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
 CPU_MINUTES = 15.0
 FINE_TUNING_RATE = 0.25  # of the preset's rates, which are meant for random weights
