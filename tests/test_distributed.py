@@ -212,6 +212,7 @@ def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
         env=environment,
         capture_output=True,
         text=True,
+        check=False,
         timeout=TIMEOUT,
     )
 

@@ -218,6 +218,7 @@ class Training:
         """Write the checkpoint with samples, measures and model card."""
         from maskgit_core.training.results import write_results
 
+        print("drawing samples", file=sys.stderr)
         write_results(
             self.out,
             photos=photos,

@@ -8,6 +8,7 @@ Reference: VQGAN (Esser et al. 2021), Sec. 3.1 and Eq. 7.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(3, PATCH_WIDTHS[0], 4, stride=2, padding=1),
             nn.LeakyReLU(SLOPE),
         ]
-        for before, width in zip(PATCH_WIDTHS, PATCH_WIDTHS[1:], strict=False):
+        for before, width in itertools.pairwise(PATCH_WIDTHS):
             layers += [
                 nn.Conv2d(before, width, 4, stride=2, padding=1),
                 nn.GroupNorm(GROUPS, width),
