@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from demo.environment import load_spaces, prepare_environment
 from maskgit_core.config import PRECISIONS
+from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
 if TYPE_CHECKING:
     from demo.serving.models import ModelHolder
 
-DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 AUTO_PRECISION = "auto"
 
 
@@ -26,7 +26,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the MaskGIT page on this machine.")
     parser.add_argument(
         "--checkpoint",
-        default=os.environ.get("MASKGIT_MODEL") or DEFAULT_CHECKPOINT,
+        default=os.environ.get("MASKGIT_MODEL") or SHIPPED_NAME,
         help="folder of a model, a published model's name, or owner/name on the Hugging Face Hub "
         "(default: environment variable MASKGIT_MODEL, else %(default)s)",
     )
@@ -119,7 +119,7 @@ def load_models(checkpoint: str, precision: str, fixed: bool) -> ModelHolder:
         precision = quick_precision()
     folder = resolve_checkpoint(checkpoint)
     model = MaskGIT.from_pretrained(checkpoint, precision=precision)
-    entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, checkpoint))
+    entries = menu_entries(str(shipped_folder()), (model.name, checkpoint))
     # The holder alone keeps the model, so that a switch frees its memory.
     load = partial(load_model, precision=precision)
     return ModelHolder(model, entries, source=folder, fixed=fixed, load=load)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit_core.class_names import find_class
+from maskgit_core.class_names import find_class, normal_name
 from maskgit_core.config import MAX_SEED, check_range
+from maskgit_core.recipes import NO_CLASS
 
 Label = str | int | None
 NAMES_SHOWN = 12  # in a message
@@ -34,7 +36,8 @@ def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) 
     """Return the label of a class given by name (see `class_names`) or number; None is "no class".
 
     Args:
-        label: a name of `classes`, a number in [0, len(classes)), or None.
+        label: a name of `classes`, a number in [0, len(classes)), also as text, or None, also as
+            the text "none"; a class of such a name comes first.
         classes: name of each label.
         null_label: what None stands for; None where the network has no such class.
 
@@ -53,6 +56,10 @@ def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) 
             raise ValueError(f"label must name one class; {error}") from None
         if place is not None:
             return place
+        if normal_name(label).casefold() == NO_CLASS:
+            return resolve_label(None, classes, null_label)
+        if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", label):
+            return resolve_label(int(label), classes, null_label)
         some = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
         raise ValueError(f"label must be one of {some}; got {label!r}")
     label = _plain_number(label)

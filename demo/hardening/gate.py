@@ -81,7 +81,7 @@ class Gate:
             # Gradio needs the lifespan; nothing here speaks through web sockets.
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
-            return
+            return None
         answer = _Answer(send)
         path = scope["path"]
         try:

@@ -14,13 +14,13 @@ import torch
 from torch.utils.benchmark import Measurement
 
 from maskgit_core.benchmark.timing import Case, Setup, measured
-from maskgit_core.config import TRAIN_PRECISIONS, TrainConfig
 from maskgit_core.data.photos import Photos, packed_size
 from maskgit_core.data.shards import TokenData
 from maskgit_core.devices.precision import bfloat16_pays
 from maskgit_core.networks.registry import trains
 from maskgit_core.training.loop import Stage, train
 from maskgit_core.training.presets import load_preset
+from maskgit_core.training.settings import PRECISIONS, TrainConfig
 from maskgit_core.training.tokenizer_stage import TokenizerStage
 from maskgit_core.training.transformer_stage import TransformerStage
 
@@ -51,7 +51,7 @@ def train_cases(setup: Setup) -> list[Case]:
         stages["transformer"] = (lambda config: _transformer_stage(setup, config), config)
     precisions = [
         name
-        for name in TRAIN_PRECISIONS
+        for name in PRECISIONS
         if name == "float32" or (name != "auto" and bfloat16_pays(device.type))
     ]
 

@@ -119,6 +119,13 @@ def sum_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def of_first(value: float) -> float:
+    """Return a number as the first rank has it; all ranks call this."""
+    held = torch.tensor([value], dtype=torch.float64)
+    broadcast_([held])
+    return held.item()
+
+
 def wait() -> None:
     """Wait until all ranks are here."""
     if size() > 1:
@@ -134,18 +141,18 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's slice, as a view; a tensor that is not cut is returned as it is."""
-    return tensor.to_local() if is_cut(tensor) else tensor
+    """Return this rank's slice, as a view; a tensor that is not sharded is returned as it is."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the tensor put together, on every rank; where it is cut all of them call this."""
-    return tensor.full_tensor() if is_cut(tensor) else tensor
+    """Return the tensor put together, on every rank; where it is sharded all of them call this."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
 def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return this rank's slice of a tensor that every rank has whole, cut as `like` is."""
-    if not is_cut(like):
+    """Return this rank's slice of a tensor that every rank has whole, sharded as `like` is."""
+    if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
 
@@ -154,8 +161,8 @@ def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
     return held.redistribute(placements=like.placements).to_local()
 
 
-def is_cut(tensor: Tensor) -> bool:
-    """Whether a tensor is cut among the ranks, a DTensor."""
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is sharded, a DTensor."""
     return hasattr(tensor, "device_mesh")  # its class takes long to import
 
 

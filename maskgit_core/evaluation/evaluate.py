@@ -42,7 +42,7 @@ from maskgit_core.evaluation.sheets import NEAREST_SHOWN, save_sheets
 from maskgit_core.evaluation.store import Progress, TableStore, no_progress
 from maskgit_core.evaluation.tables import EvaluatedModel, Evidence, Tables, gather
 from maskgit_core.files import write_atomically
-from maskgit_core.training.losses import PerceptualLoss
+from maskgit_core.losses import PerceptualLoss
 
 FORMAT = 1
 RESULT_FILE = "evaluation.json"
@@ -89,7 +89,7 @@ def evaluate(
     model: EvaluatedModel,
     folders: DataFolders,
     out: str | os.PathLike[str],
-    settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008 (frozen)
+    settings: EvaluationSettings = EvaluationSettings(),
     *,
     features: str | FeatureNetwork = "lite0",
     perceptual: PairDistance | None = None,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.training.losses import IMAGENET_MEAN, IMAGENET_STD, load_feature_network
+from maskgit_core.losses import IMAGENET_MEAN, IMAGENET_STD, load_feature_network
 
 
 class FeatureNetwork(Protocol):

@@ -15,7 +15,6 @@ from maskgit_core.config import TransformerConfig
 from maskgit_core.data.folders import shortened
 from maskgit_core.data.photos import Photos
 from maskgit_core.networks.registry import (
-    TOKENIZERS,
     TRANSFORMERS,
     build_transformer,
     kind_of,
@@ -85,7 +84,7 @@ def adapted_transformer(
     Raises:
         ValueError: a network of another kind, or a grid that its `merge` does not divide.
     """
-    if not trains(model) or type(model) in {kind.network for kind in TOKENIZERS.values()}:
+    if not any(each.trains and type(model) is each.network for each in TRANSFORMERS.values()):
         raise ValueError(
             "init must hold a transformer of this project's own kinds "
             f"({trained_words(TRANSFORMERS)}); got a {type(model).__name__}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 
-from maskgit_core.training.tensorboard import open_writer
+from maskgit_core.training.log import open_writer
 
 from commands import train_tokenizer  # isort: skip
 
