@@ -16,7 +16,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from gradio.utils import get_upload_folder
@@ -65,7 +65,8 @@ def _in_web_colours(photo: Image.Image) -> Image.Image:
     with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if source.profile.xcolor_space.strip() == "RGB" and not _is_usual(source):
-            photo = ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"))
+            usual = ImageCms.createProfile("sRGB")
+            photo = cast(Image.Image, ImageCms.profileToProfile(photo, source, usual))
             photo.info.clear()
     return photo
 
@@ -129,8 +130,8 @@ def painter_value(photo: Image.Image) -> dict[str, Any]:
     A small photo is shown enlarged, so that its mask has smooth edges too.
     """
     scale = SHOWN_SIDE / max(photo.size)
-    size = tuple(max(1, round(side * scale)) for side in photo.size)
-    shown = flatten_alpha(photo).resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    shown = flatten_alpha(photo).resize((width, height), Image.Resampling.LANCZOS)
     return {"photo": render.data_url(shown, quality=88), "key": secrets.token_hex(6)}
 
 

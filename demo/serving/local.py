@@ -139,6 +139,7 @@ class LocalRunner:
     def _compute(self, batch: list[Job]) -> None:
         request = batch[0].request
         if request is None:
+            assert callable(batch[0].task)
             batch[0].deliver(batch[0].task())
             batch[0].end(jobs.DONE)
             return
