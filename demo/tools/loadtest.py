@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from demo.settings import FIELDS
+
 try:
     import gevent
     import psutil
@@ -34,7 +36,7 @@ except ImportError:
 
 REFUSALS = ("waiting already", "Queue is full", "503")
 # Settings of decoding other than the steps: the model's own.
-SETTINGS = (None,) * 8
+SETTINGS = (None,) * (len(FIELDS) - 1)
 
 
 @events.init_command_line_parser.add_listener
