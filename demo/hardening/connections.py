@@ -12,7 +12,7 @@ HEADER_SECONDS = 15.0  # from the first byte of a request, or the connection, to
 def patient_for(protocol: type[Any]) -> type[Any]:
     """Return one of uvicorn's HTTP protocols with a limit of time on the headers of a request."""
 
-    class Bounded(protocol):  # type: ignore[misc,valid-type]
+    class Bounded(protocol):
         _clock: Any = None
 
         def connection_made(self, transport: Any) -> None:

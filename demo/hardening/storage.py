@@ -150,11 +150,11 @@ def sweep(folder: Path, *, keep_seconds: float = KEEP_SECONDS, now: float | None
                     continue
                 FILES.forget(path)
                 path.unlink()
-    for place in reversed(folders):
+    for inner in reversed(folders):
         with contextlib.suppress(OSError):  # not empty
             # One that was made a moment ago waits for its file.
-            if now - place.lstat().st_mtime > SWEEP_SECONDS:
-                place.rmdir()
+            if now - inner.lstat().st_mtime > SWEEP_SECONDS:
+                inner.rmdir()
     return left
 
 

@@ -117,8 +117,8 @@ def painter_value(photo: Image.Image) -> dict[str, Any]:
     A small photo is shown enlarged, so that its mask has smooth edges too.
     """
     scale = SHOWN_SIDE / max(photo.size)
-    size = tuple(max(1, round(side * scale)) for side in photo.size)
-    shown = flatten_alpha(photo).resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    shown = flatten_alpha(photo).resize((width, height), Image.Resampling.LANCZOS)
     return {"photo": render.data_url(shown, quality=88), "key": secrets.token_hex(6)}
 
 

@@ -146,6 +146,7 @@ class LocalRunner:
     def _compute(self, batch: list[Job]) -> None:
         request = batch[0].request
         if request is None:
+            assert callable(batch[0].task)
             batch[0].deliver(batch[0].task())
             batch[0].end(jobs.DONE)
             return
@@ -158,10 +159,14 @@ class LocalRunner:
             side_by_side([partial(self._decode_part, model, part) for part in parts])
 
     def _decode_alone(self, model: Any, job: Job, request: Request) -> None:
+        made = False
         for item in decoded_steps(model, request):
             if not _in_time(job):
                 return
             job.deliver(item)
+            made = made or (isinstance(item, DecodedStep) and item.last)
+            if made and self.queue.waiting:
+                break  # pictures of quick steps are made up for only while nobody waits
         job.end(jobs.DONE)
 
     def _decode_part(self, model: Any, batch: list[Job]) -> None:

@@ -24,8 +24,8 @@ class Metrics:
 
     def __init__(self) -> None:
         disable_created_metrics()  # a second line for each counter, with the time of its first job
-        own = {"namespace": "maskgit", "registry": CollectorRegistry()}
-        self._registry = own["registry"]
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "maskgit", "registry": self._registry}
         self._jobs = Counter("jobs", "Jobs that have ended.", ["kind", "outcome"], **own)
         self._images = Counter("images", "Images of jobs that were done.", **own)
         self._batches = Counter("batches", "Batches decoded.", **own)

@@ -89,7 +89,7 @@ def _packed(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
     """An item as it is sent between processes: off the GPU, pictures for the eye as bytes."""
     if isinstance(item, LatePictures):
         return LatePictures({number: _as_bytes(images) for number, images in item.images.items()})
-    state = {
+    state: dict[str, Any] = {
         name: value.cpu() if isinstance(value, Tensor) else value
         for name, value in vars(item.state).items()
     }

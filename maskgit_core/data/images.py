@@ -145,7 +145,9 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
         try:
             source = Path(source).read_bytes()
         except OSError as error:
-            raise _RefusedError(f"{source} cannot be opened: {error.strerror}") from None
+            raise _RefusedError(
+                f"{os.fspath(source)!s} cannot be opened: {error.strerror}"
+            ) from None
     elif not isinstance(source, (bytes, bytearray)):
         kind = type(source).__name__
         raise _RefusedError(f"must be a path, the bytes of a file or a PIL image; got {kind}")

@@ -340,6 +340,24 @@ def test_skipped_pictures_are_made_up_for_only_while_nobody_waits(gated, monkeyp
     assert differ == [False, True, True, True, False]
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_nor_are_those_of_a_comparison_made_while_somebody_waits(
+    gated, monkeypatch, waits: bool
+) -> None:
+    monkeypatch.setattr(
+        "demo.serving.steps.LivePictures", lambda model: LivePictures(model, share=1e-9)
+    )
+    runner = LocalRunner(ModelHolder(gated))
+    run = start(runner, parse_compare(gated, "sea", 5, "Order", VALUES))
+    assert gated.begun.acquire(timeout=30)
+    other = [start(runner, wish(gated, 1))] if waits else []
+    gated.let(1000)
+    made = list(run)
+    assert sum(bool(progress.images) for progress in made) == (1 if waits else 2)
+    assert len(made[-1].images) == 4
+    in_threads(other)()
+
+
 def test_who_closes_at_the_result_is_done_and_has_no_more_pictures_made(gated, monkeypatch) -> None:
     begun, closed, made = threading.Event(), threading.Event(), []
 
