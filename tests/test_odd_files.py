@@ -45,7 +45,8 @@ def test_every_file_is_opened_or_refused_in_one_sentence(kind: str) -> None:
         try:
             photo = open_photo(content)
         except RequestError as error:
-            assert kind not in READABLE, (name, error)
+            # Nobody brings a photo as PPM, and its decoder can be kept busy.
+            assert kind not in READABLE or "PPM" in str(error), (name, error)
             assert str(error).startswith("The file ") and str(error).count("\n") == 0
             assert len(str(error)) < 200 and "0x" not in str(error)
         else:
@@ -141,9 +142,11 @@ def test_a_large_upload_is_not_read_whole(folder) -> None:
 
 def test_results_that_would_be_enormous_are_refused(tiny_model) -> None:
     photo = Image.new("RGB", (6_000, 6_000))
-    for arguments in ((["left", "up"], 100, "sea", 1), (["left"], 50, "sea", 4)):
-        with pytest.raises(RequestError, match="megapixels"):
-            edit.parse_extend(tiny_model, photo, *arguments, 0, {})
+    with pytest.raises(RequestError, match="megapixels"):
+        edit_frame.plan_extend(tiny_model, photo, ["left", "up"], 100)
+    extended = edit.start_edit(tiny_model, edit_frame.plan_extend(tiny_model, photo, ["left"], 50))
+    with pytest.raises(RequestError, match="megapixels"):
+        edit.edit_request(tiny_model, extended, "sea", 4, 0, {})
 
 
 # ---- the disk ------------------------------------------------------------------------------------
