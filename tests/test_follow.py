@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import partial
 
@@ -80,7 +81,7 @@ def test_the_log_tells_the_run_and_every_step_once(tiny_model, monkeypatch) -> N
     monkeypatch.setattr("demo.serving.steps.LivePictures", partial(LivePictures, share=1e-9))
     request = parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 6})
     seen = list(follow(request, decode_alone(tiny_model)))
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in itertools.pairwise(seen):
         assert after.log.startswith(before.log)
     head, *events = [json.loads(line) for line in seen[-1].log.splitlines()]
     run = frames.new_run(head)
@@ -156,8 +157,7 @@ def test_a_run_that_takes_too_long_is_stopped(tiny_model, monkeypatch) -> None:
 @pytest.fixture
 def done(tiny_model) -> dict:
     request = parse_generate(tiny_model, ["sea", "forest"], 2, 3, {"num_steps": 4})
-    run = finished(tiny_model, request).run
-    return run
+    return finished(tiny_model, request).run
 
 
 @pytest.mark.parametrize("keep", [False, True])

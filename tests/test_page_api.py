@@ -184,7 +184,7 @@ def call(page_url: str, name: str, data: list) -> str:
 
 
 def test_no_file_of_the_server_can_be_read(page_url: str, tmp_path: Path) -> None:
-    photo, mask = photo_and_mask()
+    _photo, mask = photo_and_mask()
     secret = ROOT / "demo" / "examples" / "sea.jpg"
     for value in ({"path": str(secret)}, {"path": str(secret), "meta": {"_type": "x"}}):
         answer = call(page_url, "inpaint", [value, to_text(mask), "sea"])

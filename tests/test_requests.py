@@ -56,8 +56,8 @@ def test_every_field_is_bounded_and_reaches_the_configuration(field) -> None:
             build_config({field.name: value})
     seen = set()
     for value in field.choices or (field.low, (field.low + field.high) / 2, field.high):
-        value = int(value) if field.whole else value
-        seen.add(getattr(build_config({field.name: value}), field.name))
+        kept = int(value) if field.whole else value
+        seen.add(getattr(build_config({field.name: kept}), field.name))
     assert len(seen) >= 2
 
 

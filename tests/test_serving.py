@@ -121,7 +121,7 @@ def test_more_clients_than_places_meet_no_error_but_the_refusal(served) -> None:
 
 
 def test_the_load_test_counts_what_visitors_meet(served) -> None:
-    url, runner, _ = served
+    url, _runner, _ = served
 
     def counted() -> dict[str, int]:
         found = re.findall(r'outcome="(\w+)"} (\d+)', get(url + "/metrics")[1])

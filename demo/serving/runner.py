@@ -26,13 +26,16 @@ class Runner(Protocol):
     concurrency: int | None
 
     @property
-    def num_waiting(self) -> int: ...
+    def num_waiting(self) -> int:
+        """See above."""
 
     @property
-    def num_working(self) -> int: ...
+    def num_working(self) -> int:
+        """See above."""
 
     @property
-    def metrics(self) -> Metrics: ...
+    def metrics(self) -> Metrics:
+        """See above."""
 
     def decode(self, request: Request) -> Iterator[Decoded]:
         """Take a request and yield what comes of it.

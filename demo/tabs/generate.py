@@ -230,8 +230,10 @@ def _wire_run(models: ModelHolder, runner: Runner, menu: ModelMenu, tab: Generat
     event = gr.on(
         [settings.go.click, *[button.click for button in redo_buttons]],
         on_click,
-        [menu.shown, results.run, results.selection]
-        + [settings.classes, settings.count, settings.seed, *settings.fields],
+        [
+            *(menu.shown, results.run, results.selection),
+            *(settings.classes, settings.count, settings.seed, *settings.fields),
+        ],
         [results.player, results.run, results.images, settings.stop],
         **model_event(runner),
     )

@@ -164,8 +164,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         done[menu.pending] = None
         with explain("The settings cannot be used."):
             settings = pending_settings(models, pending)
-            done = merged(done, setting_updates(models.current, page, settings))
-        return done
+            return merged(done, setting_updates(models.current, page, settings))
 
     def on_loaded() -> tuple[Any, Any]:
         first, turn = first_result(models), in_turn(runner)

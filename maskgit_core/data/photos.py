@@ -127,7 +127,7 @@ def pack_photos(
     size: int,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Callable[[Sequence[str]], Sequence[str]] = lambda files: files,
+    progress: Callable[[Sequence[str]], Iterable[str]] = lambda files: files,
 ) -> Photos:
     """Decode every photo once to its centre square at `size` pixels.
 
@@ -182,7 +182,7 @@ def pack_photos(
 def _decoded(
     folder: PhotoFolder,
     size: int,
-    progress: Callable[[Sequence[str]], Sequence[str]],
+    progress: Callable[[Sequence[str]], Iterable[str]],
     skipped: list[str],
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the readable photos in order, uint8 (size, size, 3), with their labels."""

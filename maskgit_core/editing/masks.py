@@ -77,9 +77,9 @@ def _middle(values: np.ndarray) -> float:
 
 def _brightness(image: Image.Image) -> np.ndarray:
     """Return what a mask that is an image says, as numbers (H, W)."""
-    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
-        if not image.has_transparency_data:
-            return np.array(image)
+    grey = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
+    if grey and not image.has_transparency_data:
+        return np.array(image)
     return np.array(drawn_mask(image))
 
 

@@ -120,10 +120,11 @@ class Tables:
         The key holds the order in which labels repeat, not how many there are, so that more
         samples go on from fewer.
         """
-        model, seed, config = self.model, settings.seed, settings.sampling
-        networks = hash_of_networks(model.tokenizer, model.transformer)  # type: ignore
+        model: Any = self.model  # one that makes samples
+        seed, config = settings.seed, settings.sampling
+        networks = hash_of_networks(model.tokenizer, model.transformer)
         order = list(dict.fromkeys(labels))
-        rounding = [getattr(model, "precision", "float32"), _device(model.transformer)]  # type: ignore
+        rounding = [getattr(model, "precision", "float32"), _device(model.transformer)]
         if rounding != ["float32", "cpu"]:
             # Anywhere else the size of a batch decides how sums are rounded, and so a token.
             rounding.append(settings.batch_size)
@@ -131,7 +132,7 @@ class Tables:
 
         def draw(rows: range) -> Tensor:
             chosen = [labels[row] for row in rows]
-            result = model.generate(chosen, config, seed=seed + rows.start)  # type: ignore
+            result = model.generate(chosen, config, seed=seed + rows.start)
             return to_uint8(result.images)
 
         compute = by_batch(draw, settings.batch_size)
