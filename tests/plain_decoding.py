@@ -184,7 +184,7 @@ def plain_transformer(model: nn.Module) -> nn.Module:
     """
     plain = PLAIN_FORMS.get(kind_of(model, TRANSFORMERS))
     # `nn.MultiheadAttention` has no heads that are narrower than their share.
-    if plain is None or model.config.width % model.config.num_heads and plain is PlainTransformer:
+    if plain is None or (model.config.width % model.config.num_heads and plain is PlainTransformer):
         raise ValueError(f"model must have a plain form; {type(model).__name__} has none")
     return plain(model).train(model.training)
 

@@ -63,11 +63,11 @@ def sweep(
         with contextlib.suppress(OSError):
             path.unlink()
         left -= size
-    for place in reversed(folders):
+    for empty in reversed(folders):
         with contextlib.suppress(OSError):  # not empty
             # One that was made a moment ago waits for its file.
-            if now - place.lstat().st_mtime > SWEEP_SECONDS:
-                place.rmdir()
+            if now - empty.lstat().st_mtime > SWEEP_SECONDS:
+                empty.rmdir()
     return left
 
 

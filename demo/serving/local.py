@@ -137,10 +137,11 @@ class LocalRunner:
             self._tidy_at = now + TIDY_SECONDS
 
     def _compute(self, batch: list[Job]) -> None:
-        request = batch[0].request
-        if request is None:
-            batch[0].deliver(batch[0].task())
+        request, function = batch[0].request, batch[0].function
+        if function is not None:
+            batch[0].deliver(function())
             batch[0].end(jobs.DONE)
+        if request is None:
             return
         model = self.models.expect(request.model)
         self.metrics.count_batch(len(batch))
@@ -156,7 +157,7 @@ class LocalRunner:
             if not _in_time(job):
                 return
             job.deliver(item)
-            made = made or isinstance(item, DecodedStep) and item.last
+            made = made or (isinstance(item, DecodedStep) and item.last)
             if made and self.queue.waiting:
                 break  # pictures of quick steps are made up for only while nobody waits
         job.end(jobs.DONE)

@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 
+from demo.presets import CUSTOM
 from demo.serving.models import ModelHolder
-from demo.settings import CUSTOM, FIELDS, RequestError, parse_number
+from demo.settings import FIELDS, RequestError, parse_number
 
 MAX_TEXT = 20_000
 KEY = "maskgit-settings"
@@ -113,7 +114,7 @@ def remember(demo: gr.Blocks, models: ModelHolder, widgets: Widgets, presets: An
         presets: from a model to its presets.
     """
     holder = gr.Textbox(visible="hidden", elem_id="kept-settings", label="Kept settings")
-    everything = list(widgets.values())
+    everything: list[Any] = list(widgets.values())
     gr.on(
         [widget.change for widget in everything],
         None,
