@@ -79,6 +79,8 @@ def main(folder: Path) -> None:
     config = TRANSFORMER
     train(transformer_stage(config), config, folder / "transformer")
     train(seeded(tokenizer_stage, TOKENIZER), TOKENIZER, folder / "tokenizer")
+    pieces = replace(TOKENIZER, grad_accum_steps=2)
+    train(seeded(tokenizer_stage, pieces), pieces, folder / "tokenizer-in-pieces")
     share_weights(folder)
     parts = replace(config, grad_accum_steps=2)
     train(transformer_stage(parts), parts, folder / "accumulated")

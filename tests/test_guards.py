@@ -56,7 +56,7 @@ def test_a_step_that_is_not_finite_is_not_taken(build, bad, back, factor, tmp_pa
     assert [line["step"] for line in logged if "loss" in line] == list(range(1, 13))
     (event,) = [line for line in logged if "rollback" in line]
     assert (event["step"], event["from_step"], event["rate_scale"]) == (back, bad + 1, 0.5)
-    planned = {step: rate for step, rate in rates(build, tmp_path / "plain")}
+    planned = dict(rates(build, tmp_path / "plain"))
     for line in logged:
         if "rate" in line:
             scale = 0.5 if line["step"] > back else 1.0

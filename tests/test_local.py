@@ -24,7 +24,9 @@ from demo.runs.redo import parse_redo
 from demo.serving import steps
 from demo.serving.jobs import WAITING, Job, JobFailed
 from demo.serving.local import LocalRunner
+from demo.serving.metrics import FAILURES_IN_A_ROW
 from demo.serving.models import ModelHolder
+from demo.serving.queue import STOPPING
 from demo.serving.request import Request
 from demo.serving.steps import Place, decode_alone
 from demo.settings import RequestError
@@ -410,3 +412,36 @@ def test_a_run_that_nobody_listened_to_is_forgotten(gated) -> None:
     assert next(job.follow()) == Place(0)
     wait_for(lambda: job.outcome is not None)
     assert runner.num_waiting == 0
+
+
+def test_a_stop_tells_everybody_and_takes_no_more(gated) -> None:
+    runner = LocalRunner(ModelHolder(gated))
+    runs = [start(runner, wish(gated, seed)) for seed in range(3)]
+    ends = in_threads(runs)
+    wait_for(lambda: runner.num_working > 0)
+    runner.close()
+    assert [str(end) for end in ends()] == [STOPPING] * 3
+    with pytest.raises(RequestError, match="restarted"):
+        runner.decode(wish(gated, 9))
+    gated.let(100)
+
+
+def test_failures_in_a_row_empty_the_queue_and_one_success_ends_them(gated) -> None:
+    runner, let = LocalRunner(ModelHolder(gated)), threading.Event()
+
+    def fails() -> None:
+        let.wait(60)
+        raise MemoryError
+
+    failing = [runner._join(fails, "test", "m") for _ in range(FAILURES_IN_A_ROW)]
+    behind = [runner._join(lambda: 1, "test", "m") for _ in range(2)]
+    let.set()
+    for job in failing:
+        with pytest.raises(JobFailed):
+            list(job.follow())
+    for job in behind:
+        with pytest.raises(RequestError, match="has a problem"):
+            list(job.follow())
+    assert runner.metrics.failing
+    assert runner.call("test", lambda: 5) == 5
+    assert not runner.metrics.failing

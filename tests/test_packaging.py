@@ -66,7 +66,7 @@ def test_wheel_works_alone_in_any_folder(site: Path, tmp_path: Path) -> None:
 
 def test_commands_name_functions_that_exist(site: Path) -> None:
     (entries,) = site.glob("*.dist-info/entry_points.txt")
-    assert "maskgit = maskgit_core.cli.main:main" in entries.read_text(encoding="utf-8")
+    assert "maskgit = maskgit_core.__main__:run" in entries.read_text(encoding="utf-8")
     for target in PROJECT["scripts"].values():
         module, function = target.split(":")
         assert callable(getattr(__import__(module, fromlist=[function]), function))

@@ -229,11 +229,13 @@ def test_what_a_run_was_made_from_must_stay(tmp_path):
 def test_what_killed_runs_left_half_written_is_removed(tmp_path):
     left = [".state.pt.0123abcd.part", "checkpoint/.tokenizer.safetensors.ffffffff.part"]
     (tmp_path / "checkpoint").mkdir()
-    for name in (*left, "notes.part", ".mine.part"):
+    other = "another-run/.state.pt.0123abcd.part"
+    (tmp_path / "another-run").mkdir()
+    for name in (*left, other, "notes.part", ".mine.part"):
         (tmp_path / name).write_bytes(b"half")
     train(tokenizer_stage(tiny.FIRST), tiny.FIRST, tmp_path, max_seconds=0)
     assert not any((tmp_path / name).exists() for name in left)
-    assert (tmp_path / "notes.part").exists() and (tmp_path / ".mine.part").exists()
+    assert all((tmp_path / name).exists() for name in (other, "notes.part", ".mine.part"))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9, 0.9999])

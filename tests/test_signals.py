@@ -133,10 +133,14 @@ def test_a_signal_at_any_second_ends_any_command(
     out = tmp_path / "out"
     words = {
         "sample": ["--checkpoint", tiny_checkpoint, "--out", out / "a.png"],
-        "evaluate": ["--checkpoint", tiny_checkpoint, "--data", photo_folder, "--out", out]
-        + ["--cache-dir", tmp_path / "cache", "--num-samples", 64],
-        "convert": ["--tokenizer", parity / "halton" / "weights.pth", "--out", out]
-        + ["--transformer", parity / "halton" / "weights.pth"],
+        "evaluate": [
+            *("--checkpoint", tiny_checkpoint, "--data", photo_folder, "--out", out),
+            *("--cache-dir", tmp_path / "cache", "--num-samples", 64),
+        ],
+        "convert": [
+            *("--tokenizer", parity / "halton" / "weights.pth", "--out", out),
+            *("--transformer", parity / "halton" / "weights.pth"),
+        ],
         "benchmark": ["--model", tiny_checkpoint, "--only", "load,decode,train"],
         "train": from_nothing(photo_folder, out)[1:],
     }[name]

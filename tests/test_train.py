@@ -192,8 +192,10 @@ def test_a_model_goes_on_at_another_size_and_its_card_says_so(capsys, tmp_path, 
     printed = capsys.readouterr().out
     card = (out / "checkpoint" / "README.md").read_text(encoding="utf-8")
     for sentence in (
-        "The tokenizer of 16 x 16 pixels reads 24 x 24 pixels, 6 x 6 tokens; its weights fit every "
-        "size.",
+        (
+            "The tokenizer of 16 x 16 pixels reads 24 x 24 pixels, 6 x 6 tokens; its weights fit "
+            "every size."
+        ),
         "The table of positions was interpolated from 4 x 4 to 6 x 6 tokens.",
         'Classes added: cat; each starts at the row of "no class", with a little noise.',
     ):

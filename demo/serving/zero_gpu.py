@@ -70,6 +70,9 @@ class ZeroGpuRunner:
         for item in self._on_gpu(replace(request, base=None, start=None, plan=None)):
             yield _unpacked(item)
 
+    def close(self) -> None:
+        """As `Runner.close`; each run ends with its own call."""
+
     def call(self, kind: str, function: Callable[[], Any], *, refusable: bool = True) -> Any:
         """As `Runner.call`, in this thread and on the CPU."""
         return function()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from maskgit_core.config import TokenizerConfig, TransformerConfig, to_dict
 from maskgit_core.training.presets import (
@@ -19,6 +19,8 @@ from maskgit_core.training.presets import (
     with_settings,
 )
 from maskgit_core.training.settings import OLD_NAMES, TrainConfig
+
+StageConfig = TypeVar("StageConfig", bound=TrainConfig)
 
 _DEFAULTS = load_preset("scenes-flowers-xs")
 # Without the perceptual loss: its network is not among what the project needs.
@@ -113,12 +115,13 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stage_settings(
-    args: argparse.Namespace, stage: str, training: TrainConfig, network: Any
-) -> tuple[TrainConfig, Any]:
+    args: argparse.Namespace, stage: str, training: StageConfig, network: Any
+) -> tuple[StageConfig, Any]:
     """Return training and network settings with --set, then with the options that were given."""
     names = (f"{stage}_training", stage)
     changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
-    return tuple(_with_options(args, changed[name]) for name in names)  # type: ignore[return-value]
+    of_training, of_network = (_with_options(args, changed[name]) for name in names)
+    return of_training, of_network
 
 
 def asked_for(args: argparse.Namespace, name: str) -> bool:

@@ -80,6 +80,7 @@ def step_report(config: TrainConfig, out: Path) -> Iterator[Report]:
 
 
 def run_stage(stage: Stage, config: TrainConfig, args: argparse.Namespace) -> None:
+    """Train, show how far it is and say where it ended; a signal is said and passed on."""
     from maskgit_core.distributed.group import is_first
     from maskgit_core.training.guards import remove_leftovers
     from maskgit_core.training.log import data_share
@@ -112,10 +113,12 @@ def _reached(out: Path) -> str:
 
 
 def given_preset(args: argparse.Namespace) -> Preset | None:
+    """Return the preset of --preset; raise ValueError for an unknown one."""
     return load_preset(args.preset) if args.preset else None
 
 
 def check_minutes(args: argparse.Namespace) -> None:
+    """Raise ValueError for --max-minutes below 0."""
     if args.max_minutes is not None:
         check_range("max_minutes", args.max_minutes, 0.0)
 

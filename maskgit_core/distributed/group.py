@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -142,12 +142,12 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
 
 def local(tensor: Tensor) -> Tensor:
     """Return this rank's slice, as a view; a tensor that is not sharded is returned as it is."""
-    return tensor.to_local() if is_sharded(tensor) else tensor
+    return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """Return the tensor put together, on every rank; where it is sharded all of them call this."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor
+    return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
 def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
@@ -156,9 +156,10 @@ def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
 
-    mesh = like.device_mesh
+    sharded = cast(DTensor, like)
+    mesh = sharded.device_mesh
     held = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return held.redistribute(placements=like.placements).to_local()
+    return held.redistribute(placements=sharded.placements).to_local()
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -8,6 +8,7 @@ Reference: VQGAN (Esser et al. 2021), Sec. 3.1 and Eq. 7.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -64,7 +65,7 @@ class PatchDiscriminator(nn.Module):
             nn.Conv2d(3, PATCH_WIDTHS[0], 4, stride=2, padding=1),
             nn.LeakyReLU(SLOPE),
         ]
-        for before, width in zip(PATCH_WIDTHS, PATCH_WIDTHS[1:], strict=False):
+        for before, width in itertools.pairwise(PATCH_WIDTHS):
             layers += [
                 nn.Conv2d(before, width, 4, stride=2, padding=1),
                 nn.GroupNorm(GROUPS, width),
@@ -166,11 +167,12 @@ def pulls_of(
 ) -> Pulls:
     """Return the gradients of two losses, float32 (), of `output`, what the decoder made."""
     losses = (reconstruction, adversarial)
-    at_output = [torch.autograd.grad(loss, output, retain_graph=True)[0] for loss in losses]
+    first, second = (torch.autograd.grad(loss, output, retain_graph=True)[0] for loss in losses)
     at_last = [
-        torch.autograd.grad(output, last_weight, pull, retain_graph=True)[0] for pull in at_output
+        torch.autograd.grad(output, last_weight, pull, retain_graph=True)[0]
+        for pull in (first, second)
     ]
-    return Pulls(tuple(at_output), tuple(at_last))
+    return Pulls((first, second), (at_last[0], at_last[1]))
 
 
 def balance_of(at_last: Sequence[Tensor]) -> Tensor:
@@ -208,7 +210,9 @@ class AdversarialLoss:
     """
 
     def __init__(self, discriminator: nn.Module, device: torch.device | None = None) -> None:
-        self.discriminator = discriminator.to(device, memory_format=torch.channels_last)
+        self.discriminator: nn.Module = discriminator.to(device).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=RATE, betas=BETAS)
 
     def generator_loss(self, made: Batch) -> Tensor:
@@ -233,7 +237,8 @@ class AdversarialLoss:
             loss.backward()
             total = total + loss.detach().cpu()
         for parameter in self.discriminator.parameters():
-            sum_(parameter.grad)
+            if parameter.grad is not None:
+                sum_(parameter.grad)
         self.optimizer.step()
         return total
 

@@ -156,10 +156,8 @@ def interpolated_cells(table: Tensor, before: int, after: int) -> Tensor:
 def _grid_notes(before: int, after: int) -> list[str]:
     if before == after:
         return []
-    return [
-        f"The table of positions was interpolated from {before} x {before} to {after} x {after} "
-        f"tokens."
-    ]
+    grids = f"{before} x {before} to {after} x {after}"
+    return [f"The table of positions was interpolated from {grids} tokens."]
 
 
 def _class_notes(before: Sequence[str], after: Sequence[str]) -> list[str]:

@@ -24,6 +24,7 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = "run.lock"
+OWN = ("checkpoint", "cache", "evaluation")  # folders of a run; others may be another run's
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as `write_atomically` names what is not whole
 MAX_ROLLBACKS = 4
 RATE_CUT = 0.5
@@ -95,15 +96,17 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
-    """Remove the files that killed runs were in the midst of writing into a folder or below it.
+    """Remove the files that killed runs were in the midst of writing.
 
     Args:
-        folder: of one run; or of several, where something may be written just now.
+        folder: of one run, with the folders in it that are its own; or of several runs, where
+            something may be written just now.
         older_than: seconds since the last byte was written.
     """
-    for path in folder.rglob(".*.part"):
+    now = time.time()
+    for path in (part for each in (folder, *map(folder.joinpath, OWN)) for part in each.glob(".*")):
         with suppress(OSError):
-            if LEFTOVER.fullmatch(path.name) and time.time() - path.stat().st_mtime >= older_than:
+            if LEFTOVER.fullmatch(path.name) and now - path.stat().st_mtime >= older_than:
                 path.unlink()
 
 

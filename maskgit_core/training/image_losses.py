@@ -71,9 +71,10 @@ class ImageLosses:
         if self.config.discriminator == "patches":
             return PatchDiscriminator()
         blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
+        assert self.perceptual is not None  # `TokenizerTrainConfig` asks for it
         with torch.no_grad():
             maps = self.perceptual.features(*self.seen(0, blank))
-        shapes = [tuple(view.shape[1:3]) for view in maps[FIRST_JUDGED:]]
+        shapes = [(view.shape[1], view.shape[2]) for view in maps[FIRST_JUDGED:]]
         return FeatureDiscriminator(shapes, num_classes)
 
     def judging(self, step: int) -> bool:
@@ -98,7 +99,7 @@ class ImageLosses:
         total = config.l1_weight * measures["l1"] + config.l2_weight * measures["l2"]
         views, real = [made], [images]
         if self.perceptual is not None:
-            maps, targets = self._features(step, made, images)
+            maps, targets = self._features(self.perceptual, step, made, images)
             pairs = [view[: len(images)] for view in maps]
             measures["perceptual"] = self.perceptual.distance(pairs, targets).mean()
             total = total + config.perceptual_weight * measures["perceptual"]
@@ -111,12 +112,14 @@ class ImageLosses:
             adversarial = measures["adversarial"] = self.adversarial.generator_loss(judged)
         return ImageLoss(total, adversarial, photos, judged, measures)
 
-    def _features(self, step: int, made: Tensor, images: Tensor) -> tuple[list[Tensor], ...]:
+    def _features(
+        self, perceptual: PerceptualLoss, step: int, made: Tensor, images: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Return the feature maps of what was made and, without gradient, of the photos."""
         made, real = self.seen(step, made, images)
         with torch.no_grad():
-            targets = self.perceptual.features(real)
-        return self.perceptual.features(made), targets
+            targets = perceptual.features(real)
+        return perceptual.features(made), targets
 
     def seen(self, step: int, *pair: Tensor) -> list[Tensor]:
         """Return images as the feature network sees them: whole, or one window enlarged."""

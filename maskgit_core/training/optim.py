@@ -96,7 +96,7 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
@@ -128,7 +128,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def _direction(self, parameter: Tensor, group: dict) -> Tensor:
         """Return float32 (rows, columns), the Nesterov momentum of a whole matrix."""
-        state, grad = self.state[parameter], parameter.grad
+        state, grad = self.state[parameter], gradient(parameter)
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
@@ -153,8 +153,9 @@ class MuonAdamW(torch.optim.Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         adamw(
             [local(parameter) for parameter in parameters],
-            [local(parameter.grad) for parameter in parameters],
-            *([local(state[name]) for state in states] for name in ("exp_avg", "exp_avg_sq")),
+            [local(gradient(parameter)) for parameter in parameters],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
             [],
             [state["step"] for state in states],
             fused=True,
@@ -168,10 +169,16 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
 
+def gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def clip_gradients_(model: nn.Module, largest: float) -> Tensor:
     """Scale the gradients down to a norm; returns the norm that they had, of all ranks' slices."""
     parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters]))
+    norm = whole(nn.utils.get_total_norm([gradient(p) for p in parameters]))
     nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm
 
@@ -189,7 +196,8 @@ def build_optimizer(
     Embedding tables, codebooks and 1-pixel output layers are no hidden matrices: their rows stand
     alone. With `matrix_learning_rate` 0 everything goes to AdamW.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     candidates = [m.weight for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     attentions = [m for m in module.modules() if isinstance(m, nn.MultiheadAttention)]

@@ -101,16 +101,22 @@ def model_card(facts: CardFacts) -> str:
     )
     parts = [
         f"# {facts.title}",
-        f"A MaskGIT of {facts.image_size} x {facts.image_size} pixels, {facts.grid_size} x "
-        f"{facts.grid_size} tokens and {facts.codebook_size:,} codes, trained with the preset "
-        f"{facts.preset} in {facts.minutes:.0f} minutes on {facts.device}.",
-        "| network | parameters | began with | steps | batch |\n"
-        f"|---|---:|---|---:|---:|\n{stages}",
+        (
+            f"A MaskGIT of {facts.image_size} x {facts.image_size} pixels, {facts.grid_size} x "
+            f"{facts.grid_size} tokens and {facts.codebook_size:,} codes, trained with the preset "
+            f"{facts.preset} in {facts.minutes:.0f} minutes on {facts.device}."
+        ),
+        (
+            "| network | parameters | began with | steps | batch |\n"
+            f"|---|---:|---|---:|---:|\n{stages}"
+        ),
         "## Data",
         f"{sum(facts.counts.values())} photos to learn from, {facts.held_out} set aside to check.",
         f"| class | photos |\n|---|---:|\n{classes}",
-        "Rights in the photos stay with their owners: know their terms before you publish or sell "
-        "what the model makes.",
+        (
+            "Rights in the photos stay with their owners: know their terms before you publish or "
+            "sell what the model makes."
+        ),
         "## What it measures",
     ]
     if facts.losses is not None:
@@ -209,7 +215,6 @@ def write_results(
 
 def _samples(model: MaskGIT, names: Sequence[str]) -> Image.Image:
     labels = [name for name in names for _ in range(SAMPLES_A_CLASS)]
-    print("drawing samples", file=sys.stderr)
     images = model.generate(labels=labels, config=model.sampling, seed=0).images
     return contact_sheet(to_uint8(images), SAMPLES_A_CLASS, gap=2)
 
@@ -253,6 +258,7 @@ def _facts(
     # Names only: a path of this machine tells nobody else anything.
     begun = Path(begun).name if Path(begun).is_dir() else begun
     told = []
+    assert loaded.transformer is not None
     for name, network in (("tokenizer", loaded.tokenizer), ("transformer", loaded.transformer)):
         trained = stages.get(name, {})
         fresh = name == "transformer" and choices.init is None

@@ -102,7 +102,9 @@ class TokenizerStage:
         fit_codes: bool = True,
         sampled: SampledTokens | None = None,
     ) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model: nn.Module = model.to(device).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
         self.device, self.data_seconds = device, 0.0
         self.photos, self.held_out = photos, held_out or photos
         self.config = config
@@ -175,7 +177,8 @@ class TokenizerStage:
         config = self.config
         pieces = config.grad_accum_steps
         if part.index % pieces == 0:
-            self.batch_latents, self.pairs = [], []
+            self.batch_latents: list[Tensor] = []
+            self.pairs = []
             several = pieces > 1 and self.losses.judging(step)
             self.balance = self._balance(step, part) if several else None
         done = self._forward(step, part)
