@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ def fetch_data(args: argparse.Namespace) -> None:
     for name in ("data", "val"):
         source = getattr(args, name)
         if source and is_dataset_name(source):
-            setattr(args, name, str(first_alone(lambda source=source: fetch_dataset(source))))
+            setattr(args, name, str(first_alone(functools.partial(fetch_dataset, source))))
 
 
 def data_folders(args: argparse.Namespace) -> tuple[Path, Path | None]:

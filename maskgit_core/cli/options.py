@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from maskgit_core.config import TokenizerConfig, TransformerConfig, to_dict
 from maskgit_core.training.presets import (
@@ -19,6 +19,9 @@ from maskgit_core.training.presets import (
     with_settings,
 )
 from maskgit_core.training.settings import OLD_NAMES, TrainConfig
+
+Training = TypeVar("Training", bound=TrainConfig)
+Network = TypeVar("Network")
 
 _DEFAULTS = load_preset("scenes-flowers-xs")
 # Without the perceptual loss: its network is not among what the project needs.
@@ -113,12 +116,12 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stage_settings(
-    args: argparse.Namespace, stage: str, training: TrainConfig, network: Any
-) -> tuple[TrainConfig, Any]:
+    args: argparse.Namespace, stage: str, training: Training, network: Network
+) -> tuple[Training, Network]:
     """Return training and network settings with --set, then with the options that were given."""
-    names = (f"{stage}_training", stage)
-    changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
-    return tuple(_with_options(args, changed[name]) for name in names)  # type: ignore[return-value]
+    first = f"{stage}_training"
+    changed = with_settings({first: training, stage: network}, args.set)
+    return _with_options(args, changed[first]), _with_options(args, changed[stage])
 
 
 def asked_for(args: argparse.Namespace, name: str) -> bool:

@@ -70,11 +70,11 @@ class Training:
         given = load_checkpoint(resolve_checkpoint(choices.tokenizer))
         if choices.init and given.transformer is None:
             raise ValueError(f"init must hold a transformer; {choices.init} has none")
-        tokenizer, notes = given.tokenizer, []
+        tokenizer, transformer = given.tokenizer, None
+        notes: list[str] = []
         if choices.image_size is not None:
             tokenizer, notes = adapted_tokenizer(tokenizer, choices.image_size)
-        transformer = None
-        if choices.init:
+        if choices.init and given.transformer is not None:
             merged = merged_classes(given.classes, classes, keep=choices.keep_classes)
             grid, seed = tokenizer.config.grid_size, choices.preset.transformer_training.seed
             transformer, told = adapted_transformer(
@@ -269,6 +269,7 @@ def _losses(folder: Path, stage: TransformerStage) -> tuple[float, float] | None
     if val is data:
         return None
     model = load_checkpoint(folder / "checkpoint").transformer
+    assert model is not None, "the second stage exports one"
     some = slice(0, None, max(1, len(data.labels) // len(val.labels)))
     seen = replace(data, tokens=data.tokens[some, 0].unsqueeze(1), labels=data.labels[some])
     found = [

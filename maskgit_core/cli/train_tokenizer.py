@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from maskgit_core.cli.data import load_photos
 from maskgit_core.cli.options import TOKENIZER_DEFAULTS, asked_for, shape_notes, stage_settings
@@ -63,7 +63,7 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     notes: list[str] = []
     if args.init:
         folder = first_alone(lambda: resolve_checkpoint(args.init))
-        model = load_checkpoint(folder).tokenizer
+        model: Any = load_checkpoint(folder).tokenizer
         if not trains(model):
             raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
         if preset is not None or asked_for(args, "image_size"):

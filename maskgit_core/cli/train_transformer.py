@@ -83,7 +83,9 @@ def train_transformer(args: argparse.Namespace) -> None:
     tokenizer.to(device)
     cache = Path(args.cache or args.out)
     data = _tokens(tokenizer, photos, crops, cache / "tokens-train.safetensors")
-    val_data = held_out and _tokens(tokenizer, held_out, crops, cache / "tokens-val.safetensors")
+    val_data = None
+    if held_out is not None:
+        val_data = _tokens(tokenizer, held_out, crops, cache / "tokens-val.safetensors")
     sampling = preset.sampling if preset else SamplingConfig()
     stage = TransformerStage(model, tokenizer, data, val_data, config, sampling, device)
     stage.made_from |= started_from(args.init and folder)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -140,17 +140,17 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
-def local(tensor: Tensor) -> Tensor:
+def local(tensor: Any) -> Tensor:
     """Return this rank's slice, as a view; a tensor that is not sharded is returned as it is."""
     return tensor.to_local() if is_sharded(tensor) else tensor
 
 
-def whole(tensor: Tensor) -> Tensor:
+def whole(tensor: Any) -> Tensor:
     """Return the tensor put together, on every rank; where it is sharded all of them call this."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 
 
-def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
+def slice_like(tensor: Tensor, like: Any) -> Tensor:
     """Return this rank's slice of a tensor that every rank has whole, sharded as `like` is."""
     if not is_sharded(like):
         return tensor

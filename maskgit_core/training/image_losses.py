@@ -70,6 +70,7 @@ class ImageLosses:
     def _build_discriminator(self, num_classes: int) -> nn.Module:
         if self.config.discriminator == "patches":
             return PatchDiscriminator()
+        assert self.perceptual is not None, "checked with the settings"
         blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
         with torch.no_grad():
             maps = self.perceptual.features(*self.seen(0, blank))
@@ -98,7 +99,7 @@ class ImageLosses:
         total = config.l1_weight * measures["l1"] + config.l2_weight * measures["l2"]
         views, real = [made], [images]
         if self.perceptual is not None:
-            maps, targets = self._features(step, made, images)
+            maps, targets = self._features(self.perceptual, step, made, images)
             pairs = [view[: len(images)] for view in maps]
             measures["perceptual"] = self.perceptual.distance(pairs, targets).mean()
             total = total + config.perceptual_weight * measures["perceptual"]
@@ -111,12 +112,14 @@ class ImageLosses:
             adversarial = measures["adversarial"] = self.adversarial.generator_loss(judged)
         return ImageLoss(total, adversarial, photos, judged, measures)
 
-    def _features(self, step: int, made: Tensor, images: Tensor) -> tuple[list[Tensor], ...]:
+    def _features(
+        self, network: PerceptualLoss, step: int, made: Tensor, images: Tensor
+    ) -> tuple[list[Tensor], list[Tensor]]:
         """Return the feature maps of what was made and, without gradient, of the photos."""
         made, real = self.seen(step, made, images)
         with torch.no_grad():
-            targets = self.perceptual.features(real)
-        return self.perceptual.features(made), targets
+            targets = network.features(real)
+        return network.features(made), targets
 
     def seen(self, step: int, *pair: Tensor) -> list[Tensor]:
         """Return images as the feature network sees them: whole, or one window enlarged."""

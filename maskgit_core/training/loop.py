@@ -228,11 +228,11 @@ class _Loop:
             while step < config.max_steps:
                 begin = time.monotonic()
                 stage.before_step(step, state.ema)
-                loss, measures = self._gradients(step)
-                norm = clip_gradients_(stage.model, config.grad_clip or math.inf)
+                share, measures = self._gradients(step)
+                own_norm = clip_gradients_(stage.model, config.grad_clip or math.inf)
                 late = group.is_first() and time.monotonic() - started > max_seconds
                 loss, watched, norm, stop = self._agree(
-                    loss, measures, norm, stopping.is_set() or late
+                    share, measures, own_norm, stopping.is_set() or late
                 )
                 complaint = state.guard.complaint(loss, watched, norm)
                 if complaint is not None:
@@ -265,7 +265,7 @@ class _Loop:
     def _gradients(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Add up the gradients of a step; returns this process's share in loss and measures."""
         self.state.optimizer.zero_grad(set_to_none=True)
-        total: Tensor | float = 0.0
+        total = torch.zeros((), device=self.device)
         shares: dict[str, Tensor] = {}
         for place, part in enumerate(self.parts):
             last = place == len(self.parts) - 1

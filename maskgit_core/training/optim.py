@@ -96,7 +96,7 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
@@ -129,6 +129,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def _direction(self, parameter: Tensor, group: dict) -> Tensor:
         """Return float32 (rows, columns), the Nesterov momentum of a whole matrix."""
         state, grad = self.state[parameter], parameter.grad
+        assert grad is not None
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
@@ -154,9 +155,10 @@ class MuonAdamW(torch.optim.Optimizer):
         adamw(
             [local(parameter) for parameter in parameters],
             [local(parameter.grad) for parameter in parameters],
-            *([local(state[name]) for state in states] for name in ("exp_avg", "exp_avg_sq")),
-            [],
-            [state["step"] for state in states],
+            exp_avgs=[local(state["exp_avg"]) for state in states],
+            exp_avg_sqs=[local(state["exp_avg_sq"]) for state in states],
+            max_exp_avg_sqs=[],
+            state_steps=[state["step"] for state in states],
             fused=True,
             amsgrad=False,
             beta1=group["betas"][0],
@@ -170,8 +172,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def clip_gradients_(model: nn.Module, largest: float) -> Tensor:
     """Scale the gradients down to a norm; returns the norm that they had, of all ranks' slices."""
-    parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters]))
+    parameters = list(model.parameters())
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = whole(nn.utils.get_total_norm(grads))
     nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm
 
@@ -189,7 +192,8 @@ def build_optimizer(
     Embedding tables, codebooks and 1-pixel output layers are no hidden matrices: their rows stand
     alone. With `matrix_learning_rate` 0 everything goes to AdamW.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     candidates = [m.weight for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     attentions = [m for m in module.modules() if isinstance(m, nn.MultiheadAttention)]

@@ -102,7 +102,8 @@ class TokenizerStage:
         fit_codes: bool = True,
         sampled: SampledTokens | None = None,
     ) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last)
+        self.model = model.to(device)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.device, self.data_seconds = device, 0.0
         self.photos, self.held_out = photos, held_out or photos
         self.config = config
@@ -119,8 +120,8 @@ class TokenizerStage:
         # The codebook has no gradient before quantisation starts.
         self.may_leave_unused = not self.quantising
         if config.compile:
-            for half in (model.encoder, model.decoder):
-                half.compile()
+            model.encoder.compile()
+            model.decoder.compile()
         if config.freeze_codes:
             model.encoder.requires_grad_(False)
             model.quantizer.requires_grad_(False)
@@ -175,7 +176,8 @@ class TokenizerStage:
         config = self.config
         pieces = config.grad_accum_steps
         if part.index % pieces == 0:
-            self.batch_latents, self.pairs = [], []
+            self.batch_latents: list[Tensor] = []
+            self.pairs: list[Pair] = []
             several = pieces > 1 and self.losses.judging(step)
             self.balance = self._balance(step, part) if several else None
         done = self._forward(step, part)
@@ -193,6 +195,10 @@ class TokenizerStage:
             photos, judged = done.seen.photos.detach(), done.seen.judged.detach()
             self.pairs.append(Pair(photos, judged, share, self._made_share(done.made)))
         shown = {name: share * torch.as_tensor(each).detach() for name, each in measures.items()}
+        if self.quantising and part.index % pieces == pieces - 1:
+            # Of all processes and pieces together, so each process has an equal share in it.
+            use = torch.tensor(codebook_use(self.counts)) / size()
+            shown["code_share"], shown["perplexity"] = use
         return total + done.codes, shown
 
     def _made_share(self, made: Tensor) -> float:
@@ -269,8 +275,6 @@ class TokenizerStage:
         if done.tokens is not None:
             tokens = done.tokens.flatten()
             self.counts += sum_(torch.bincount(tokens, minlength=len(self.counts)))
-            use = codebook_use(self.counts)
-            done.measures.update({"code_share": use.share, "perplexity": use.perplexity})
 
     def _latents_of_all(self) -> Tensor:
         """Return the latents of the whole batch, those of all processes in order."""

@@ -79,7 +79,7 @@ class TransformerStage:
         self.tokenizer = tokenizer.to(device)
         self.device = device
         self.data_seconds = 0.0
-        model.checkpoint_blocks = config.checkpoint_blocks
+        model.checkpoint_blocks = config.checkpoint_blocks  # type: ignore[assignment]
         if config.compile:
             for block in model.blocks:
                 block.compile()
@@ -149,7 +149,8 @@ class TransformerStage:
     def metrics(self, ema: nn.Module) -> dict[str, float]:
         """Return the cross-entropy in nats on held-out centre crops, at ratios fixed per image."""
         targets = self.held_out.tokens[:, 0].long()
-        token_mask = draw_token_mask(*targets.shape, step_generator(0, 0))
+        images, cells = targets.shape
+        token_mask = draw_token_mask(images, cells, step_generator(0, 0))
         loss = right = 0.0
         ema.eval()
         for rows in torch.arange(len(targets)).split(METRIC_BATCH):
