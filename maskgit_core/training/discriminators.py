@@ -235,7 +235,8 @@ class AdversarialLoss:
             loss.backward()
             total = total + loss.detach().cpu()
         for parameter in self.discriminator.parameters():
-            sum_(parameter.grad)
+            if parameter.grad is not None:
+                sum_(parameter.grad)
         self.optimizer.step()
         return total
 

@@ -74,7 +74,7 @@ class ImageLosses:
         blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
         with torch.no_grad():
             maps = self.perceptual.features(*self.seen(0, blank))
-        shapes = [tuple(view.shape[1:3]) for view in maps[FIRST_JUDGED:]]
+        shapes = [(view.shape[1], view.shape[2]) for view in maps[FIRST_JUDGED:]]
         return FeatureDiscriminator(shapes, num_classes)
 
     def judging(self, step: int) -> bool:

@@ -53,7 +53,6 @@ class Stage(Protocol):
     """What the loop asks of a training stage.
 
     Attributes:
-        model: the network.
         watched: the measure that must not explode, `loss` or one that `loss` returns.
         may_leave_unused: whether a step may leave parameters without a gradient.
         sharded: whether the ranks hold slices of the weights.
@@ -61,12 +60,15 @@ class Stage(Protocol):
         made_from: what else a run is bound to: classes, fingerprints of data and other networks.
     """
 
-    model: nn.Module
     watched: str
     may_leave_unused: bool
     sharded: bool
     data_seconds: float
     made_from: dict[str, Any]
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
 
     def before_step(self, step: int, ema: nn.Module) -> None:
         """Prepare step `step` (0-based), for example change the phase of the training."""

@@ -84,8 +84,7 @@ class TokenizerStage:
         config: batch size, weights of the losses, seed.
         device: where to train.
         fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
-        sampled: `config.sampled_images` of these grids are decoded a step, for the
-            discriminator only.
+        sampled: `config.sampled_images` of these are decoded a step, for the discriminator only.
     """
 
     sharded = False
@@ -117,8 +116,7 @@ class TokenizerStage:
             "classes": list(photos.classes),
             "fingerprint of the photos": hash_of_photos(photos.pixels, photos.labels),
         }
-        # The codebook has no gradient before quantisation starts.
-        self.may_leave_unused = not self.quantising
+        self.may_leave_unused = not self.quantising  # the codebook has no gradient before
         if config.compile:
             model.encoder.compile()
             model.decoder.compile()
@@ -326,9 +324,8 @@ class TokenizerStage:
     def sheet(self, ema: nn.Module) -> Image.Image:
         """Return held-out photos in odd rows, their reconstructions below each."""
         last = len(self.held_out.labels) - 1
-        images = centre_batch(
-            self.held_out, torch.linspace(0, last, SHEET_IMAGES).long(), self.size
-        ).to(self.device)
+        places = torch.linspace(0, last, SHEET_IMAGES).long()
+        images = centre_batch(self.held_out, places, self.size).to(self.device)
         output, _ = self._with_codes(ema)(images)
         rows = torch.stack([images.unflatten(0, (2, -1)), output.unflatten(0, (2, -1))], dim=1)
         return contact_sheet(to_uint8(rows.flatten(0, 2).cpu()), SHEET_IMAGES // 2, gap=2)
