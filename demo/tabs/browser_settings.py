@@ -113,7 +113,7 @@ def remember(demo: gr.Blocks, models: ModelHolder, widgets: Widgets, presets: An
         presets: from a model to its presets.
     """
     holder = gr.Textbox(visible="hidden", elem_id="kept-settings", label="Kept settings")
-    everything = list(widgets.values())
+    everything: list[Any] = list(widgets.values())
     gr.on(
         [widget.change for widget in everything],
         None,

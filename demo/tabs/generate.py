@@ -62,7 +62,7 @@ class Settings:
     stop: gr.Button
 
     @property
-    def linked(self) -> list[gr.components.Component]:
+    def linked(self) -> list[Any]:
         """What a link holds."""
         return [self.classes, self.count, self.seed, self.preset, *self.fields]
 

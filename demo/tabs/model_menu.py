@@ -132,7 +132,8 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
     Raises:
         RequestError: see `recipes.settings_from_recipe`.
     """
-    name, kind, content = pending or ("", "", None)
+    content: Any
+    name, kind, content = pending or ("", "", "")
     if name != models.name:
         return None
     if kind == "recipe":

@@ -133,5 +133,5 @@ def merged(first: Updates, second: Updates) -> Updates:
     for widget, change in second.items():
         old = joined.get(widget)
         both = isinstance(old, dict) and isinstance(change, dict) and "__type__" in change
-        joined[widget] = {**old, **change} if both else change
+        joined[widget] = {**(old or {}), **change} if both else change
     return joined

@@ -20,8 +20,7 @@ from maskgit_core.training.presets import (
 )
 from maskgit_core.training.settings import OLD_NAMES, TrainConfig
 
-Training = TypeVar("Training", bound=TrainConfig)
-Network = TypeVar("Network")
+StageConfig = TypeVar("StageConfig", bound=TrainConfig)
 
 _DEFAULTS = load_preset("scenes-flowers-xs")
 # Without the perceptual loss: its network is not among what the project needs.
@@ -116,12 +115,13 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def stage_settings(
-    args: argparse.Namespace, stage: str, training: Training, network: Network
-) -> tuple[Training, Network]:
+    args: argparse.Namespace, stage: str, training: StageConfig, network: Any
+) -> tuple[StageConfig, Any]:
     """Return training and network settings with --set, then with the options that were given."""
-    first = f"{stage}_training"
-    changed = with_settings({first: training, stage: network}, args.set)
-    return _with_options(args, changed[first]), _with_options(args, changed[stage])
+    names = (f"{stage}_training", stage)
+    changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
+    of_training, of_network = (_with_options(args, changed[name]) for name in names)
+    return of_training, of_network
 
 
 def asked_for(args: argparse.Namespace, name: str) -> bool:

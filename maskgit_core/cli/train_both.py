@@ -70,13 +70,15 @@ class Training:
         given = load_checkpoint(resolve_checkpoint(choices.tokenizer))
         if choices.init and given.transformer is None:
             raise ValueError(f"init must hold a transformer; {choices.init} has none")
-        tokenizer, transformer = given.tokenizer, None
+        tokenizer = given.tokenizer
         notes: list[str] = []
         if choices.image_size is not None:
             tokenizer, notes = adapted_tokenizer(tokenizer, choices.image_size)
-        if choices.init and given.transformer is not None:
+        transformer = None
+        if choices.init:
             merged = merged_classes(given.classes, classes, keep=choices.keep_classes)
             grid, seed = tokenizer.config.grid_size, choices.preset.transformer_training.seed
+            assert given.transformer is not None  # as was asked above
             transformer, told = adapted_transformer(
                 given.transformer, given.classes, merged, grid, seed
             )
@@ -269,7 +271,7 @@ def _losses(folder: Path, stage: TransformerStage) -> tuple[float, float] | None
     if val is data:
         return None
     model = load_checkpoint(folder / "checkpoint").transformer
-    assert model is not None, "the second stage exports one"
+    assert model is not None  # this run wrote it
     some = slice(0, None, max(1, len(data.labels) // len(val.labels)))
     seen = replace(data, tokens=data.tokens[some, 0].unsqueeze(1), labels=data.labels[some])
     found = [

@@ -7,6 +7,7 @@ instructions for them, and hundreds of times slower on others: only a trial tell
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -114,7 +115,7 @@ def bfloat16_pays(device: str) -> bool:
 def check_precision(precision: str) -> None:
     """Raise ValueError where a precision is unknown, or this processor does not have it."""
     check_choice("precision", precision, PRECISIONS)
-    works = {
+    works: dict[str, Callable[[], bool]] = {
         "float32": lambda: True,
         # A model that is made on the CPU may go to a GPU from there.
         "bfloat16": lambda: bfloat16_works() or torch.cuda.is_available(),

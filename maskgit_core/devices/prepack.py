@@ -140,7 +140,8 @@ class PackedBlock(nn.Module):
         if qkv is None:
             x = self.attention(self.norm1(x), at, skip)
         else:
-            x = self.attention.mixed(*qkv.chunk(3, dim=-1), skip)
+            q, k, v = qkv.chunk(3, dim=-1)
+            x = self.attention.mixed(q, k, v, skip)
         x = x if cells is None else x[cells]
         return self.down(self.up(self.norm2(x)), x)
 
@@ -207,7 +208,7 @@ def _packed_mlp(mlp: GeluMLP, precision: str) -> tuple[nn.Module, nn.Module]:
     if precision == "bfloat16":
         # What lies between is rounded for the next product anyway: it need not become float32.
         dtype = torch.bfloat16
-        first = PackedLinear(*up, gelu=mlp.approximate, dtype=dtype, result=dtype)
+        first: nn.Module = PackedLinear(*up, gelu=mlp.approximate, dtype=dtype, result=dtype)
     else:
         first = packed_linear(*up, precision, gelu=mlp.approximate)
     return first, packed_linear(*down, precision)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -140,25 +140,26 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
             dist.broadcast(tensor, 0)
 
 
-def local(tensor: Any) -> Tensor:
+def local(tensor: Tensor) -> Tensor:
     """Return this rank's slice, as a view; a tensor that is not sharded is returned as it is."""
-    return tensor.to_local() if is_sharded(tensor) else tensor
+    return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
 
 
-def whole(tensor: Any) -> Tensor:
+def whole(tensor: Tensor) -> Tensor:
     """Return the tensor put together, on every rank; where it is sharded all of them call this."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor
+    return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
-def slice_like(tensor: Tensor, like: Any) -> Tensor:
+def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
     """Return this rank's slice of a tensor that every rank has whole, sharded as `like` is."""
     if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
 
-    mesh = like.device_mesh
+    sharded = cast(DTensor, like)
+    mesh = sharded.device_mesh
     held = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return held.redistribute(placements=like.placements).to_local()
+    return held.redistribute(placements=sharded.placements).to_local()
 
 
 def is_sharded(tensor: Tensor) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from PIL import Image
@@ -37,8 +39,8 @@ def as_pixel_mask(pixel_mask: PixelMask, size: tuple[int, int]) -> np.ndarray:
     if isinstance(pixel_mask, Image.Image):
         values = _brightness(pixel_mask)
     elif isinstance(pixel_mask, Tensor):
-        values = pixel_mask.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        numbers = pixel_mask.detach().cpu()
+        values = (numbers.float() if numbers.dtype == torch.bfloat16 else numbers).numpy()
     elif isinstance(pixel_mask, np.ndarray):
         values = pixel_mask
     else:
@@ -93,7 +95,7 @@ def drawn_mask(image: Image.Image) -> Image.Image:
             image = image.convert("LA")
         alpha = image.convert("RGBA").getchannel("A")
         # A shade of transparency here and there is no background to draw on.
-        if alpha.getextrema()[0] < 128:
+        if cast(tuple[int, int], alpha.getextrema())[0] < 128:
             return alpha
         image = image.convert("RGBA")
     return image.convert("RGB").convert("L") if image.mode == "LAB" else image.convert("L")
@@ -151,8 +153,8 @@ def token_mask_from_pixels(
             f"pixel_mask must be bool (H, W) and not empty; got {mask.dtype} {mask.shape}"
         )
     touched = _any_in_cells(_any_in_cells(mask, rows).T, columns).T
-    touched = torch.from_numpy(touched.astype(np.float32))[None, None]
-    return F.max_pool2d(touched, 2 * ring + 1, stride=1, padding=ring)[0, 0] > 0
+    cells = torch.from_numpy(touched.astype(np.float32))[None, None]
+    return F.max_pool2d(cells, 2 * ring + 1, stride=1, padding=ring)[0, 0] > 0
 
 
 def _any_in_cells(mask: np.ndarray, num_cells: int) -> np.ndarray:

@@ -126,10 +126,12 @@ def evaluate(
     network = build_features(features, device) if isinstance(features, str) else features
     perceptual, out = perceptual or PerceptualLoss(), Path(out)
     cache = Path(cache_dir) if cache_dir is not None else out / TABLES_FOLDER
-    val, train = (
-        folder and load_photo_set(folder, model, settings.least, cache, progress)
-        for folder in (folders.val, folders.train)
-    )
+    if folders.val is None:
+        raise ValueError("val must be a folder of held-out photos; got None")
+    val = load_photo_set(folders.val, model, settings.least, cache, progress)
+    train = None
+    if folders.train is not None:
+        train = load_photo_set(folders.train, model, settings.least, cache, progress)
     tables = Tables(
         model,
         network,

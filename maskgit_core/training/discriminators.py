@@ -166,12 +166,13 @@ def pulls_of(
     reconstruction: Tensor, adversarial: Tensor, output: Tensor, last_weight: Tensor
 ) -> Pulls:
     """Return the gradients of two losses, float32 (), of `output`, what the decoder made."""
-
-    def pulled(loss: Tensor) -> tuple[Tensor, Tensor]:
-        pull = torch.autograd.grad(loss, output, retain_graph=True)[0]
-        return pull, torch.autograd.grad(output, last_weight, pull, retain_graph=True)[0]
-
-    return Pulls(*zip(pulled(reconstruction), pulled(adversarial), strict=True))
+    losses = (reconstruction, adversarial)
+    first, second = (torch.autograd.grad(loss, output, retain_graph=True)[0] for loss in losses)
+    at_last = [
+        torch.autograd.grad(output, last_weight, pull, retain_graph=True)[0]
+        for pull in (first, second)
+    ]
+    return Pulls((first, second), (at_last[0], at_last[1]))
 
 
 def balance_of(at_last: Sequence[Tensor]) -> Tensor:
@@ -209,8 +210,9 @@ class AdversarialLoss:
     """
 
     def __init__(self, discriminator: nn.Module, device: torch.device | None = None) -> None:
-        self.discriminator = discriminator.to(device)
-        self.discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.discriminator: nn.Module = discriminator.to(device).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
         self.optimizer = torch.optim.Adam(self.discriminator.parameters(), lr=RATE, betas=BETAS)
 
     def generator_loss(self, made: Batch) -> Tensor:

@@ -70,8 +70,8 @@ class ImageLosses:
     def _build_discriminator(self, num_classes: int) -> nn.Module:
         if self.config.discriminator == "patches":
             return PatchDiscriminator()
-        assert self.perceptual is not None, "checked with the settings"
         blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
+        assert self.perceptual is not None  # `TokenizerTrainConfig` asks for it
         with torch.no_grad():
             maps = self.perceptual.features(*self.seen(0, blank))
         shapes = [(view.shape[1], view.shape[2]) for view in maps[FIRST_JUDGED:]]
@@ -113,13 +113,13 @@ class ImageLosses:
         return ImageLoss(total, adversarial, photos, judged, measures)
 
     def _features(
-        self, network: PerceptualLoss, step: int, made: Tensor, images: Tensor
+        self, perceptual: PerceptualLoss, step: int, made: Tensor, images: Tensor
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return the feature maps of what was made and, without gradient, of the photos."""
         made, real = self.seen(step, made, images)
         with torch.no_grad():
-            targets = network.features(real)
-        return network.features(made), targets
+            targets = perceptual.features(real)
+        return perceptual.features(made), targets
 
     def seen(self, step: int, *pair: Tensor) -> list[Tensor]:
         """Return images as the feature network sees them: whole, or one window enlarged."""

@@ -53,6 +53,7 @@ class Stage(Protocol):
     """What the loop asks of a training stage.
 
     Attributes:
+        model: the network.
         watched: the measure that must not explode, `loss` or one that `loss` returns.
         may_leave_unused: whether a step may leave parameters without a gradient.
         sharded: whether the ranks hold slices of the weights.
@@ -60,15 +61,12 @@ class Stage(Protocol):
         made_from: what else a run is bound to: classes, fingerprints of data and other networks.
     """
 
+    model: nn.Module
     watched: str
     may_leave_unused: bool
     sharded: bool
     data_seconds: float
     made_from: dict[str, Any]
-
-    @property
-    def model(self) -> nn.Module:
-        """The network."""
 
     def before_step(self, step: int, ema: nn.Module) -> None:
         """Prepare step `step` (0-based), for example change the phase of the training."""
@@ -231,10 +229,10 @@ class _Loop:
                 begin = time.monotonic()
                 stage.before_step(step, state.ema)
                 share, measures = self._gradients(step)
-                own_norm = clip_gradients_(stage.model, config.grad_clip or math.inf)
+                length = clip_gradients_(stage.model, config.grad_clip or math.inf)
                 late = group.is_first() and time.monotonic() - started > max_seconds
                 loss, watched, norm, stop = self._agree(
-                    share, measures, own_norm, stopping.is_set() or late
+                    share, measures, length, stopping.is_set() or late
                 )
                 complaint = state.guard.complaint(loss, watched, norm)
                 if complaint is not None:
@@ -267,7 +265,7 @@ class _Loop:
     def _gradients(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Add up the gradients of a step; returns this process's share in loss and measures."""
         self.state.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), device=self.device)
+        total: Tensor | None = None
         shares: dict[str, Tensor] = {}
         for place, part in enumerate(self.parts):
             last = place == len(self.parts) - 1
@@ -278,9 +276,10 @@ class _Loop:
                     loss, measures = self.network(step, part)
                 # Both ways to share take the mean over the processes; the loss is a sum.
                 (loss * group.size()).backward()
-            total = total + loss.detach()
+            total = loss.detach() if total is None else total + loss.detach()
             for name, value in measures.items():
                 shares[name] = shares[name] + value if name in shares else value
+        assert total is not None  # there is a part
         return total, shares
 
     def _agree(

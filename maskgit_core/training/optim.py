@@ -128,8 +128,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def _direction(self, parameter: Tensor, group: dict) -> Tensor:
         """Return float32 (rows, columns), the Nesterov momentum of a whole matrix."""
-        state, grad = self.state[parameter], parameter.grad
-        assert grad is not None
+        state, grad = self.state[parameter], gradient(parameter)
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
@@ -154,11 +153,11 @@ class MuonAdamW(torch.optim.Optimizer):
         states = [self.state[parameter] for parameter in parameters]
         adamw(
             [local(parameter) for parameter in parameters],
-            [local(parameter.grad) for parameter in parameters],
-            exp_avgs=[local(state["exp_avg"]) for state in states],
-            exp_avg_sqs=[local(state["exp_avg_sq"]) for state in states],
-            max_exp_avg_sqs=[],
-            state_steps=[state["step"] for state in states],
+            [local(gradient(parameter)) for parameter in parameters],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
+            [],
+            [state["step"] for state in states],
             fused=True,
             amsgrad=False,
             beta1=group["betas"][0],
@@ -170,11 +169,16 @@ class MuonAdamW(torch.optim.Optimizer):
         )
 
 
+def gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def clip_gradients_(model: nn.Module, largest: float) -> Tensor:
     """Scale the gradients down to a norm; returns the norm that they had, of all ranks' slices."""
-    parameters = list(model.parameters())
-    grads = [p.grad for p in parameters if p.grad is not None]
-    norm = whole(nn.utils.get_total_norm(grads))
+    parameters = [p for p in model.parameters() if p.grad is not None]
+    norm = whole(nn.utils.get_total_norm([gradient(p) for p in parameters]))
     nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm
 

@@ -258,6 +258,7 @@ def _facts(
     # Names only: a path of this machine tells nobody else anything.
     begun = Path(begun).name if Path(begun).is_dir() else begun
     told = []
+    assert loaded.transformer is not None
     for name, network in (("tokenizer", loaded.tokenizer), ("transformer", loaded.transformer)):
         trained = stages.get(name, {})
         fresh = name == "transformer" and choices.init is None

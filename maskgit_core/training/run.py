@@ -247,8 +247,8 @@ class Run:
                 parameter = parameters[int(index)]
                 self.optimizer.state[parameter][key] = torch.zeros_like(parameter)
         load_shards(folder, self._tensors())
-        for place_of, held in counts.items():
-            own = parameters[place_of]
+        for number, held in counts.items():
+            own = parameters[number]
             counts_here = {name: value.to(own.device) for name, value in held.items()}
             self.optimizer.state[own].update(counts_here)
 

@@ -101,12 +101,12 @@ class TokenizerStage:
         fit_codes: bool = True,
         sampled: SampledTokens | None = None,
     ) -> None:
-        self.model = model.to(device)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model: nn.Module = model.to(device).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
         self.device, self.data_seconds = device, 0.0
         self.photos, self.held_out = photos, held_out or photos
-        self.config = config
-        self.sampled = sampled
+        self.config, self.sampled = config, sampled
         self.fit_codes = fit_codes and not config.freeze_codes
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64, device=device)

@@ -149,8 +149,7 @@ class TransformerStage:
     def metrics(self, ema: nn.Module) -> dict[str, float]:
         """Return the cross-entropy in nats on held-out centre crops, at ratios fixed per image."""
         targets = self.held_out.tokens[:, 0].long()
-        images, cells = targets.shape
-        token_mask = draw_token_mask(images, cells, step_generator(0, 0))
+        token_mask = draw_token_mask(len(targets), targets.shape[1], step_generator(0, 0))
         loss = right = 0.0
         ema.eval()
         for rows in torch.arange(len(targets)).split(METRIC_BATCH):

@@ -24,6 +24,7 @@ CONVERTED_FORM = 2  # raised when the conversion changes, so that cached results
 TOKENIZER_PARAMS = {"llamagen": 71.9, "taming": 72.1, "google": 54.5, "maskbit": 54.5}
 # In the place of a hash: nobody has told us one, so a file that was replaced cannot be told apart.
 NOT_VERIFIED = "not verified"
+GPU_PARAMS = 300  # millions of a transformer, from which on a graphics card is wanted
 BUCKET = "https://storage.googleapis.com/maskgit-public/checkpoints/"
 TOKEN_PIXELS = 16  # pixels a side of a token, in all of them
 
@@ -114,6 +115,11 @@ class KnownWeights:
     def verified(self) -> bool:
         """Whether both files are checked against hashes that stand here."""
         return all(file.verified for file in self.files)
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether an image takes minutes without a graphics card."""
+        return self.params >= GPU_PARAMS
 
     @property
     def steps(self) -> int:
