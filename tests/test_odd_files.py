@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -166,22 +167,25 @@ def test_old_files_go_and_their_folders_too(tmp_path) -> None:
     assert not old.parent.exists() and new.exists()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200)), max_size=12), st.integers(0, 200)
-)
-def test_the_disk_is_bounded_and_the_newest_stay(tmp_path, files, most: int) -> None:
-    place = tmp_path / os.urandom(8).hex()
-    place.mkdir()
-    made = [write(place, f"{i}/f", size, age) for i, (size, age) in enumerate(files)]
-    left = storage.sweep(place, keep_seconds=100, most_bytes=most)
-    there = [path for path in made if path.exists()]
-    assert left == sum(path.stat().st_size for path in there) <= most
-    ages = {path: age for path, (_, age) in zip(made, files, strict=True)}
-    assert all(ages[path] <= 101 for path in there)
-    gone = [ages[path] for path in made if path not in there and ages[path] < 99]
-    if gone and there:
-        assert min(gone) >= max(ages[path] for path in there)
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=20))
+def test_room_is_taken_from_who_uses_the_most(made) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        files = storage.Files(most_bytes=4 * storage.FILE_COST + 300)
+        paths: dict[str, list[Path]] = {}
+        for number, (owner, size) in enumerate(made):
+            path = write(Path(place), f"{number}/f", size, 0)
+            before = {name: sum(p.exists() for p in some) for name, some in paths.items()}
+            paths.setdefault(owner, []).append(path)
+            files.add(owner, path)
+            there = [p for some in paths.values() for p in some if p.exists()]
+            assert files.total == sum(p.stat().st_size + storage.FILE_COST for p in there)
+            assert files.total <= files.most_bytes
+            for name, some in paths.items():
+                kept = [p.exists() for p in some]
+                assert kept == sorted(kept)  # the oldest go first
+                if name != owner and sum(kept) < before[name]:
+                    assert sum(kept) + 1 >= sum(p.exists() for p in paths[owner])
 
 
 # ---- strange values ------------------------------------------------------------------------------

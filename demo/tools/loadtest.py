@@ -17,7 +17,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
@@ -117,7 +117,7 @@ class Visitor(User):
             context={},
         )
 
-    def events(self, name: str, arguments: list[Any]) -> Iterator[tuple[str, Any]]:
+    def events(self, name: str, arguments: list[Any]) -> Generator[tuple[str, Any]]:
         """Call a function of the page; yield name and data of each event of its answer.
 
         To close the generator is to close the connection, as a visitor does who leaves.
@@ -146,9 +146,10 @@ def _as_text(image: Image.Image) -> str:
 @events.test_start.add_listener
 def _watch_memory(environment: Any, **_: Any) -> None:
     """Print the server's memory, the mean of the first and of the last minute."""
-    if not environment.parsed_options.pid:
+    options = environment.parsed_options
+    if options is None or not options.pid:
         return
-    process, seen = psutil.Process(environment.parsed_options.pid), []
+    process, seen = psutil.Process(options.pid), []
 
     def watch() -> None:
         while True:

@@ -8,13 +8,14 @@ import sys
 from pathlib import Path
 
 from maskgit_core.config import check_range
+from maskgit_core.weights.shipped import SHIPPED_NAME
 
 
-def add_benchmark_arguments(parser: argparse.ArgumentParser, checkpoint: str) -> None:
-    """Add the options of the benchmark command; `checkpoint` is the model by default."""
+def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the benchmark command."""
     parser.add_argument(
         "--model",
-        default=checkpoint,
+        default=SHIPPED_NAME,
         metavar="NAME",
         help="checkpoint folder, known name, or random:embedded, random:imagenet-256-tiny, "
         "random:maskgit-v1-256 for a known shape with random weights",

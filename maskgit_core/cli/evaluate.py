@@ -9,6 +9,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskgit_core.cli.sampling import (
+    add_checkpoint_argument,
+    add_sampling_arguments,
+    sampling_config,
+)
+
 if TYPE_CHECKING:
     import torch
 
@@ -20,8 +26,6 @@ CACHE_FOLDER = "runs/cache"
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the evaluate command."""
-    from maskgit_core.cli.main import _sampling_arguments, add_checkpoint_argument
-
     add_checkpoint_argument(parser)
     parser.add_argument(
         "--data",
@@ -54,12 +58,11 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch-size", type=int, default=32, help="samples drawn at once")
     parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
-    _sampling_arguments(parser)
+    add_sampling_arguments(parser)
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Run the command: print the result as JSON, bars and hints on the error stream."""
-    from maskgit_core.cli.main import sampling_config
     from maskgit_core.config import SamplingConfig
     from maskgit_core.data.folders import evaluation_folders
     from maskgit_core.distributed.group import local_device
