@@ -32,9 +32,9 @@ except ImportError:
     raise SystemExit("the load test needs Locust: pip install -r requirements-dev.txt") from None
 
 # After Locust, which makes them wait without a thread.
-import gevent  # noqa: E402
-import psutil  # noqa: E402
-import requests  # noqa: E402
+import gevent
+import psutil
+import requests
 
 PATIENCE_SECONDS = 600
 REFUSALS = ("waiting already", "Queue is full", "503")
@@ -122,7 +122,7 @@ class Visitor(User):
 
         To close the generator is to close the connection, as a visitor does who leaves.
         """
-        address = f"{self.host.rstrip('/')}/gradio_api/call/{name}"
+        address = f"{str(self.host).rstrip('/')}/gradio_api/call/{name}"
         # A new connection each time: one that is kept open the server closes when it is idle.
         answer = requests.post(address, json={"data": arguments}, timeout=PATIENCE_SECONDS)
         answer.raise_for_status()
