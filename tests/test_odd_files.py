@@ -17,9 +17,11 @@ from PIL import Image, ImageCms
 import tiny
 from demo import api
 from demo.hardening import storage
-from demo.runs import compare, edit, generate, photos, recipes, redo
-from demo.runs.edit_session import EXTEND, REPAINT, EditSession
+from demo.runs import compare, edit, edit_frame, generate, photos, recipes, redo
+from demo.runs.edit_session import EXTEND, REPAINT, EditSession, Task
+from demo.runs.follow import follow
 from demo.runs.photos import PhotoStore, open_photo, take_upload
+from demo.serving.steps import decode_alone
 from demo.settings import FIELDS, RequestError
 from odd_images import COUNT, KINDS, noise, odd_images, saved
 
@@ -43,7 +45,8 @@ def test_every_file_is_opened_or_refused_in_one_sentence(kind: str) -> None:
         try:
             photo = open_photo(content)
         except RequestError as error:
-            assert kind not in READABLE, (name, error)
+            # Nobody brings a photo as PPM, and its decoder can be kept busy.
+            assert kind not in READABLE or "PPM" in str(error), (name, error)
             assert str(error).startswith("The file ") and str(error).count("\n") == 0
             assert len(str(error)) < 200 and "0x" not in str(error)
         else:
@@ -139,9 +142,12 @@ def test_a_large_upload_is_not_read_whole(folder) -> None:
 
 def test_results_that_would_be_enormous_are_refused(tiny_model) -> None:
     photo = Image.new("RGB", (6_000, 6_000))
-    for arguments in ((["left", "up"], 100, "sea", 1), (["left"], 50, "sea", 4)):
-        with pytest.raises(RequestError, match="megapixels"):
-            edit.parse_extend(tiny_model, photo, *arguments, 0, {})
+    with pytest.raises(RequestError, match="megapixels"):
+        edit_frame.plan_extend(tiny_model, photo, ["left", "up"], 100)
+    smaller = Image.new("RGB", (4_000, 4_000))
+    extended = edit.start_edit(tiny_model, edit_frame.plan_extend(tiny_model, smaller, ["up"], 50))
+    with pytest.raises(RequestError, match="megapixels"):
+        edit.edit_request(tiny_model, extended, "sea", 4, 0, {})
 
 
 # ---- the disk ------------------------------------------------------------------------------------
@@ -216,17 +222,22 @@ values = st.dictionaries(
 )
 MODEL = tiny.model()
 REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
-*_, (RUN, _) = generate.generate_run(MODEL, REQUEST)
+*_, LAST = follow(REQUEST, decode_alone(MODEL))
+RUN = LAST.run
 PHOTO = tiny.picture(1)
-MASK = np.ones((24, 20), dtype=bool)
+MASK = np.ones(PHOTO.size[::-1], dtype=bool)
+EDIT = edit.repaint(MODEL, PHOTO, MASK)
 
 TARGETS = {
     "generate": lambda a, b, c, d, v: generate.parse_generate(MODEL, [a], b, c, v),
     "compare": lambda a, b, c, d, v: compare.parse_compare(MODEL, a, b, c, v),
-    "redo": lambda a, b, c, d, v: redo.parse_redo(RUN, a, b, v),
-    "redo-this": lambda a, b, c, d, v: redo.parse_redo(RUN, {"run": RUN["run"], "cells": a}, b, v),
-    "edit": lambda a, b, c, d, v: edit.parse_edit(MODEL, PHOTO, MASK, a, b, c, v, d),
-    "extend": lambda a, b, c, d, v: edit.parse_extend(MODEL, PHOTO, a, b, c, d, 0, v),
+    "redo": lambda a, b, c, d, v: redo.parse_redo(MODEL, RUN, a, b, v),
+    "redo-this": lambda a, b, c, d, v: redo.parse_redo(
+        MODEL, RUN, {"run": RUN["run"], "cells": a}, b, v
+    ),
+    "edit": lambda a, b, c, d, v: edit.edit_request(MODEL, EDIT, a, b, c, v, d),
+    "frame": lambda a, b, c, d, v: edit.repaint(MODEL, PHOTO, MASK, a),
+    "extend": lambda a, b, c, d, v: edit_frame.plan_extend(MODEL, PHOTO, a, b),
     "painted": lambda a, b, c, d, v: photos.painted_mask(a, (20, 24)),
     "painted-mask": lambda a, b, c, d, v: photos.painted_mask({"mask": a}, (20, 24)),
     "image": lambda a, b, c, d, v: api.read_image(a, "image"),
@@ -269,8 +280,9 @@ def test_any_painter_value_gives_a_request_or_a_sentence(tmp_path) -> None:
     def check(a, b, c, d, e) -> None:
         for mode in (REPAINT, EXTEND, "other"):
             try:
-                session.request(a, kept, mode, b, c, "sea", 1, d, {}, e)
-                session.preview(a, kept)
+                task = Task(kept, a, mode, b, c)
+                session.request(MODEL, task, "sea", 1, d, {}, e)
+                session.preview(task)
             except RequestError as error:
                 assert str(error)
 
