@@ -70,20 +70,18 @@ def evaluate(
         folders: held-out photos, and those of training if there are any.
         out: folder of the results; its `tables/` keeps finished work and can be deleted.
         settings: what is drawn and compared.
-        features: name in `features.FEATURE_NETWORKS`, or a network.
+        features: a network, or its name in `features.FEATURE_NETWORKS`.
         perceptual: distance float32 (B,) of pairs of images; None takes `losses.PerceptualLoss`.
-        cache_dir: packed photos and their features, shared by evaluations; None is `out/tables`.
+        cache_dir: packed photos and their features, for several evaluations; `out/tables` if None.
         device: where the feature network runs.
         progress: wraps the steps of everything that takes long, see `store.Progress`.
         name: what the result calls the checkpoint.
 
     Returns:
-        The content of `evaluation.json`; a measure that could not be taken is None, and `notes`
-        says why.
+        What is in `evaluation.json`: a measure that cannot be taken is None, and `notes` say why.
 
     Raises:
-        ValueError: a class that the model does not know, too few photos, or packages of the
-            feature network that are not installed.
+        ValueError: an unknown class, too few photos, or a feature network that is not installed.
         CheckpointError: the disk is full; finished shards survive.
     """
     for folder in filter(None, folders):
@@ -93,17 +91,16 @@ def evaluate(
     cache = Path(cache_dir) if cache_dir is not None else out / TABLES_FOLDER
     if folders.val is None:
         raise ValueError("val must be a folder of held-out photos; got None")
-    val = load_photo_set(folders.val, model, settings.least, cache, progress)
-    train = None
-    if folders.train is not None:
-        train = load_photo_set(folders.train, model, settings.least, cache, progress)
+    photos = (model, settings.least, cache, progress)
+    val = load_photo_set(folders.val, *photos)
+    train = load_photo_set(folders.train, *photos) if folders.train else None
     tables = Tables(
         model,
         network,
         shared=TableStore(cache, progress=progress),
         own=TableStore(out / TABLES_FOLDER, progress=progress),
     )
-    sampling = settings.sampling or getattr(model, "sampling", None) or SamplingConfig()
+    sampling = settings.sampling or getattr(model, "sampling", SamplingConfig())
     settings = replace(settings, sampling=sampling)
     evidence = gather(tables, val, train, settings)
     result = {
