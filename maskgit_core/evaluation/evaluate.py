@@ -88,18 +88,14 @@ def evaluate(
         check_folder(folder, model.classes, settings.least)
     network = build_features(features, device) if isinstance(features, str) else features
     perceptual, out = perceptual or PerceptualLoss(), Path(out)
-    cache = Path(cache_dir) if cache_dir is not None else out / TABLES_FOLDER
+    cache = Path(cache_dir or out / TABLES_FOLDER)
     if folders.val is None:
         raise ValueError("val must be a folder of held-out photos; got None")
     photos = (model, settings.least, cache, progress)
     val = load_photo_set(folders.val, *photos)
     train = load_photo_set(folders.train, *photos) if folders.train else None
-    tables = Tables(
-        model,
-        network,
-        shared=TableStore(cache, progress=progress),
-        own=TableStore(out / TABLES_FOLDER, progress=progress),
-    )
+    stores = (TableStore(folder, progress=progress) for folder in (cache, out / TABLES_FOLDER))
+    tables = Tables(model, network, *stores)
     sampling = settings.sampling or getattr(model, "sampling", SamplingConfig())
     settings = replace(settings, sampling=sampling)
     evidence = gather(tables, val, train, settings)
