@@ -262,13 +262,12 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
 def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Runner) -> None:
     """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
 
-    def on_expand(value: Any) -> Iterator[Any]:
-        chosen = chosen_name(value) or models.name
+    def on_expand() -> Iterator[Any]:
         models.lookout.reach()
-        yield choice_value(models, chosen)
+        yield choice_value(models, None)
         # The network is asked at once; the processor is measured when it has nothing else to do.
         if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
-            yield choice_value(models, chosen)
+            yield choice_value(models, None)
 
     def on_fetch(value: Any) -> Iterator[Updates]:
         number, progress = FETCHES.begin()
@@ -299,7 +298,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
     chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
     menu.accordion.expand(
         on_expand,
-        menu.choice,
+        None,
         menu.choice,
         concurrency_id="outlook",
         concurrency_limit=4,
