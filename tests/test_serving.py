@@ -56,10 +56,12 @@ def ask(url: str, count: int, steps: int) -> Iterator:
 def heard(web: httpx.Client, address: str, session: str) -> str:
     """What a stream tells until it ends, or is cut: Gradio cuts it where there is nothing."""
     text = ""
-    with suppress(httpx.RemoteProtocolError):
-        with web.stream("GET", address, params={"session_hash": session}) as answer:
-            for piece in answer.iter_text():
-                text += piece
+    with (
+        suppress(httpx.RemoteProtocolError),
+        web.stream("GET", address, params={"session_hash": session}) as answer,
+    ):
+        for piece in answer.iter_text():
+            text += piece
     return text
 
 

@@ -20,8 +20,7 @@ from demo.environment import load_spaces
 from demo.serving.metrics import Metrics
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
-from demo.serving.steps import Decoded, DecodedStep, LatePictures, Place, decoded_steps
-from maskgit_core.decoding.loop import StepState
+from demo.serving.steps import Decoded, DecodedStep, LatePictures, Place, changed, decoded_steps
 
 GPU_SECONDS = 60
 
@@ -89,12 +88,8 @@ def _packed(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
     """An item as it is sent between processes: off the GPU, pictures for the eye as bytes."""
     if isinstance(item, LatePictures):
         return LatePictures({number: _as_bytes(images) for number, images in item.images.items()})
-    state: dict[str, Any] = {
-        name: value.cpu() if isinstance(value, Tensor) else value
-        for name, value in vars(item.state).items()
-    }
     images = item.images.cpu() if item.last else _as_bytes(item.images)
-    return replace(item, state=StepState(**state), images=images)
+    return replace(item, state=changed(item.state, Tensor.cpu), images=images)
 
 
 def _unpacked(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:

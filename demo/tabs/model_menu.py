@@ -10,12 +10,13 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
+from demo.presets import model_presets
 from demo.runs.example import first_result, in_turn
 from demo.runs.recipes import settings_from_recipe
 from demo.serving.catalogue import measured_speed
 from demo.serving.models import ModelHolder
 from demo.serving.runner import Runner
-from demo.settings import RequestError, model_presets
+from demo.settings import RequestError
 from demo.tabs.model_choice import (
     FETCHES,
     choice_list,
@@ -132,10 +133,9 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
     Raises:
         RequestError: see `recipes.settings_from_recipe`.
     """
-    content: Any
-    name, kind, content = pending or ("", "", "")
-    if name != models.name:
+    if pending is None or pending[0] != models.name:
         return None
+    _, kind, content = pending
     if kind == "recipe":
         return settings_from_recipe(list(models.current.classes), content)
     return link_settings(models.current, content)
@@ -164,7 +164,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         done[menu.pending] = None
         with explain("The settings cannot be used."):
             settings = pending_settings(models, pending)
-            done = merged(done, setting_updates(models.current, page, settings))
+            return merged(done, setting_updates(models.current, page, settings))
         return done
 
     def on_loaded() -> tuple[Any, Any]:
