@@ -93,7 +93,7 @@ def with_settings(function: Callable[..., Iterator[dict]]) -> Callable[..., Iter
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     fields = [
         inspect.Parameter(field.name, kind, default=None, annotation=field.type | None)
-        for field in FIELDS
+        for field in sorted(FIELDS, key=lambda field: field.later)
     ]
     signature = inspect.Signature([*own, *fields], return_annotation=Iterator[dict])
     names = [field.name for field in FIELDS]
@@ -112,6 +112,23 @@ def with_settings(function: Callable[..., Iterator[dict]]) -> Callable[..., Iter
     call.__annotations__["return"] = signature.return_annotation
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
+
+
+class Page(gr.Blocks):
+    """Blocks whose functions for programs take their defaults for what is left out at the end.
+
+    Gradio fills in defaults for its own client only; who sends plain requests would be refused
+    whenever a function takes one more argument.
+    """
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        """As Gradio's, for inputs that are complete now."""
+        if block_fn.api_name in FUNCTIONS:
+            parameters = list(inspect.signature(block_fn.fn).parameters.values())
+            missing = [parameter.default for parameter in parameters[len(inputs) :]]
+            if inspect.Parameter.empty not in missing:
+                inputs.extend(missing)
+        super().validate_inputs(block_fn, inputs)
 
 
 class Functions:

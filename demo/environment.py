@@ -52,9 +52,9 @@ def private_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"maskgit-page-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        mine = not folder.is_symlink() and getattr(found, "st_uid", user) == user
-        if mine and (os.name == "nt" or found.st_mode & 0o077 == 0):
+        status = folder.lstat()
+        mine = not folder.is_symlink() and getattr(status, "st_uid", user) == user
+        if mine and (os.name == "nt" or status.st_mode & 0o077 == 0):
             return folder
     except OSError:
         pass

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-import unicodedata
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.class_names import find_class, normal_name
 from maskgit_core.config import MAX_SEED, check_range
+from maskgit_core.recipes import NO_CLASS
 
 Label = str | int | None
 NAMES_SHOWN = 12  # in a message
@@ -24,43 +27,45 @@ def check_tensor(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a tensor; got {type(value).__name__}")
 
 
-def _plain_number(value: object) -> object:
+def _plain_number(value: Any) -> Any:
     """Return whole numbers of numpy and torch as Python's, all else as it is."""
     whole = isinstance(value, Tensor) and value.ndim == 0 and value.dtype in WHOLE
     return int(value) if whole or isinstance(value, np.integer) else value
 
 
-def _same_name(name: str) -> str:
-    """Return what two spellings of a name share, whatever their case and form of accents."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
-
-
 def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) -> int:
-    """Return the label of a class given by name (any case) or number; None is "no class".
+    """Return the label of a class given by name (see `class_names`) or number; None is "no class".
 
     Args:
-        label: a name of `classes`, a number in [0, len(classes)), or None.
+        label: a name of `classes`, a number in [0, len(classes)), also as text, or None, also as
+            the text "none"; a class of such a name comes first.
         classes: name of each label.
         null_label: what None stands for; None where the network has no such class.
 
     Raises:
-        ValueError: an unknown name or number, or None where the network has no null class.
+        ValueError: a name or number that is unknown, a name that could be two classes, or None
+            where the network has no null class.
     """
     if label is None:
         if null_label is None:
             raise ValueError("label must name a class: this model cannot do without")
         return null_label
     if isinstance(label, str):
-        if label in classes:
-            return classes.index(label)
-        names = {_same_name(name): number for number, name in enumerate(classes)}
-        if _same_name(label) in names:
-            return names[_same_name(label)]
+        try:
+            place = find_class(label, classes)
+        except ValueError as error:
+            raise ValueError(f"label must name one class; {error}") from None
+        if place is not None:
+            return place
+        if normal_name(label).casefold() == NO_CLASS:
+            return resolve_label(None, classes, null_label)
+        if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", label):
+            return resolve_label(int(label), classes, null_label)
         some = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
         raise ValueError(f"label must be one of {some}; got {label!r}")
-    label = _plain_number(label)
-    check_range("label", label, 0, len(classes) - 1, whole=True)
-    return label
+    number = _plain_number(label)
+    check_range("label", number, 0, len(classes) - 1, whole=True)
+    return number
 
 
 def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
@@ -77,9 +82,9 @@ def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
         if len(seed) != count:
             raise ValueError(f"seed must hold one seed for each of {count} images; got {seed}")
         return [image_seeds(one, 1)[0] for one in seed]
-    seed = _plain_number(seed)
-    check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
-    return [seed + i for i in range(count)]
+    first = _plain_number(seed)
+    check_range("seed", first, 0, MAX_SEED + 1 - count, whole=True)
+    return [first + i for i in range(count)]
 
 
 def folder_name(source: str | os.PathLike[str]) -> str:

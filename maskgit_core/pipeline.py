@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, check_range
-from maskgit_core.data.images import Box
 from maskgit_core.decoding.codebook_patches import codebook_patches, fill_masked
 from maskgit_core.decoding.groups import TokenGroups
 from maskgit_core.decoding.loop import StepState, decode_steps
@@ -22,6 +22,7 @@ from maskgit_core.devices.prepack import PackedCopy
 from maskgit_core.editing.plan import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.files import CheckpointError
 from maskgit_core.inputs import Label, check_tensor, folder_name, image_seeds, resolve_label
+from maskgit_core.recipes import NO_CLASS
 from maskgit_core.results import GenerateResult, InpaintResult
 from maskgit_core.weights.checkpoint import Checkpoint, load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, resolve_checkpoint
@@ -64,7 +65,7 @@ class MaskGIT:
         self.name = name
         # On a CPU convolutions are faster with the channels of a pixel side by side.
         self.tokenizer: nn.Module = checkpoint.tokenizer.eval().to(
-            memory_format=torch.channels_last
+            memory_format=torch.channels_last  # type: ignore[call-overload]
         )
         self.transformer: nn.Module = checkpoint.transformer.eval()
         self.classes = list(checkpoint.classes)
@@ -192,8 +193,12 @@ class MaskGIT:
         return self._patches
 
     def label_id(self, label: Label) -> int:
-        """Return the label of a class; see `labels.resolve_label`."""
+        """Return the label of a class; see `inputs.resolve_label`."""
         return resolve_label(label, self.classes, self.null_label)
+
+    def class_name(self, label: int) -> str:
+        """Return the name of a label; that of "no class" is `recipes.NO_CLASS`."""
+        return NO_CLASS if label == self.null_label else self.classes[label]
 
     def decode_tokens_steps(
         self,
@@ -302,7 +307,7 @@ class MaskGIT:
         return self.decode_tokens_steps(tokens.repeat(count, 1, 1), [label] * count, config, seed)
 
     def plan_inpaint(
-        self, image: Image.Image, pixel_mask: PixelMask, box: Box | None = None
+        self, image: Image.Image, pixel_mask: PixelMask, box: Sequence[int] | None = None
     ) -> EditPlan:
         """Return what `edit_steps` and `finish` need to repaint a part of a photo.
 
@@ -313,8 +318,14 @@ class MaskGIT:
         return plan_edit(image, pixel_mask, self.image_size, self.grid_size, box=box)
 
     def plan_outpaint(self, image: Image.Image, **sides: float) -> EditPlan:
-        """Return what `edit_steps` and `finish` need to extend a photo; see `plan_outpaint`."""
-        return plan_outpaint(image, self.image_size, self.grid_size, **sides)
+        """Return what `edit_steps` and `finish` need to extend a photo; see `plan.plan_outpaint`.
+
+        Args:
+            image: any size and mode.
+            sides: how far to the `left`, `right`, `up`, `down`, as shares of its width or height.
+        """
+        shares: dict[str, Any] = dict(sides)
+        return plan_outpaint(image, self.image_size, self.grid_size, **shares)
 
     def finish(self, plan: EditPlan, tokens: Tensor) -> Image.Image:
         """Return the photo with the decoded tokens int64 (1, h, w) in its painted area."""
@@ -327,20 +338,27 @@ class MaskGIT:
         label: Label = None,
         config: SamplingConfig | None = None,
         seed: int = 0,
+        *,
+        box: Sequence[int] | None = None,
     ) -> Iterator[StepState]:
         """Yield every decoding step of the repainting of a part of a photo.
 
         Args:
-            image: any size and mode.
-            pixel_mask: bool (H, W) of the image's size, True = repaint; or a greyscale image.
+            image: any size and mode, taken as it lies in memory: mask, box and result are in the
+                frame of `image.size`, whatever its EXIF orientation says.
+            pixel_mask: bool (H, W) of the image's size, True = repaint; or an image of that size,
+                bright = repaint; see `masks.as_pixel_mask`.
             label: class of the new content; None leaves it open.
             config: how to decode; None takes the checkpoint's defaults.
             seed: whole number in [0, 2**63).
+            box: (left, top, right, bottom), the part of the photo that the network sees; None
+                chooses a tight one around the painted area; see `plan.plan_edit`.
 
         Raises:
-            ValueError: nothing painted, a mask of another size, an unknown class or a bad seed.
+            ValueError: nothing painted, a mask of another size, a box that does not hold what is
+                painted, an unknown class or a bad seed.
         """
-        plan = self.plan_inpaint(image, pixel_mask)
+        plan = self.plan_inpaint(image, pixel_mask, box)
         return self.edit_steps(plan, label, config, seed)
 
     def inpaint(
@@ -350,9 +368,15 @@ class MaskGIT:
         label: Label = None,
         config: SamplingConfig | None = None,
         seed: int = 0,
+        *,
+        box: Sequence[int] | None = None,
     ) -> InpaintResult:
-        """Return the photo with the painted part filled; arguments as `inpaint_steps`."""
-        plan = self.plan_inpaint(image, pixel_mask)
+        """Return the photo with the painted part filled; arguments as `inpaint_steps`.
+
+        Kept pixels are those of the photo: bit for bit where it is RGB, RGBA, palette or plain
+        grey; other modes become 8-bit sRGB first (see `plan.composite`).
+        """
+        plan = self.plan_inpaint(image, pixel_mask, box)
         return self._finished(plan, label, config, seed)
 
     def outpaint(

@@ -141,11 +141,11 @@ def test_sample_is_the_same_each_time(capsys, tiny_checkpoint, tmp_path, tiny_mo
 
 
 def test_sample_takes_all_classes_and_many_images(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("maskgit_core.cli.main.SAMPLE_BATCH", 4)
+    monkeypatch.setattr("maskgit_core.cli.sample.SAMPLE_BATCH", 4)
     options = ["--checkpoint", tiny_checkpoint, "--num-steps", 2]
     assert run("sample", *options, "--count", 5, "--out", tmp_path / "all.png") == 0
     assert Image.open(tmp_path / "all.png").size == (5 * 18 - 2, 3 * 18 - 2)
-    monkeypatch.setattr("maskgit_core.cli.main.SAMPLE_BATCH", 64)
+    monkeypatch.setattr("maskgit_core.cli.sample.SAMPLE_BATCH", 64)
     assert run("sample", *options, "--count", 5, "--out", tmp_path / "once.png") == 0
     both = [np.asarray(Image.open(tmp_path / name)).astype(int) for name in ("all.png", "once.png")]
     assert np.abs(both[0] - both[1]).max() <= 1

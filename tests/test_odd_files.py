@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 import tiny
 from demo import api
 from demo.hardening import storage
-from demo.runs import compare, edit, generate, photos, recipes, redo
-from demo.runs.edit_session import EXTEND, REPAINT, EditSession
+from demo.runs import compare, edit, edit_frame, generate, photos, recipes, redo
+from demo.runs.edit_session import EXTEND, REPAINT, EditSession, Task
+from demo.runs.follow import follow
 from demo.runs.photos import PhotoStore, open_photo, take_upload
+from demo.serving.steps import decode_alone
 from demo.settings import FIELDS, RequestError
 from odd_images import COUNT, KINDS, noise, odd_images, saved
 
@@ -42,7 +45,8 @@ def test_every_file_is_opened_or_refused_in_one_sentence(kind: str) -> None:
         try:
             photo = open_photo(content)
         except RequestError as error:
-            assert kind not in READABLE, (name, error)
+            # Nobody brings a photo as PPM, and its decoder can be kept busy.
+            assert kind not in READABLE or "PPM" in str(error), (name, error)
             assert str(error).startswith("The file ") and str(error).count("\n") == 0
             assert len(str(error)) < 200 and "0x" not in str(error)
         else:
@@ -138,9 +142,12 @@ def test_a_large_upload_is_not_read_whole(folder) -> None:
 
 def test_results_that_would_be_enormous_are_refused(tiny_model) -> None:
     photo = Image.new("RGB", (6_000, 6_000))
-    for arguments in ((["left", "up"], 100, "sea", 1), (["left"], 50, "sea", 4)):
-        with pytest.raises(RequestError, match="megapixels"):
-            edit.parse_extend(tiny_model, photo, *arguments, 0, {})
+    with pytest.raises(RequestError, match="megapixels"):
+        edit_frame.plan_extend(tiny_model, photo, ["left", "up"], 100)
+    smaller = Image.new("RGB", (4_000, 4_000))
+    extended = edit.start_edit(tiny_model, edit_frame.plan_extend(tiny_model, smaller, ["up"], 50))
+    with pytest.raises(RequestError, match="megapixels"):
+        edit.edit_request(tiny_model, extended, "sea", 4, 0, {})
 
 
 # ---- the disk ------------------------------------------------------------------------------------
@@ -166,22 +173,25 @@ def test_old_files_go_and_their_folders_too(tmp_path) -> None:
     assert not old.parent.exists() and new.exists()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200)), max_size=12), st.integers(0, 200)
-)
-def test_the_disk_is_bounded_and_the_newest_stay(tmp_path, files, most: int) -> None:
-    place = tmp_path / os.urandom(8).hex()
-    place.mkdir()
-    made = [write(place, f"{i}/f", size, age) for i, (size, age) in enumerate(files)]
-    left = storage.sweep(place, keep_seconds=100, most_bytes=most)
-    there = [path for path in made if path.exists()]
-    assert left == sum(path.stat().st_size for path in there) <= most
-    ages = {path: age for path, (_, age) in zip(made, files, strict=True)}
-    assert all(ages[path] <= 101 for path in there)
-    gone = [ages[path] for path in made if path not in there and ages[path] < 99]
-    if gone and there:
-        assert min(gone) >= max(ages[path] for path in there)
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=20))
+def test_room_is_taken_from_who_uses_the_most(made) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        files = storage.Files(most_bytes=4 * storage.FILE_COST + 300)
+        paths: dict[str, list[Path]] = {}
+        for number, (owner, size) in enumerate(made):
+            path = write(Path(place), f"{number}/f", size, 0)
+            before = {name: sum(p.exists() for p in some) for name, some in paths.items()}
+            paths.setdefault(owner, []).append(path)
+            files.add(owner, path)
+            there = [p for some in paths.values() for p in some if p.exists()]
+            assert files.total == sum(p.stat().st_size + storage.FILE_COST for p in there)
+            assert files.total <= files.most_bytes
+            for name, some in paths.items():
+                kept = [p.exists() for p in some]
+                assert kept == sorted(kept)  # the oldest go first
+                if name != owner and sum(kept) < before[name]:
+                    assert sum(kept) + 1 >= sum(p.exists() for p in paths[owner])
 
 
 # ---- strange values ------------------------------------------------------------------------------
@@ -212,17 +222,22 @@ values = st.dictionaries(
 )
 MODEL = tiny.model()
 REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
-*_, (RUN, _) = generate.generate_run(MODEL, REQUEST)
+*_, LAST = follow(REQUEST, decode_alone(MODEL))
+RUN = LAST.run
 PHOTO = tiny.picture(1)
-MASK = np.ones((24, 20), dtype=bool)
+MASK = np.ones(PHOTO.size[::-1], dtype=bool)
+EDIT = edit.repaint(MODEL, PHOTO, MASK)
 
 TARGETS = {
     "generate": lambda a, b, c, d, v: generate.parse_generate(MODEL, [a], b, c, v),
     "compare": lambda a, b, c, d, v: compare.parse_compare(MODEL, a, b, c, v),
-    "redo": lambda a, b, c, d, v: redo.parse_redo(RUN, a, b, v),
-    "redo-this": lambda a, b, c, d, v: redo.parse_redo(RUN, {"run": RUN["run"], "cells": a}, b, v),
-    "edit": lambda a, b, c, d, v: edit.parse_edit(MODEL, PHOTO, MASK, a, b, c, v, d),
-    "extend": lambda a, b, c, d, v: edit.parse_extend(MODEL, PHOTO, a, b, c, d, 0, v),
+    "redo": lambda a, b, c, d, v: redo.parse_redo(MODEL, RUN, a, b, v),
+    "redo-this": lambda a, b, c, d, v: redo.parse_redo(
+        MODEL, RUN, {"run": RUN["run"], "cells": a}, b, v
+    ),
+    "edit": lambda a, b, c, d, v: edit.edit_request(MODEL, EDIT, a, b, c, v, d),
+    "frame": lambda a, b, c, d, v: edit.repaint(MODEL, PHOTO, MASK, a),
+    "extend": lambda a, b, c, d, v: edit_frame.plan_extend(MODEL, PHOTO, a, b),
     "painted": lambda a, b, c, d, v: photos.painted_mask(a, (20, 24)),
     "painted-mask": lambda a, b, c, d, v: photos.painted_mask({"mask": a}, (20, 24)),
     "image": lambda a, b, c, d, v: api.read_image(a, "image"),
@@ -265,8 +280,9 @@ def test_any_painter_value_gives_a_request_or_a_sentence(tmp_path) -> None:
     def check(a, b, c, d, e) -> None:
         for mode in (REPAINT, EXTEND, "other"):
             try:
-                session.request(a, kept, mode, b, c, "sea", 1, d, {}, e)
-                session.preview(a, kept)
+                task = Task(kept, a, mode, b, c)
+                session.request(MODEL, task, "sea", 1, d, {}, e)
+                session.preview(task)
             except RequestError as error:
                 assert str(error)
 

@@ -183,13 +183,21 @@ def test_the_exact_name_comes_first():
     assert [model.label_id(name) for name in ("Rose", "rose", "2", 2)] == [0, 1, 2, 2]
 
 
-@pytest.mark.parametrize("label", ["rose", "", "1", 3, -1, True, 1.0, b"sea", [1]])
+@pytest.mark.parametrize("label", ["rose", "", "1x", 3, -1, True, 1.0, b"sea", [1]])
 def test_an_unknown_class_is_named(tiny_model, label):
     with pytest.raises(ValueError, match="label must be") as caught:
         tiny_model.generate([label], QUICK)
     assert repr(label) in str(caught.value)
     if isinstance(label, str):
         assert "forest, sea, été" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["3", "-1", "99999"])
+def test_a_number_as_text_is_out_of_range_like_a_number(tiny_model, text):
+    with pytest.raises(
+        ValueError, match=f"label must be a whole number between 0 and 2; got {text}"
+    ):
+        tiny_model.generate([text], QUICK)
 
 
 @pytest.mark.parametrize("labels", [[], (), "sea", 3, None])

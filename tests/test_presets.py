@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tiny
 from commands import assert_refused, run, train_tokenizer
+from maskgit_core.cli.main import build_parser
+from maskgit_core.cli.options import TRANSFORMER_DEFAULTS, stage_settings
+from maskgit_core.losses import draw_token_mask
 from maskgit_core.networks.registry import build_transformer
-from maskgit_core.training.losses import draw_token_mask
+from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.training.presets import (
     FOLDER,
     FROM_DATA,
@@ -61,6 +68,21 @@ def test_imagenet_presets_have_the_published_sizes(size, millions):
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.6)
 
 
+def test_the_networks_of_postcards_fit_what_may_be_shipped():
+    preset = load_preset("postcards-s")
+    grid = preset.tokenizer.grid_size
+    assert preset.tokenizer.image_size == 128 and grid == 16
+    shape = dict(codebook_size=preset.tokenizer.codebook_size, num_classes=15, grid_size=grid)
+    with torch.device("meta"):
+        networks = (
+            VQTokenizer(preset.tokenizer),
+            build_transformer(replace(preset.transformer, **shape)),
+        )
+    numbers = sum(p.numel() for network in networks for p in network.parameters())
+    assert 2 * numbers < 60e6  # bytes, in float16
+    assert load_preset("postcards-xs").tokenizer.image_size == 128
+
+
 def test_settings_are_changed_one_by_one():
     settings = ["transformer.width=512", "kind=adaln", "tokenizer.widths=[16, 32, 64]"]
     settings += ["transformer_training.learning_rate=1e-4", "num_steps=8"]
@@ -81,7 +103,7 @@ def test_settings_are_changed_one_by_one():
         ("transfomer.width=3", "did you mean 'transformer'"),
         ("max_steps=3", "write tokenizer_training.max_steps or transformer_training.max_steps"),
         ("transformer.num_classes=3", "follows from tokenizer and data"),
-        ("tokenizer_training.class_drop=0", "has no use there"),
+        ("tokenizer_training.class_drop=0", "it is a setting of transformer_training"),
         ("transformer.width", "key=value"),
         ("transformer.width=wide", "width must be a whole number"),
         ("transformer_training.mask_schedule=linear", "cosine, arccos"),
@@ -90,6 +112,30 @@ def test_settings_are_changed_one_by_one():
 def test_a_wrong_setting_is_named_with_the_nearest_right_one(setting, says):
     with pytest.raises(ValueError, match=says):
         load_preset("scenes-flowers-xs", [setting])
+
+
+def test_old_names_of_settings_are_still_understood(capsys):
+    words = ["train-transformer", "--data", "x", "--out", "y", "--accumulate-steps", "3"]
+    words += ["--set", "class_drop=0.25", "--precision", "bf16"]
+    args = build_parser().parse_args(words)
+    config, _ = stage_settings(args, "transformer", TRANSFORMER_DEFAULTS, tiny.TRANSFORMER)
+    assert (config.grad_accum_steps, config.label_drop_prob) == (3, 0.25)
+    assert config.precision == "bfloat16"
+    assert run("train-transformer", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "--grad-accum-steps" in shown and "--label-drop-prob" in shown
+    assert "--accumulate-steps" not in shown and "--class-drop" not in shown
+
+
+@pytest.mark.parametrize("config", [tiny.FIRST, tiny.SECOND, tiny.TOKENIZER, tiny.TRANSFORMER])
+def test_every_setting_says_what_it_is(config, capsys):
+    stage = "tokenizer" if config in (tiny.FIRST, tiny.TOKENIZER) else "transformer"
+    assert run(f"train-{stage}", "--help") == 0
+    shown = "".join(capsys.readouterr().out.split())
+    for field in fields(config):
+        if config is tiny.TRANSFORMER and field.name in FROM_DATA:
+            continue
+        assert "".join(field.metadata["help"].split()) in shown, field.name
 
 
 def test_a_wrong_preset_or_file_is_named():
@@ -149,6 +195,22 @@ def test_truncated_masks_hide_at_least_half():
     spread = ((ratio - mean).square() * weight).sum() / weight.sum()
     assert share.mean().item() == pytest.approx(mean.item() + 0.5 / 256, abs=0.004)
     assert share.std().item() == pytest.approx(spread.sqrt().item(), abs=0.004)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([16, 144, 256]))
+def test_beta_masks_follow_their_distribution(seed, num_tokens):
+    generator = torch.Generator().manual_seed(seed)
+    mask = draw_token_mask(4000, num_tokens, generator, "beta")
+    assert mask.any(1).all()
+    share = mask.float().mean(1) - 0.5 / num_tokens  # ceil adds half a token
+    assert share.mean().item() == pytest.approx(12 / 15, abs=0.02)
+    assert share.std().item() == pytest.approx((12 * 3 / (15**2 * 16)) ** 0.5, abs=0.02)
+    # P(ratio <= x) is the chance that at least 12 of 14 uniform numbers are below x.
+    for bound in (0.625, 0.75, 0.875):
+        below = sum(math.comb(14, k) * bound**k * (1 - bound) ** (14 - k) for k in range(12, 15))
+        counted = (mask.sum(1) <= bound * num_tokens).float().mean().item()
+        assert counted == pytest.approx(below, abs=0.04)
 
 
 def test_arccos_masks_vary_less_than_cosine_masks():

@@ -1,4 +1,4 @@
-"""The plain loop of the benchmark learns what the real one does."""
+"""A plain training loop learns what the real one does."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tiny
-from maskgit_core.benchmark.plain_decoding import plain_transformer
-from maskgit_core.benchmark.plain_training import plain_orthogonalize, plain_training
-from maskgit_core.benchmark.training import PlainTokenizerStage, PlainTransformerStage
 from maskgit_core.data.photos import WHOLE
 from maskgit_core.training.loop import train
 from maskgit_core.training.optim import build_optimizer, orthogonalize
 from maskgit_core.training.tokenizer_stage import TokenizerStage
-from runs import BUSY, lines, token_data, transformer_stage
+from plain_decoding import plain_transformer
+from plain_training import (
+    PlainTokenizerStage,
+    PlainTransformerStage,
+    plain_orthogonalize,
+    plain_training,
+)
+from runs import BUSY_FIRST, BUSY_SECOND, lines, token_data, transformer_stage
 
-CONFIG = replace(BUSY, max_steps=5, continuous_steps=0, revive_every=0)
+CONFIG = replace(BUSY_SECOND, max_steps=5)
 
 
 @settings(max_examples=40, deadline=None)
@@ -65,7 +69,8 @@ def test_the_transformer_s(tmp_path, kind, width):
 
 def test_the_tokenizer_s(tmp_path):
     models = [tiny.tokenizer().train() for _ in range(2)]
-    plain = PlainTokenizerStage(models[0], tiny.photos(), CONFIG)
-    stage = TokenizerStage(models[1], tiny.photos(), None, CONFIG, fit_codes=False)
-    train(stage, CONFIG, tmp_path)
-    assert_same_losses(plain, CONFIG, tmp_path)
+    config = replace(BUSY_FIRST, max_steps=5, continuous_steps=0, revive_every=0)
+    plain = PlainTokenizerStage(models[0], tiny.photos(), config)
+    stage = TokenizerStage(models[1], tiny.photos(), None, config, fit_codes=False)
+    train(stage, config, tmp_path)
+    assert_same_losses(plain, config, tmp_path)

@@ -33,10 +33,10 @@ from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
 from demo.serving.runner import make_runner
 from demo.serving.steps import decode_alone
-from demo.tools import loadtest
-from demo.tools.loadtest import run_load
+from page_client import OWN_SETTINGS, events, visit
 
 ROOT = Path(__file__).parent.parent
+TABLE = ("first step", "finished", "left", "refused")
 wait_for = partial(waiting.wait_for, seconds=240.0)
 
 
@@ -49,8 +49,8 @@ def get(url: str) -> tuple[int, str]:
 
 
 def ask(url: str, count: int, steps: int) -> Iterator:
-    arguments = [["sea"], count, 0, steps, *loadtest.SETTINGS]
-    return loadtest._events(url, "generate", arguments)
+    arguments = [["sea"], count, 0, steps, *OWN_SETTINGS]
+    return events(url, "generate", arguments)
 
 
 def heard(web: httpx.Client, address: str, session: str) -> str:
@@ -104,25 +104,45 @@ def test_a_client_that_leaves_frees_its_place_and_is_counted(served) -> None:
     *_, (name, (last,)) = ask(url, 2, 2)
     assert name == "complete" and last["done"] and len(last["images"]) == 2
     _, text = get(url + "/metrics")
-    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1\n' in text
-    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1\n' in text
-    assert "maskgit_jobs_working 0\n" in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1.0\n' in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1.0\n' in text
+    assert "maskgit_jobs_working 0.0\n" in text
 
 
 def test_more_clients_than_places_meet_no_error_but_the_refusal(served) -> None:
     url, runner, models = served
     models.current.pause = 0.1
-    refused_before = runner.metrics._jobs["generate", "refused"]
-    report = run_load(url, clients=8, seconds=60, leave=0.3, steps=4, most=2, pid=os.getpid())
+    refused_before = runner.metrics.jobs("generate", "refused")
+    met = visit(url, 8, asks=2, steps=4, leave=2)
     models.current.pause = 0.03
-    assert report["failed"] == 0 and report["errors"] == {}
-    assert report["done"] >= 4
-    assert report["done"] + report["left"] + report["refused"] == 8 * 2
-    ended = runner.metrics._jobs
-    assert ended["generate", "refused"] - refused_before <= report["refused"]
-    assert report["wait_p95"] >= report["wait_p50"] > 0
-    assert report["megabytes_last"] > 0
+    assert not met["failed"] and met["done"] and met["refused"] and met.total() == 16
+    assert runner.metrics.jobs("generate", "refused") - refused_before <= met["refused"]
     wait_for(lambda: runner.num_working == runner.num_waiting == 0)
+
+
+def test_the_load_test_counts_what_visitors_meet(served) -> None:
+    url, runner, _ = served
+
+    def counted() -> dict[str, int]:
+        found = re.findall(r'outcome="(\w+)"} (\d+)', get(url + "/metrics")[1])
+        outcomes = ("done", "left", "refused")
+        return {o: sum(int(count) for name, count in found if name == o) for o in outcomes}
+
+    before = counted()
+    command = [sys.executable, "-m", "demo.tools.loadtest", "--host", url, "--json"]
+    command += "--users 6 --spawn-rate 6 --run-time 3s --steps 2 --leave 0.4".split()
+    command += ["--pid", str(os.getpid())]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    table = {row["name"]: row for row in json.loads(ended.stdout[ended.stdout.index("[") :])}
+    counts = {name: table.get(name, {"num_requests": 0})["num_requests"] for name in TABLE}
+    happened = {name: count - before[name] for name, count in counted().items()}
+    assert "failed" not in table and counts["refused"] == happened["refused"]
+    # Who leaves may do so after the server has finished.
+    assert 0 < counts["finished"] <= happened["done"] <= counts["finished"] + counts["left"]
+    assert counts["left"] >= happened["left"]
+    assert table["finished"]["max_response_time"] >= table["first step"]["min_response_time"] > 0
+    assert re.search(r"megabytes: \d+ first, \d+ last", ended.stdout + ended.stderr)
 
 
 def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
@@ -131,7 +151,7 @@ def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
     config = httpx.get(f"{url}/config", timeout=60).json()
     (number,) = [fn["id"] for fn in config["dependencies"] if fn["api_name"] == "generate"]
     mine = "".join(random.choices(string.ascii_lowercase + string.digits, k=11))
-    body = {"data": [["sea"], 1, 5, 64, *loadtest.SETTINGS], "session_hash": mine}
+    body = {"data": [["sea"], 1, 5, 64, *OWN_SETTINGS], "session_hash": mine}
     models.current.pause = 0.3
     name = web.post("/call/generate", json=body).json()["event_id"]
     # The server names a run by chance, so that nobody finds one by trying.
@@ -158,7 +178,7 @@ def test_visitors_are_told_apart_by_the_address_that_they_call_from(served, monk
     monkeypatch.setattr(
         runner.queue, "join", lambda *job, **more: taken.append(join(*job, **more)) or taken[-1]
     )
-    body = {"data": [["sea"], 1, 5, 2, *loadtest.SETTINGS]}
+    body = {"data": [["sea"], 1, 5, 2, *OWN_SETTINGS]}
     calls = [("127.0.0.2", {}), ("127.0.0.3", {}), ("127.0.0.2", {"X-Forwarded-For": "9.9.9.9"})]
     for address, headers in calls:
         from_there = httpx.HTTPTransport(local_address=address)
@@ -190,6 +210,7 @@ def test_a_server_that_was_killed_in_mid_job_serves_again(tiny_checkpoint: Path,
     url = f"http://127.0.0.1:{port}"
 
     def up() -> bool:
+        assert server.poll() is None, server.stderr.read()
         try:
             return get(url + "/healthz")[0] == 200
         except OSError:
@@ -210,8 +231,9 @@ def test_a_server_that_was_killed_in_mid_job_serves_again(tiny_checkpoint: Path,
                 assert last["done"]
                 assert get(url + "/metrics")[0] == 404
                 server.terminate()
-                lines = [line for line in server.stderr if line.startswith("{")]
-                assert json.loads(lines[-1])["outcome"] == "done"
+                lines = [json.loads(line) for line in server.stderr if line.startswith("{")]
+                generated = [line["outcome"] for line in lines if line["kind"] == "generate"]
+                assert generated == ["done"]
             finally:
                 server.kill()
 

@@ -103,7 +103,7 @@ def plan_extend(model: Any, photo: Image.Image, directions: Any, amount: Any) ->
     high = 1 + share * len({"up", "down"} & set(chosen))
     check_size(photo.width * wide * photo.height * high, 1)
     try:
-        return model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
+        return model.plan_outpaint(photo, **dict.fromkeys(dict.fromkeys(chosen), share))
     except ValueError as error:
         raise RequestError(f"This photo cannot be extended so far: {error}.") from None
 

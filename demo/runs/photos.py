@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import io
 import logging
 import os
 import secrets
@@ -20,12 +18,15 @@ from typing import Any
 
 import numpy as np
 from gradio.utils import get_upload_folder
-from PIL import Image, ImageCms
+from PIL import Image
 
 from demo.hardening.gate import MAX_FILE_BYTES
-from demo.hardening.storage import KEEP_SECONDS, NO_ROOM, kept_folder
+from demo.hardening.storage import FILES, KEEP_SECONDS, NO_ROOM, kept_folder
 from demo.runs import render
+from demo.serving.fairness import current_visitor
 from demo.settings import RequestError
+from maskgit_core.data.colour import rgb_profile, to_srgb
+from maskgit_core.data.decoder import Decoder
 from maskgit_core.data.images import flatten_alpha, load_image
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 SHOWN_SIDE = 512
 MAX_MASK_TEXT = 2_000_000  # characters; a mask of the shown size takes a few thousand
 MAX_IMAGE_TEXT = MAX_FILE_BYTES * 4 // 3 + 64  # characters; the largest file as base64
-MAX_PROFILE_BYTES = 1_000_000
+DECODER = Decoder()  # of this process; its children start when they are needed
 
 
 def open_photo(source: Any) -> Image.Image:
@@ -48,30 +49,16 @@ def open_photo(source: Any) -> Image.Image:
         RequestError: no image, cut short, or too large; one sentence.
     """
     try:
-        return _in_web_colours(load_image(source, keep_alpha=True))
+        if isinstance(source, bytes):
+            return DECODER.open(source, current_visitor())
+        photo = load_image(source, keep_alpha=True)
+        photo = to_srgb(photo, rgb_profile(photo))
+        photo.info.clear()
+        return photo
     except ValueError as error:
         text = str(error)
         text = "The file " + text.removeprefix("image ") if text.startswith("image ") else text
         raise RequestError(text.rstrip(".") + ".") from None
-
-
-def _in_web_colours(photo: Image.Image) -> Image.Image:
-    """The photo without what its file said besides pixels; its colours as their profile says."""
-    profile = photo.info.get("icc_profile", b"")
-    photo.info.clear()
-    if not profile or len(profile) > MAX_PROFILE_BYTES:
-        return photo
-    # A profile that makes no sense is as good as none.
-    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space.strip() == "RGB" and not _is_usual(source):
-            photo = ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"))
-            photo.info.clear()
-    return photo
-
-
-def _is_usual(profile: ImageCms.ImageCmsProfile) -> bool:
-    return "srgb" in (profile.profile.profile_description or "").casefold()
 
 
 def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
@@ -94,6 +81,7 @@ def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
         with found.open("rb") as file:
             content = file.read(most + 1)
         found.unlink(missing_ok=True)
+        FILES.forget(found)
     except (OSError, RuntimeError) as error:
         raise RequestError("The uploaded file cannot be read. Upload it again.") from error
     except ValueError as error:
@@ -129,8 +117,8 @@ def painter_value(photo: Image.Image) -> dict[str, Any]:
     A small photo is shown enlarged, so that its mask has smooth edges too.
     """
     scale = SHOWN_SIDE / max(photo.size)
-    size = tuple(max(1, round(side * scale)) for side in photo.size)
-    shown = flatten_alpha(photo).resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    shown = flatten_alpha(photo).resize((width, height), Image.Resampling.LANCZOS)
     return {"photo": render.data_url(shown, quality=88), "key": secrets.token_hex(6)}
 
 
@@ -199,7 +187,9 @@ class PhotoStore:
         except OSError as error:
             log.error("no file can be kept: %s", error.strerror)
             shutil.rmtree(folder, ignore_errors=True)
+            FILES.give_back(MAX_FILE_BYTES)
             raise RequestError(NO_ROOM) from error
+        FILES.add(current_visitor(), path)
         return str(path)
 
     def load(self, path: str) -> Image.Image:

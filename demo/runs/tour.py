@@ -13,6 +13,7 @@ from demo.serving.one_thread import in_one_thread
 from demo.serving.request import Request
 from maskgit_core.config import SamplingConfig
 from maskgit_core.data.images import crop_to_square, flatten_alpha, to_tensor
+from maskgit_core.pixels import from_uint8, psnr
 
 SHOWN_SIDE = 288
 HIDDEN_SHARE = 0.6
@@ -69,10 +70,9 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
     size = int(model.image_size)
     square = crop_to_square(flatten_alpha(photo), size)
     pixels = np.asarray(square)
-    tokens = in_one_thread(model.encode, to_tensor(square))
+    images = to_tensor(square)
+    tokens = in_one_thread(model.encode, images)
     back = render.to_uint8(frames.as_array(in_one_thread(model.decode, tokens)))[0]
-    error = float(np.mean((back.astype(np.float64) - pixels) ** 2))
-    psnr = 99.0 if error == 0 else 10 * float(np.log10(255.0**2 / error))
     colours = render.token_colours(frames.as_array(in_one_thread(model.codebook_patches)))
     grid = frames.as_array(tokens)[0]
     masked = hidden_cells(grid.shape, seed)
@@ -86,9 +86,9 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
         ),
         "back": _shown(back),
         "hidden": _shown(render.draw_pattern(pixels[None], masked)[0]),
-        "psnr": round(psnr, 1),
+        "psnr": round(psnr(from_uint8(back)[None], images).item(), 1),
         "cells": int(grid.size),
-        "different": int(len(np.unique(grid))),
+        "different": len(np.unique(grid)),
         "codes": int(model.mask_token_id),
         "share": int(round(100 * float(masked.mean()))),
     }

@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
-from typing import NoReturn
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TextIO
 
-from maskgit_core.cli import options, training
+from maskgit_core.cli import options
+from maskgit_core.cli.benchmark import add_benchmark_arguments, run_benchmark
 from maskgit_core.cli.convert import add_convert_arguments, run_convert
-from maskgit_core.cli.plan import add_plan_arguments, run_plan
+from maskgit_core.cli.evaluate import add_evaluate_arguments, run_evaluate
+from maskgit_core.cli.info import add_info_arguments, run_info
+from maskgit_core.cli.inpaint import add_inpaint_arguments, run_inpaint
+from maskgit_core.cli.outpaint import add_outpaint_arguments, run_outpaint
+from maskgit_core.cli.sample import add_sample_arguments, run_sample
+from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.train import add_train_arguments, run_train
-from maskgit_core.config import MAX_SEED, PRECISIONS, SamplingConfig, check_range, to_dict
+from maskgit_core.cli.train_tokenizer import train_tokenizer
+from maskgit_core.cli.train_transformer import train_transformer
 from maskgit_core.devices.malloc import keep_freed_memory
 
-DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 PROGRAM = "python -m maskgit_core"
 BAD_INPUT = 2
+READER_GONE = 141  # as of a program that the signal SIGPIPE ends
 # Commands of the page, which were here once.
 MOVED = {
     "loadtest": "python -m demo.tools.loadtest",
     "deploy-space": "python -m demo.tools.deploy_space",
 }
-SAMPLE_BATCH = 32
+
+Command = tuple[
+    Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], int | None], str
+]
+
+# Its options, what it runs, and what it does: one entry a command.
+COMMANDS: dict[str, Command] = {
+    "sample": (add_sample_arguments, run_sample, "generate images of classes"),
+    "inpaint": (add_inpaint_arguments, run_inpaint, "repaint a part of a photo"),
+    "outpaint": (add_outpaint_arguments, run_outpaint, "carry a photo on beyond its edges"),
+    "train": (add_train_arguments, run_train, "a folder of photos in, a model of them out"),
+    "train-tokenizer": (
+        options.tokenizer_arguments,
+        train_tokenizer,
+        "train the VQ tokenizer on a folder of photos",
+    ),
+    "train-transformer": (
+        options.transformer_arguments,
+        train_transformer,
+        "train the masked transformer on a tokenizer's tokens",
+    ),
+    "evaluate": (add_evaluate_arguments, run_evaluate, "measure a checkpoint on held-out photos"),
+    "convert": (add_convert_arguments, run_convert, "convert published weights to a checkpoint"),
+    "benchmark": (add_benchmark_arguments, run_benchmark, "measure speed and memory"),
+    "info": (add_info_arguments, run_info, "describe a checkpoint"),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -35,14 +66,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
-        self.exit(BAD_INPUT, f"{self.prog}: {' '.join(message.split())}; --help shows the usage\n")
+        _complain(f"{self.prog}: {' '.join(message.split())}; --help shows the usage")
+        self.exit(BAD_INPUT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code (2 for bad input, 130 after Ctrl-C)."""
+    """Run one command; return the exit code, as `run_command`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    open_closed_streams()
     if words and words[0] in MOVED:
-        print(f"{PROGRAM}: {words[0]} is now `{MOVED[words[0]]}`", file=sys.stderr)
+        _complain(f"{PROGRAM}: {words[0]} is now `{MOVED[words[0]]}`")
         return BAD_INPUT
     return run_command(build_parser(), words)
 
@@ -55,57 +88,91 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         arguments: words of the command line; None takes this process's own.
 
     Returns:
-        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C.
+        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C, 143 after SIGTERM, 141
+        where whoever read the output has gone.
     """
+    open_closed_streams()
+    code = BAD_INPUT
+    try:
+        code = _run_parsed(parser, arguments)
+        # Now, not at the end of the process: then there is no exit code for it.
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _lead_nowhere(sys.stdout, sys.stderr)
+        return READER_GONE
+    except OSError as error:
+        _lead_nowhere(sys.stdout)
+        if code == 0:
+            _complain(f"{parser.prog}: the output cannot be written: {error.strerror}")
+        return code or BAD_INPUT
+    return code
+
+
+def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    args = parser.parse_args(arguments)
+    # What Pillow finds odd about a photo; whether it can be read is said in our words.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    try:
+        args = parser.parse_args(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
     # torch takes a second to load; --help and typing errors need not wait for it.
     from maskgit_core.files import CheckpointError
 
     keep_freed_memory()
     try:
-        return args.run(args) or 0
+        with stopped_by_signals():
+            return args.run(args) or 0
+    except BrokenPipeError:
+        raise
     except (ValueError, CheckpointError, OSError) as error:
         rank = os.environ.get("RANK", "0")
         of_rank = f" (rank {rank})" if rank != "0" else ""
         name = f" {args.command}" if hasattr(args, "command") else ""
-        print(f"{parser.prog}{name}{of_rank}: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(f"{parser.prog}{name}{of_rank}: {' '.join(str(error).split())}")
         return BAD_INPUT
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "code", 130)
+
+
+def _complain(line: str) -> None:
+    """Print a line on the error stream; where that cannot be written, the exit code must do."""
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:
+        _lead_nowhere(sys.stderr)
+
+
+def open_closed_streams() -> None:
+    """Let standard streams that are closed lead nowhere.
+
+    Otherwise the first file that is opened takes the place of one, and gets what is meant for it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is the one that is missing.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            stream = open(number, "r" if number == 0 else "w", closefd=False)
+            setattr(sys, name, stream)
+
+
+def _lead_nowhere(*streams: TextIO) -> None:
+    """Send what is left in the buffers nowhere, so that the end of the process is quiet."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser with every command."""
     parser = Parser(prog=PROGRAM, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for name, add_arguments, run, text in (
-        ("sample", _sample_arguments, _sample, "generate images of classes"),
-        ("inpaint", _inpaint_arguments, _inpaint, "repaint a part of a photo"),
-        ("train", add_train_arguments, run_train, "a folder of photos in, a model of them out"),
-        (
-            "train-tokenizer",
-            options.tokenizer_arguments,
-            training.train_tokenizer,
-            "train the VQ tokenizer on a folder of photos",
-        ),
-        (
-            "train-transformer",
-            options.transformer_arguments,
-            training.train_transformer,
-            "train the masked transformer on a tokenizer's tokens",
-        ),
-        ("plan", add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
-        ("evaluate", _evaluate_arguments, _evaluate, "measure a checkpoint on held-out photos"),
-        (
-            "convert",
-            add_convert_arguments,
-            run_convert,
-            "convert published weights to a checkpoint",
-        ),
-        ("benchmark", _benchmark_arguments, _benchmark, "measure speed and memory"),
-        ("info", _info_arguments, _info, "describe a checkpoint"),
-    ):
+    for name, (add_arguments, run, text) in COMMANDS.items():
         command = commands.add_parser(
             name,
             help=text,
@@ -115,185 +182,3 @@ def build_parser() -> argparse.ArgumentParser:
         add_arguments(command)
         command.set_defaults(run=run)
     return parser
-
-
-def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
-    """Add --checkpoint."""
-    parser.add_argument(
-        "--checkpoint", default=DEFAULT_CHECKPOINT, help="checkpoint folder or known name"
-    )
-
-
-def _sampling_arguments(parser: argparse.ArgumentParser) -> None:
-    for setting in fields(SamplingConfig):
-        about = dict(setting.metadata)
-        parser.add_argument(
-            f"--{setting.name.replace('_', '-')}", default=argparse.SUPPRESS, **about
-        )
-    parser.add_argument("--seed", type=int, default=0, help="image i uses seed + i")
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="float32",
-        help="of the transformer's products; bfloat16 and int8 are faster where the processor has "
-        "them, and make other images of a seed (default: %(default)s)",
-    )
-
-
-def sampling_config(args: argparse.Namespace, default: SamplingConfig) -> SamplingConfig:
-    """Return the checkpoint's settings with those that were given on the command line."""
-    given = {key: getattr(args, key) for key in to_dict(default) if hasattr(args, key)}
-    return SamplingConfig(**{**to_dict(default), **given})
-
-
-def _label(text: str, classes: Sequence[str]) -> str | int | None:
-    """Return a class name, its number, or None for "none"; a name that looks like either wins."""
-    if text in classes:
-        return text
-    if text.casefold() == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        return text
-
-
-def _save_png(image: object, path: str) -> None:
-    from maskgit_core.files import write_atomically
-
-    write_atomically(path, lambda temporary: image.save(temporary, "PNG"))  # type: ignore[attr-defined]
-    print(path)
-
-
-def _sample_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_argument(parser)
-    parser.add_argument(
-        "--labels", nargs="+", default=None, metavar="CLASS", help="names or numbers; all if unset"
-    )
-    parser.add_argument("--count", type=int, default=1, help="images a class")
-    parser.add_argument("--columns", type=int, default=None, help="images a row of the sheet")
-    parser.add_argument("--out", default="samples.png", help="PNG to write")
-    _sampling_arguments(parser)
-
-
-def _sample(args: argparse.Namespace) -> None:
-    import torch
-    from tqdm import tqdm
-
-    from maskgit_core.data.contact_sheet import tile
-    from maskgit_core.pipeline import MAX_IMAGES, MaskGIT
-
-    check_range("count", args.count, 1, MAX_IMAGES, whole=True)
-    if args.columns is not None:
-        check_range("columns", args.columns, 1, MAX_IMAGES, whole=True)
-    model = MaskGIT.from_pretrained(args.checkpoint, precision=args.precision)
-    config = sampling_config(args, model.sampling)
-    names = args.labels or [str(number) for number in range(len(model.classes))]
-    labels = [_label(name, model.classes) for name in names for _ in range(args.count)]
-    check_range("number of images", len(labels), 1, MAX_IMAGES, whole=True)
-    check_range("seed", args.seed, 0, MAX_SEED + 1 - len(labels), whole=True)
-    for label in labels:
-        model.label_id(label)
-    starts = range(0, len(labels), SAMPLE_BATCH)
-    images = []
-    num_steps = min(config.num_steps, model.grid_size**2 * model.tokens_per_cell)
-    with tqdm(total=num_steps * len(starts), unit="step") as bar:
-        for start in starts:
-            batch = labels[start : start + SAMPLE_BATCH]
-            for state in model.generate_steps(batch, config, args.seed + start):
-                tokens = state.tokens
-                bar.update()
-            images.append(model.decode(tokens.cpu()))
-    columns = args.columns or (args.count if args.count > 1 else 4)
-    _save_png(tile(torch.cat(images), min(columns, len(labels))), args.out)
-
-
-def _inpaint_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_argument(parser)
-    parser.add_argument("--image", required=True, help="photo")
-    parser.add_argument(
-        "--mask", required=True, help="image, white (or, on transparency, opaque) = repaint"
-    )
-    parser.add_argument("--label", default="none", help="class of the new content, or none")
-    parser.add_argument("--out", default="inpainted.png", help="PNG to write")
-    _sampling_arguments(parser)
-
-
-def _inpaint(args: argparse.Namespace) -> None:
-    from tqdm import tqdm
-
-    from maskgit_core.data.images import load_image
-    from maskgit_core.editing.masks import drawn_mask
-    from maskgit_core.pipeline import MaskGIT
-
-    model = MaskGIT.from_pretrained(args.checkpoint, precision=args.precision)
-    config = sampling_config(args, model.sampling)
-    image = load_image(args.image, keep_alpha=True)
-    mask = drawn_mask(load_image(args.mask, keep_alpha=True))
-    plan = model.plan_inpaint(image, mask)
-    label = _label(args.label, model.classes)
-    steps = model.edit_steps(plan, label, config, args.seed)
-    total = min(config.num_steps, int(plan.token_mask.sum()) * model.tokens_per_cell)
-    for state in tqdm(steps, total=total, unit="step"):
-        tokens = state.tokens
-    _save_png(model.finish(plan, tokens), args.out)
-
-
-def _evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    from maskgit_core.cli.evaluate import add_evaluate_arguments
-
-    add_evaluate_arguments(parser)
-
-
-def _evaluate(args: argparse.Namespace) -> None:
-    from maskgit_core.cli.evaluate import run_evaluate
-
-    run_evaluate(args)
-
-
-def _benchmark_arguments(parser: argparse.ArgumentParser) -> None:
-    from maskgit_core.cli.benchmark import add_benchmark_arguments
-
-    add_benchmark_arguments(parser, DEFAULT_CHECKPOINT)
-
-
-def _benchmark(args: argparse.Namespace) -> None:
-    from maskgit_core.cli.benchmark import run_benchmark
-
-    run_benchmark(args)
-
-
-def _info_arguments(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_argument(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _info(args: argparse.Namespace) -> None:
-    from maskgit_core.pipeline import MaskGIT
-    from maskgit_core.weights.checkpoint import load_checkpoint
-
-    folder = Path(args.checkpoint)
-    # A folder may hold a tokenizer alone, which is no model to sample from.
-    is_folder = folder.is_dir()
-    model = load_checkpoint(folder) if is_folder else MaskGIT.from_pretrained(args.checkpoint)
-    shape, transformer = model.tokenizer.config, model.transformer
-    size = sum(os.path.getsize(p) for p in folder.iterdir() if p.is_file()) if is_folder else 0
-    facts = {
-        "checkpoint": str(args.checkpoint),
-        "megabytes": round(size / 1e6, 1),
-        "image_size": shape.image_size,
-        "grid_size": shape.grid_size,
-        "codebook_size": shape.codebook_size,
-        "tokenizer_parameters": sum(p.numel() for p in model.tokenizer.parameters()),
-        "transformer_parameters": sum(p.numel() for p in transformer.parameters())
-        if transformer
-        else 0,
-        "classes": model.classes,
-        "sampling": to_dict(model.sampling),
-    }
-    if args.json:
-        print(json.dumps(facts, ensure_ascii=False))
-        return
-    for name, value in facts.items():
-        shown = ", ".join(value) if isinstance(value, list) else value
-        print(f"{name.replace('_', ' ')}: {shown}")

@@ -1,4 +1,4 @@
-"""The options of the training commands: one for every setting, with the words of its docstring.
+"""The options of the training commands: one for every setting, with the words beside its field.
 
 A setting comes from the preset or the defaults below, then from --set, then from its own option.
 """
@@ -6,21 +6,21 @@ A setting comes from the preset or the defaults below, then from --set, then fro
 from __future__ import annotations
 
 import argparse
-import inspect
-import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from maskgit_core.config import TokenizerConfig, TrainConfig, TransformerConfig, to_dict
+from maskgit_core.config import TokenizerConfig, TransformerConfig, to_dict
 from maskgit_core.training.presets import (
     FROM_DATA,
-    TOKENIZER_ONLY,
-    TRANSFORMER_ONLY,
     load_preset,
+    names_setting,
     preset_names,
     with_settings,
 )
+from maskgit_core.training.settings import OLD_NAMES, TrainConfig
+
+StageConfig = TypeVar("StageConfig", bound=TrainConfig)
 
 _DEFAULTS = load_preset("scenes-flowers-xs")
 # Without the perceptual loss: its network is not among what the project needs.
@@ -71,15 +71,16 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         default=None,
-        help="checkpoint whose tokenizer to start from; with --continuous-steps 0 also from its "
-        "codes, which then move little, so that its transformer adapts quickly",
+        help="checkpoint whose tokenizer to start from, for photos of any size; with "
+        "--continuous-steps 0 also from its codes, which then move little, so that its transformer "
+        "adapts quickly",
     )
     parser.add_argument(
         "--sampled",
         default=None,
         help="checkpoint whose transformer samples tokens for --sampled-images; --init if unset",
     )
-    _add_settings(parser, "training", TOKENIZER_DEFAULTS, TRANSFORMER_ONLY)
+    _add_settings(parser, "training", TOKENIZER_DEFAULTS)
     _add_settings(parser, "network", TokenizerConfig())
 
 
@@ -95,18 +96,47 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crops", type=int, default=None, help="crops a photo that are encoded, 1-5 (1 if unset)"
     )
-    parser.add_argument("--init", default=None, help="checkpoint whose transformer to start from")
-    _add_settings(parser, "training", TRANSFORMER_DEFAULTS, TOKENIZER_ONLY)
+    parser.add_argument(
+        "--init",
+        default=None,
+        help="checkpoint whose transformer to start from, trained on the same tokenizer; another "
+        "grid is interpolated, classes are matched by name and new ones added",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=None,
+        metavar="N",
+        help="pixels a side, where it is not the tokenizer's own: its weights fit every multiple "
+        "of a token's side",
+    )
+    _add_settings(parser, "training", TRANSFORMER_DEFAULTS)
     _add_settings(parser, "network", TransformerConfig(), FROM_DATA)
 
 
 def stage_settings(
-    args: argparse.Namespace, stage: str, training: TrainConfig, network: Any
-) -> tuple[TrainConfig, Any]:
+    args: argparse.Namespace, stage: str, training: StageConfig, network: Any
+) -> tuple[StageConfig, Any]:
     """Return training and network settings with --set, then with the options that were given."""
     names = (f"{stage}_training", stage)
     changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
-    return tuple(_with_options(args, changed[name]) for name in names)  # type: ignore[return-value]
+    of_training, of_network = (_with_options(args, changed[name]) for name in names)
+    return of_training, of_network
+
+
+def asked_for(args: argparse.Namespace, name: str) -> bool:
+    """Whether a setting was given by its own option or by --set."""
+    return getattr(args, name, None) is not None or names_setting(args.set, name)
+
+
+def shape_notes(args: argparse.Namespace, wanted: Any, got: Any) -> list[str]:
+    """Return what was asked of a network's shape and cannot be had, as --init brings its own."""
+    values = to_dict(got)
+    return [
+        f"The network is that of --init: {name} is {values[name]}, not {value}."
+        for name, value in to_dict(wanted).items()
+        if asked_for(args, name) and name in values and values[name] != value
+    ]
 
 
 def _with_options(args: argparse.Namespace, default: Any) -> Any:
@@ -122,32 +152,27 @@ def _add_settings(
 ) -> None:
     """Add one option for every field of a configuration; only what is given is in the result."""
     group = parser.add_argument_group(title)
-    described = _descriptions(type(default))
+    old_names = {new: old for old, new in OLD_NAMES.items()}
     for field in fields(default):
         if field.name in leave_out:
             continue
         value = getattr(default, field.name)
-        option = "--" + field.name.replace("_", "-")
         if isinstance(value, bool):
             kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         elif isinstance(value, tuple):
             kind = {"nargs": "+", "type": type(value[0]), "metavar": "N"}
         else:
             kind = {"type": type(value), "metavar": "N" if isinstance(value, int) else "X"}
-        text = f"{described.get(field.name, '')} (default: {_shown(value)})".strip()
-        group.add_argument(option, default=argparse.SUPPRESS, help=text, **kind)
+        kind |= {"default": argparse.SUPPRESS, "dest": field.name}
+        text = f"{field.metadata['help']} (default: {_shown(value)})".replace("%", "%%")
+        group.add_argument(_option(field.name), help=text, **kind)
+        if field.name in old_names:
+            group.add_argument(_option(old_names[field.name]), help=argparse.SUPPRESS, **kind)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _descriptions(config_class: type) -> dict[str, str]:
-    """Return what the docstring of a configuration says of each setting."""
-    text = inspect.getdoc(config_class) or ""
-    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", text, flags=re.MULTILINE)
-    return {
-        name.strip(): " ".join(words.split()).replace("%", "%%")
-        for names, words in entries
-        for name in names.split(",")
-    }

@@ -7,18 +7,21 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
+
+from maskgit_core.data.colour import as_rgb
+from maskgit_core.data.kinds import kind_of, readable_formats
+
+if TYPE_CHECKING:  # the children of `decoder` do without torch
+    from torch import Tensor
 
 # A decoded photo of this size takes 120 MB; larger ones are refused before they are decoded.
 MAX_PIXELS = 40_000_000
-# Formats that Pillow decodes itself: no file can start another program (as EPS does).
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
-_ORIENTATION = 0x0112
+ORIENTATION = 0x0112  # the EXIF tag
 
 ImageSource = str | os.PathLike | bytes | Image.Image
 Box = tuple[int, int, int, int]
@@ -31,62 +34,109 @@ _DECODING_ERRORS = (
     IndexError,
     TypeError,
     KeyError,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
 
 
-def load_image(source: ImageSource, *, keep_alpha: bool = False) -> Image.Image:
-    """Open a photo of any common kind as 8-bit RGB, upright.
+def load_image(
+    source: ImageSource, *, keep_alpha: bool = False, max_pixels: int | None = None
+) -> Image.Image:
+    """Open a photo of any common kind as 8-bit RGB.
 
     Args:
         source: a path, the bytes of a file, or a PIL image of any mode.
         keep_alpha: give RGBA, with its colours as they are, where the photo has transparency;
             otherwise transparency is laid over white.
+        max_pixels: width times height at most; None is MAX_PIXELS.
 
     Returns:
-        A new image of mode RGB (or RGBA), turned as its EXIF orientation says, first frame only.
-        16-bit grey is scaled to 8 bit.
+        A new image of mode RGB (or RGBA), first frame only. A file is turned as its EXIF
+        orientation says; a PIL image stays as its caller sees it, of the size that it has.
+        16-bit grey is scaled to 8 bit. Pixels of RGB stay as they are, with their colour profile;
+        CMYK, grey and Lab become sRGB as theirs says (see `colour.as_rgb`).
 
     Raises:
-        ValueError: not an image, cut short, or more than MAX_PIXELS pixels, which is read from the
+        ValueError: not an image, cut short, or more than max_pixels pixels, which is read from the
             header before anything is decoded.
+    """
+    image = open_image(source, max_pixels=max_pixels)
+    try:
+        return _to_rgb(image, keep_alpha=keep_alpha, from_file=image.format is not None)
+    except _DECODING_ERRORS as error:
+        raise ValueError(f"image cannot be read, it may be cut short: {error}") from error
+
+
+def open_image(
+    source: ImageSource, *, upright: bool = True, max_pixels: int | None = None
+) -> Image.Image:
+    """Open and decode a file in the mode that it has; a PIL image is checked and returned.
+
+    This is the one place where bytes of strangers are decoded.
+
+    Args:
+        source: as in `load_image`.
+        upright: turn a file as its EXIF orientation says; otherwise it stays as it is stored.
+        max_pixels: as in `load_image`.
+
+    Raises:
+        ValueError: as `load_image`.
     """
     try:
         image = source if isinstance(source, Image.Image) else _open(source)
-        _check_size(image)
+        check_pixels(*image.size, max_pixels, error=_RefusedError)
         # Loading a PIL image of the caller's fills its pixels in, but changes none.
         image.load()
-        # Turned only where needed: a large photo is copied as seldom as possible.
-        upright = ImageOps.exif_transpose(image) if _is_turned(image) else image
-        return _to_rgb(upright, keep_alpha=keep_alpha, from_file=image.format is not None)
+        return image if image is source or not upright else turn_upright(image)
     except _RefusedError as error:
         raise ValueError(f"image {error}") from None
     except _DECODING_ERRORS as error:
         raise ValueError(f"image cannot be read, it may be cut short: {error}") from error
 
 
-def _is_turned(image: Image.Image) -> bool:
-    """Whether the EXIF orientation is readable and says so; a photo with broken EXIF is a photo."""
+def turn_upright(image: Image.Image) -> Image.Image:
+    """Return an image turned as its EXIF orientation says; itself where there is nothing to turn.
+
+    A photo with broken EXIF is a photo.
+    """
+    # A large photo is copied as seldom as possible.
+    if orientation_of(image) == 1:
+        return image
+    turned = ImageOps.exif_transpose(image)
+    turned.format = image.format
+    return turned
+
+
+def orientation_of(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (upright) where there is none that can be read."""
     try:
-        return image.getexif().get(_ORIENTATION, 1) in range(2, 9)
+        value = image.getexif().get(ORIENTATION, 1)
     except _DECODING_ERRORS:
-        return False
+        return 1
+    return value if value in range(1, 9) else 1
 
 
 class _RefusedError(Exception):
     """The photo is not taken; its message goes on after the word image."""
 
 
-def _check_size(image: Image.Image) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _RefusedError(
+def check_pixels(
+    width: int,
+    height: int,
+    max_pixels: int | None = None,
+    *,
+    error: type[Exception] = ValueError,
+) -> None:
+    """Raise an error whose message goes on after the word image, unless it may be as large."""
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > most:
+        raise error(
             f"is too large: {width} x {height} pixels is {width * height / 1e6:.1f} "
-            f"megapixels, at most {MAX_PIXELS / 1e6:.0f} are allowed"
+            f"megapixels, at most {most / 1e6:.0f} are allowed"
         )
     if width == 0 or height == 0:
-        raise _RefusedError("has no pixels")
+        raise error("has no pixels")
 
 
 def _open(source: str | os.PathLike | bytes) -> Image.Image:
@@ -95,15 +145,22 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
         try:
             source = Path(source).read_bytes()
         except OSError as error:
-            raise _RefusedError(f"{source} cannot be opened: {error.strerror}") from None
+            raise _RefusedError(
+                f"{os.fspath(source)!s} cannot be opened: {error.strerror}"
+            ) from None
     elif not isinstance(source, (bytes, bytearray)):
         kind = type(source).__name__
         raise _RefusedError(f"must be a path, the bytes of a file or a PIL image; got {kind}")
+    formats = readable_formats()
     try:
-        return Image.open(io.BytesIO(source), formats=FORMATS)
+        return Image.open(io.BytesIO(source), formats=formats)
     except Image.UnidentifiedImageError:
-        known = ", ".join(FORMATS)
-        raise _RefusedError(f"is no photo: none of the formats {known} fits") from None
+        kind = kind_of(source)
+        if kind is not None and kind not in formats:
+            raise _RefusedError(
+                f"is of the kind {kind}: photos of this kind cannot be read here; export it as JPEG"
+            ) from None
+        raise _RefusedError(f"is no photo: none of the formats {', '.join(formats)} fits") from None
     except Image.DecompressionBombError:
         raise _RefusedError(
             f"is too large: at most {MAX_PIXELS / 1e6:.0f} megapixels are allowed"
@@ -112,15 +169,16 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
 
 def _to_rgb(image: Image.Image, *, keep_alpha: bool, from_file: bool) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
+        info = image.info
         values = np.asarray(image).astype(np.int64)
         # 32-bit grey holds 16-bit values in files; one made in memory may hold 8-bit ones.
         if image.mode != "I" or from_file or values.max() > 255:
             values = (values + 128) // 257
         image = Image.fromarray(values.clip(0, 255).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    colours = image.convert("RGBA")
-    return colours if keep_alpha else flatten_alpha(colours)
+        image.info.update(info)
+        image.info.pop("transparency", None)  # a level of 16 bits
+    colours = as_rgb(image)
+    return colours if keep_alpha or colours.mode == "RGB" else flatten_alpha(colours)
 
 
 def flatten_alpha(image: Image.Image) -> Image.Image:
@@ -129,6 +187,7 @@ def flatten_alpha(image: Image.Image) -> Image.Image:
         return image.convert("RGB")
     white = Image.new("RGB", image.size, (255, 255, 255))
     white.paste(image.convert("RGB"), mask=image.getchannel("A"))
+    white.info = {**image.info}
     return white
 
 
@@ -140,8 +199,9 @@ def to_tensor(image: Image.Image) -> Tensor:
     """
     if image.mode != "RGB":
         raise ValueError(f"image must be of mode RGB; got {image.mode}")
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.permute(2, 0, 1)[None].to(torch.float32) / 127.5 - 1
+    from maskgit_core.pixels import from_uint8
+
+    return from_uint8(np.array(image))[None]
 
 
 def to_image(pixels: Tensor) -> Image.Image:
@@ -153,6 +213,10 @@ def to_image(pixels: Tensor) -> Image.Image:
     Raises:
         ValueError: another shape, or values that are nan or infinite.
     """
+    import torch
+
+    from maskgit_core.pixels import to_uint8
+
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim != 3 or pixels.shape[0] != 3:
@@ -160,8 +224,7 @@ def to_image(pixels: Tensor) -> Image.Image:
     pixels = pixels.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(pixels).all()):
         raise ValueError("pixels must be finite; got nan or infinity")
-    levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(to_uint8(pixels).numpy())
 
 
 def centre_square(size: tuple[int, int]) -> Box:

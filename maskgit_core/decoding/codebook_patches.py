@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.pixels import from_uint8, to_uint8
+
 PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
 PATCH_PIXELS = 65536  # area of all codes that are decoded at most
 PATCH_RIDGE = 0.1
@@ -30,19 +32,14 @@ def codebook_patches(model: Any) -> np.ndarray:
     sample = torch.arange(decoded) * count // decoded
     patches = decode_codes(model, sample)
     if decoded == count:
-        return _pixels(patches)
+        return to_uint8(patches).numpy()
     ids = torch.arange(count, device=model.device).view(-1, 1, 1)
     vectors = model.tokenizer.quantizer.lookup(ids).reshape(count, -1).float().cpu()
     fitted = fit_patches(vectors[sample], patches)
     # In parts: as float32 the patches of 18 bits would have 800 MB.
-    pixels = np.concatenate([_pixels(fitted(part)) for part in vectors.split(FIT_BATCH)])
-    pixels[sample.numpy()] = _pixels(patches)
+    pixels = np.concatenate([to_uint8(fitted(part)).numpy() for part in vectors.split(FIT_BATCH)])
+    pixels[sample.numpy()] = to_uint8(patches).numpy()
     return pixels
-
-
-def _pixels(patches: Tensor) -> np.ndarray:
-    pixels = ((patches + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def decode_codes(model: Any, ids: Tensor) -> Tensor:
@@ -101,8 +98,7 @@ def _filled(grid: Tensor, mask_token_id: int, patches: Callable[[], np.ndarray])
         return grid
     if not bool(known.any()):
         parts = torch.from_numpy(patches()).split(FIT_BATCH)
-        grey = [part.float().sub(127.5).square().mean(dim=(1, 2, 3)) for part in parts]
-        distance = torch.cat(grey)
+        distance = torch.cat([from_uint8(part).square().mean(dim=(1, 2, 3)) for part in parts])
         return torch.full_like(grid, int(distance.argmin()))
     places = known.nonzero().float()
     holes = (~known).nonzero().float()

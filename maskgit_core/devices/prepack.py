@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.devices.precision import Int8Linear
+from maskgit_core.devices.precision import Int8Linear, bfloat16_works
 from maskgit_core.networks.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
 
 TRIAL_TOLERANCE = 1e-4
@@ -114,7 +114,10 @@ def pack(network: nn.Module, precision: str = "float32") -> nn.Module:
     """
     parameters = list(network.parameters())
     fitting = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters)
-    if not parameters or not fitting or not (precision == "int8" or packing_works()):
+    works = precision == "int8" or packing_works()
+    if precision == "bfloat16":
+        works = works and bfloat16_works()
+    if not parameters or not fitting or not works:
         return network
     with torch.no_grad():
         packed = copy.deepcopy(network, {id(parameter): parameter for parameter in parameters})

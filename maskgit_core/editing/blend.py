@@ -28,21 +28,31 @@ def fill_hidden(image: Image.Image, hidden: np.ndarray) -> Image.Image:
         return Image.new("RGB", image.size, _GREY)
     if not hidden.any():
         return image.copy()
-    fill = _smooth_fill(image, hidden).resize(image.size, Image.Resampling.BILINEAR)
-    return Image.composite(fill, image, Image.fromarray(hidden))
+    pixels = np.array(image)
+    for channel, smooth in enumerate(_smooth_fill(pixels, ~hidden)):
+        grown = Image.fromarray(smooth).resize(image.size, Image.Resampling.BILINEAR)
+        pixels[..., channel][hidden] = np.asarray(grown)[hidden].round().clip(0, 255)
+    return Image.fromarray(pixels)
 
 
-def _smooth_fill(image: Image.Image, hidden: np.ndarray) -> Image.Image:
-    # Pillow resizes RGBA with its colours weighted by alpha: hidden pixels count for nothing.
-    veiled = image.copy()
-    veiled.putalpha(Image.fromarray(np.where(hidden, np.uint8(0), np.uint8(255))))
-    scale = min(1.0, _FILL_SIDE / max(image.size))
-    small = tuple(max(1, round(side * scale)) for side in image.size)
-    values = torch.from_numpy(np.array(veiled.resize(small, Image.Resampling.BOX)))
-    values = values.permute(2, 0, 1)[None].float()
-    smooth = extrapolate(values[:, :3], (values[:, 3:] > 0).float())
-    levels = smooth.round().clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).contiguous()
-    return Image.fromarray(levels.numpy())
+def _smooth_fill(pixels: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Return the fill of uint8 (H, W, 3) as float32 (3, h, w), at most `_FILL_SIDE` a side.
+
+    Each pixel is the mean of the visible ones that it covers, weighted by the area of each. The
+    weights stay floating point: in 8 bits, a pixel that is almost hidden loses its colour.
+    """
+    height, width = visible.shape
+    scale = min(1.0, _FILL_SIDE / max(width, height))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+
+    def area_mean(values: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
+
+    weight = visible.astype(np.float32)
+    share = area_mean(weight)
+    sums = np.stack([area_mean(pixels[..., channel] * weight) for channel in range(3)])
+    means = torch.from_numpy(sums / np.maximum(share, 1e-12))
+    return extrapolate(means[None], torch.from_numpy(share > 0)[None, None].float())[0].numpy()
 
 
 def extrapolate(values: Tensor, known: Tensor) -> Tensor:

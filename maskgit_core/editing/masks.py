@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from PIL import Image
@@ -9,7 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskgit_core.config import check_range
-from maskgit_core.data.images import Box
+from maskgit_core.data.images import (
+    Box,
+    ImageSource,
+    load_image,
+    open_image,
+    turn_upright,
+)
 from maskgit_core.orders import GridSize, grid_shape
 
 PixelMask = np.ndarray | Tensor | Image.Image
@@ -19,20 +27,20 @@ def as_pixel_mask(pixel_mask: PixelMask, size: tuple[int, int]) -> np.ndarray:
     """Return a mask in one of the accepted forms as bool (H, W), True = to be repainted.
 
     Args:
-        pixel_mask: bool array or tensor (H, W), also with axes of length 1 around; numbers of 0 or
-            1; numbers up to 255, above 127 = True; or a greyscale or 1-bit PIL image.
+        pixel_mask: bool array or tensor (H, W), also with axes of length 1 around; numbers from 0
+            to 1, to 255 or to 65535, above the middle = True (which of the three, the greatest
+            of them says); or a PIL image of any mode: bright = True, or, drawn on transparency,
+            opaque = True.
         size: (width, height) of the photo in pixels.
 
     Raises:
-        ValueError: another kind, or another size than the photo's.
+        ValueError: another kind, another size than the photo's, or numbers that are not finite.
     """
     if isinstance(pixel_mask, Image.Image):
-        if pixel_mask.mode not in ("1", "L", "P", "RGB"):
-            raise ValueError(f"pixel_mask must be a greyscale image; got mode {pixel_mask.mode}")
-        values = np.array(pixel_mask.convert("L"))
+        values = _brightness(pixel_mask)
     elif isinstance(pixel_mask, Tensor):
-        values = pixel_mask.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        numbers = pixel_mask.detach().cpu()
+        values = (numbers.float() if numbers.dtype == torch.bfloat16 else numbers).numpy()
     elif isinstance(pixel_mask, np.ndarray):
         values = pixel_mask
     else:
@@ -52,9 +60,27 @@ def as_pixel_mask(pixel_mask: PixelMask, size: tuple[int, int]) -> np.ndarray:
         raise ValueError(f"pixel_mask must hold bools or numbers; got {values.dtype}")
     if values.dtype == bool:
         return values.copy()
-    if isinstance(pixel_mask, Image.Image) or values.max() > 1:
-        return values > 127
-    return values > 0.5
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError("pixel_mask must hold finite numbers; got nan or infinity")
+    return values > _middle(values)
+
+
+def _middle(values: np.ndarray) -> float:
+    """Return half of what "to be repainted" is in a mask of numbers: 1, 255 or 65535."""
+    greatest = values.max(initial=0)
+    # Smooth resizing overshoots 1 by a fifth at most; no mask out of 255 is as dark as that.
+    if greatest <= (1.5 if values.dtype.kind == "f" else 1):
+        return 0.5
+    # A mask out of 255 may overshoot as well.
+    return 127.5 if greatest <= 1.5 * 255 else 32767.5
+
+
+def _brightness(image: Image.Image) -> np.ndarray:
+    """Return what a mask that is an image says, as numbers (H, W)."""
+    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
+        if not image.has_transparency_data:
+            return np.array(image)
+    return np.array(drawn_mask(image))
 
 
 def drawn_mask(image: Image.Image) -> Image.Image:
@@ -62,11 +88,44 @@ def drawn_mask(image: Image.Image) -> Image.Image:
     is opaque.
 
     Args:
-        image: of mode RGB or RGBA, as `load_image` gives it.
+        image: of any mode of 8 bits or fewer.
     """
-    if image.mode == "RGBA" and image.getchannel("A").getextrema()[0] < 255:
-        return image.getchannel("A")
-    return image.convert("L")
+    if image.has_transparency_data:
+        if image.mode == "La":
+            image = image.convert("LA")
+        alpha = image.convert("RGBA").getchannel("A")
+        # A shade of transparency here and there is no background to draw on.
+        if cast(tuple[int, int], alpha.getextrema())[0] < 128:
+            return alpha
+        image = image.convert("RGBA")
+    return image.convert("RGB").convert("L") if image.mode == "LAB" else image.convert("L")
+
+
+def open_with_mask(photo: ImageSource, mask: ImageSource) -> tuple[Image.Image, Image.Image]:
+    """Open a photo and the mask that was drawn on it, both as whoever drew it saw them.
+
+    Both are upright, as every viewer shows them. Where only the photo as it is stored has the size
+    of the mask (a program wrote it that does not look at the EXIF orientation), the photo stays as
+    it is stored, and keeps its orientation as a note.
+
+    Args:
+        photo, mask: paths, the bytes of files, or PIL images, which are taken as they are.
+
+    Returns:
+        The photo as `load_image` gives it, with its transparency, and the mask in its own mode.
+
+    Raises:
+        ValueError: as `load_image`; it says which of the two.
+    """
+    stored = open_image(photo, upright=False)
+    try:
+        drawn = open_image(mask)
+    except ValueError as error:
+        raise ValueError(f"mask: {error}") from None
+    seen = stored if isinstance(photo, Image.Image) else turn_upright(stored)
+    if drawn.size not in (seen.size, stored.size) or drawn.size == seen.size:
+        stored = seen
+    return load_image(stored, keep_alpha=True), drawn
 
 
 def token_mask_from_pixels(
@@ -94,8 +153,8 @@ def token_mask_from_pixels(
             f"pixel_mask must be bool (H, W) and not empty; got {mask.dtype} {mask.shape}"
         )
     touched = _any_in_cells(_any_in_cells(mask, rows).T, columns).T
-    touched = torch.from_numpy(touched.astype(np.float32))[None, None]
-    return F.max_pool2d(touched, 2 * ring + 1, stride=1, padding=ring)[0, 0] > 0
+    cells = torch.from_numpy(touched.astype(np.float32))[None, None]
+    return F.max_pool2d(cells, 2 * ring + 1, stride=1, padding=ring)[0, 0] > 0
 
 
 def _any_in_cells(mask: np.ndarray, num_cells: int) -> np.ndarray:

@@ -8,6 +8,8 @@ ring more, because tokens at the border still carry the shape of the blank.
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from maskgit_core.config import check_range
-from maskgit_core.data.images import Box, flatten_alpha, load_image, resize, to_image, to_tensor
+from maskgit_core.data.colour import from_srgb, rgb_profile, to_srgb
+from maskgit_core.data.images import (
+    MAX_PIXELS,
+    Box,
+    flatten_alpha,
+    load_image,
+    resize,
+    to_image,
+    to_tensor,
+)
 from maskgit_core.editing.blend import extrapolate, fill_hidden
 from maskgit_core.editing.masks import (
     PixelMask,
@@ -27,11 +38,10 @@ from maskgit_core.editing.masks import (
     token_mask_from_pixels,
 )
 
-# The square that is edited is at least this many times as wide as the painted area, as this share
-# of the photo's short side, and as so many times the model's image: the network needs surroundings
-# and was trained on whole scenes, so a photo that is not much larger is seen whole.
+# The square that is edited is at least this many times as wide as the painted area, and as so many
+# times the model's image: the network needs surroundings, and a photo that is not much larger is
+# seen whole. No wider, however large the photo: the painted area is to get many of its pixels.
 _CONTEXT = 2.0
-_LEAST_SHARE = 0.5
 _LEAST_SCALE = 2
 # The square may reach this many times across the photo; a still longer painted area is squeezed,
 # since a thin strip of photo in a large unknown square would leave the network nothing to see.
@@ -48,13 +58,14 @@ class EditPlan:
     """All that an edit needs besides the network.
 
     Args:
-        image: the photo at its own size, RGB, or RGBA where it has transparency.
+        image: the photo at its own size, RGB, or RGBA where it has transparency; with its colour
+            profile, where it has one of RGB.
         pixel_mask: bool (H, W), True where the photo is to be repainted.
         box: (left, top, right, bottom), the part of the photo that the network sees, in pixels: a
             square (see `plan_edit` for the exception). It may reach beyond the photo, where
             everything is unknown.
-        blanked: float32 (1, 3, S, S) in [-1, 1]: that square at the model's size, without a trace
-            of painted pixels.
+        blanked: float32 (1, 3, S, S) in [-1, 1]: that square at the model's size, in sRGB, without
+            a trace of painted pixels.
         token_mask: bool (h, w), True where tokens are to be predicted.
     """
 
@@ -71,7 +82,7 @@ def plan_edit(
     image_size: int,
     grid_size: int,
     *,
-    box: Box | None = None,
+    box: Sequence[int] | None = None,
     ring: int = 1,
 ) -> EditPlan:
     """Plan the repainting of a part of a photo of any size and shape.
@@ -82,27 +93,26 @@ def plan_edit(
     that the network sees is squeezed to a square and stretched back.
 
     Args:
-        image: a photo of any mode and size.
+        image: a photo of any mode and size, taken as it lies in memory: its EXIF orientation turns
+            neither it nor the mask, and stays with the result.
         pixel_mask: what to repaint, as in `as_pixel_mask`.
         image_size: S, the model's pixels a side.
         grid_size: the model's tokens a side.
-        box: (left, top, right, bottom) in pixels of a square that holds the painted area, another
-            rectangle is squeezed; None chooses one.
+        box: (left, top, right, bottom) in pixels of a square that holds the painted area; another
+            rectangle is squeezed, and what lies beyond the photo is unknown. None chooses a square
+            twice as wide as the painted area, but at least twice as wide as the model's image.
         ring: tokens around the touched ones that are predicted as well.
 
     Raises:
         ValueError: nothing painted, a mask of another size than the photo, or a box that
-            cuts through the painted area.
+            cuts through the painted area or has more than `MAX_PIXELS` pixels.
     """
     photo = load_image(image, keep_alpha=True)
     painted = as_pixel_mask(pixel_mask, photo.size)
     if not painted.any():
         raise ValueError("pixel_mask must have something painted; got an empty mask")
     area = mask_bounds(painted)
-    if box is None:
-        box = _choose_box(photo.size, area, image_size)
-    else:
-        _check_box(box, area)
+    box = _choose_box(photo.size, area, image_size) if box is None else _checked_box(box, area)
     blanked = _blanked_square(photo, painted, box, image_size)
     token_mask = token_mask_from_pixels(crop_mask(painted, box), grid_size, ring=ring)
     return EditPlan(photo, painted, box, blanked, token_mask)
@@ -137,7 +147,8 @@ def plan_outpaint(
         A plan whose image is the canvas.
 
     Raises:
-        ValueError: no direction, a share out of range, or a canvas of too many pixels.
+        ValueError: no direction, a share out of range, or a canvas of more than `MAX_PIXELS`
+            pixels, which is found out before it takes memory.
     """
     shares = {"left": left, "right": right, "up": up, "down": down}
     for name, share in shares.items():
@@ -149,7 +160,13 @@ def plan_outpaint(
     add_left, add_right = (_token_pixels(shares[k], width, grid_size) for k in ("left", "right"))
     add_up, add_down = (_token_pixels(shares[k], height, grid_size) for k in ("up", "down"))
     size = (width + add_left + add_right, height + add_up + add_down)
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(
+            f"left, right, up and down must give at most {MAX_PIXELS / 1e6:.0f} megapixels; got "
+            f"{size[0]} x {size[1]}, {size[0] * size[1] / 1e6:.1f} megapixels"
+        )
     canvas = Image.new(photo.mode, size)
+    canvas.info = {**photo.info}
     canvas.paste(photo, (add_left, add_up))
     painted = np.ones((size[1], size[0]), dtype=bool)
     painted[add_up : add_up + height, add_left : add_left + width] = False
@@ -176,7 +193,10 @@ def finish_edit(plan: EditPlan, generated: Tensor) -> Image.Image:
 
 
 def composite(
-    image: Image.Image, generated: Tensor, pixel_mask: PixelMask, box: Box | None = None
+    image: Image.Image,
+    generated: Tensor,
+    pixel_mask: PixelMask,
+    box: Sequence[int] | None = None,
 ) -> Image.Image:
     """Put a generated square into the painted area of a photo, and nowhere else.
 
@@ -191,8 +211,10 @@ def composite(
             whole photo.
 
     Returns:
-        An image of the photo's size: RGB, or RGBA where the photo has transparency. Kept pixels
-        (and their alpha) are bit-identical to the photo's in that form; repainted ones are opaque.
+        An image of the photo's size: RGB, or RGBA where the photo has transparency, with the
+        photo's profile where that is one of RGB. Kept pixels (and their alpha) are bit-identical
+        to the photo's in that form, which is the photo's own unless it is grey of 16 bits, CMYK,
+        Lab, or grey with a profile: those become 8-bit sRGB. Repainted ones are opaque.
 
     Raises:
         ValueError: shapes that do not fit, or a box that cuts through the painted area.
@@ -201,8 +223,7 @@ def composite(
     painted = as_pixel_mask(pixel_mask, photo.size)
     if not painted.any():
         return photo
-    box = (0, 0, *photo.size) if box is None else box
-    _check_box(box, mask_bounds(painted))
+    box = _checked_box((0, 0, *photo.size) if box is None else box, mask_bounds(painted))
     _paste_generated(photo, painted, box, generated)
     return photo
 
@@ -224,6 +245,7 @@ def _paste_generated(
     visible = ~token_mask_from_pixels(crop_mask(painted, box), side, ring=0)
     blended = _match_edges(square.clamp(-1, 1), blanked.cpu(), visible[None, None].float())
     patch = resize(to_image(blended), (box[2] - box[0], box[3] - box[1]))
+    patch = from_srgb(patch, rgb_profile(photo))
     hole = Image.fromarray(crop_mask(painted, box, outside=False))
     photo.paste(patch.convert(photo.mode), box[:2], hole)
 
@@ -246,7 +268,7 @@ def _match_edges(square: Tensor, target: Tensor, visible: Tensor) -> Tensor:
 def _choose_box(size: tuple[int, int], area: Box, image_size: int) -> Box:
     short = min(size)
     extent = max(area[2] - area[0], area[3] - area[1])
-    wanted = max(round(_CONTEXT * extent), round(_LEAST_SHARE * short), _LEAST_SCALE * image_size)
+    wanted = max(round(_CONTEXT * extent), _LEAST_SCALE * image_size)
     side = max(extent, min(short, wanted))
     left, width = _choose_span(size[0], area[0], area[2], side)
     top, height = _choose_span(size[1], area[1], area[3], side)
@@ -261,11 +283,21 @@ def _choose_span(length: int, low: int, high: int, side: int) -> tuple[int, int]
     return min(max((low + high - side) // 2, 0), length - side), side
 
 
-def _check_box(box: Box, area: Box) -> None:
-    if len(box) != 4 or box[0] >= box[2] or box[1] >= box[3]:
+def _checked_box(box: Sequence[int], area: Box) -> Box:
+    """Return a box of a caller's as whole numbers, if it holds the painted area."""
+    try:
+        left, top, right, bottom = (operator.index(edge) for edge in box)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"box must be four whole numbers (left, top, right, bottom); got {box!r}"
+        ) from None
+    if left >= right or top >= bottom:
         raise ValueError(f"box must be (left, top, right, bottom); got {box}")
-    if area[0] < box[0] or area[1] < box[1] or area[2] > box[2] or area[3] > box[3]:
+    if area[0] < left or area[1] < top or area[2] > right or area[3] > bottom:
         raise ValueError(f"box must hold the painted area {area}; got {box}")
+    if (right - left) * (bottom - top) > MAX_PIXELS:
+        raise ValueError(f"box must have at most {MAX_PIXELS / 1e6:.0f} megapixels; got {box}")
+    return left, top, right, bottom
 
 
 def _blanked_square(photo: Image.Image, painted: np.ndarray, box: Box, image_size: int) -> Tensor:
@@ -279,8 +311,9 @@ def _blanked_square(photo: Image.Image, painted: np.ndarray, box: Box, image_siz
             hidden,
             ((0, height * factor - hidden.shape[0]), (0, width * factor - hidden.shape[1])),
         )
-        hidden = hidden.reshape(height, factor, width, factor).any((1, 3))
+        hidden = np.asarray(hidden.reshape(height, factor, width, factor).any((1, 3)))
     if cropped.mode != "RGB":
         cropped = flatten_alpha(cropped)
     filled = fill_hidden(cropped, hidden)
-    return to_tensor(resize(filled, (image_size, image_size)))
+    small = resize(filled, (image_size, image_size))
+    return to_tensor(to_srgb(small, rgb_profile(photo)))

