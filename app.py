@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from demo.environment import prepare_environment
+from demo.environment import check_address, prepare_environment
 from maskgit_core.config import PRECISIONS
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
@@ -73,6 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print('app.py: --mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
         return 2
     prepare_environment()
+    try:
+        check_address(arguments.host, arguments.port)
+    except ValueError as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
 
     from demo.serving.zero_gpu import load_spaces
 

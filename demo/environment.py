@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -38,6 +40,38 @@ def prepare_environment(
     on_space = bool(environ.get("SPACE_ID"))
     if on_space and os.path.isdir(storage) and os.access(storage, os.W_OK):
         environ.setdefault("HF_HOME", str(Path(storage) / ".huggingface"))
+
+
+def check_address(host: str | None, port: int | None) -> None:
+    """Check that a page can be served at an address; Gradio would try a hundred ports in turn.
+
+    Args:
+        host: name or address; None is the environment's, or this machine alone.
+        port: None is any.
+
+    Raises:
+        ValueError: no such address on this machine, or a port that is taken or not allowed.
+    """
+    if port is not None and not 0 <= port <= 65_535:
+        raise ValueError(f"port must be a whole number from 0 to 65535; got {port}")
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
+    unknown = f"host must be an address of this machine; got {host!r}"
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise ValueError(unknown) from None
+    last: OSError | None = None
+    for family, kind, protocol, _, address in found:
+        try:
+            with socket.socket(family, kind, protocol) as test:
+                test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                test.bind(address)
+            return
+        except OSError as error:
+            last = error
+    if last is not None and last.errno in (errno.EADDRINUSE, errno.EACCES):
+        raise ValueError(f"port {port} cannot be used: {last.strerror}")
+    raise ValueError(unknown)
 
 
 def private_folder() -> Path:

@@ -5,11 +5,13 @@ One table feeds the widgets, the link, the recipe and the checks, so that they c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from maskgit_core.config import GUIDANCE_SCHEDULES, ORDERS, SCHEDULES, SamplingConfig
+from maskgit_core.inputs import resolve_label
 
 MAX_IMAGES = 16
 MAX_STEPS = 64
@@ -259,18 +261,14 @@ def shown_values(config: SamplingConfig) -> dict[str, Any]:
 
 
 def match_class(name: Any, classes: list[str]) -> int:
-    """Index of a class given by its name (any case) or its number.
+    """Index of a class given by its name (any case) or its number, also as text.
 
     Raises:
         RequestError: no such class; the sentence lists some that exist.
     """
-    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(classes):
-        return name
     text = str(name).strip()
-    if text in classes:
-        return classes.index(text)
-    folded = [known.casefold() for known in classes]
-    if text.casefold() in folded:
-        return folded.index(text.casefold())
+    whole = isinstance(name, int) and not isinstance(name, bool)
+    with contextlib.suppress(ValueError):
+        return resolve_label(name if whole else text, classes, None)
     some = ", ".join(classes[:12]) + (", and more" if len(classes) > 12 else "")
     raise RequestError(f"There is no class {text[:40]!r}. This model knows {some}.")

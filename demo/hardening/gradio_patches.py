@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 
 import gradio as gr
 from gradio import processing_utils, queueing, route_utils, routes, utils
+from gradio.components.api_component import Api
 from gradio.exceptions import InvalidPathError
 
 from demo.hardening.forgetting import make_forgetful
@@ -25,6 +26,7 @@ NOT_DONE = (
     "This request could not be carried out. Check what was sent, or load the page anew, and try "
     "again."
 )
+check_inputs = gr.Blocks.validate_inputs
 LONGEST_ERROR = 500  # characters
 
 
@@ -67,6 +69,18 @@ def plain_payload(error: BaseException | None, show_error: bool) -> dict[str, An
     }
 
 
+def fill_defaults(blocks: gr.Blocks, function: Any, inputs: list[Any]) -> None:
+    """Give a call of a function for programs the defaults of the last values that it leaves out.
+
+    `gradio_client` does so itself; for others, one new parameter would break every call. What is
+    left out and has no default is None, which the functions refuse in words.
+    """
+    missing = function.inputs[len(inputs) :]
+    if all(isinstance(component, Api) for component in function.inputs):
+        inputs.extend(component.value for component in missing)
+    check_inputs(blocks, function, inputs)
+
+
 def guard_gradio() -> None:
     """Put the replacements in place; doing it again changes nothing."""
     processing_utils.async_ssrf_protected_download = refuse_download_later
@@ -77,4 +91,5 @@ def guard_gradio() -> None:
     utils.error_payload = queueing.error_payload = plain_payload
     # At each event Gradio looks for Matplotlib, in all folders of packages. Nothing here uses it.
     utils.MatplotlibBackendMananger = nullcontext
+    gr.Blocks.validate_inputs = fill_defaults
     make_forgetful()

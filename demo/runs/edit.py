@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,13 @@ import torch
 from PIL import Image
 
 from demo.runs import frames, generate
-from demo.runs.edit_frame import check_size, parse_variations, plan_extend, plan_repaint
+from demo.runs.edit_frame import (
+    check_size,
+    parse_sides,
+    parse_variations,
+    plan_repaint,
+    plan_sides,
+)
 from demo.serving.decoding import Decode, DecodeRequest, decode_alone
 from demo.serving.one_thread import in_one_thread
 from demo.settings import (
@@ -26,6 +32,7 @@ from demo.settings import (
 from maskgit_core.config import SamplingConfig
 from maskgit_core.data.images import flatten_alpha, resize, to_tensor
 from maskgit_core.editing.plan import EditPlan, finish_edit
+from maskgit_core.recipes import NO_CLASS as NONE
 
 PREVIEW_SIDE = 384
 
@@ -42,6 +49,7 @@ class EditRequest:
         config: how to decode.
         start_share: share of the masked cells that start from the photo's own tokens. Above 0,
             painted pixels reach the result; 0 is off.
+        sides: of an extension, how far to each side, as shares; for its recipe.
     """
 
     plan: EditPlan
@@ -50,6 +58,7 @@ class EditRequest:
     seed: int
     config: SamplingConfig
     start_share: float = 0.0
+    sides: Mapping[str, float] = field(default_factory=dict)
 
 
 def parse_label(model: Any, class_name: Any) -> int | None:
@@ -58,7 +67,8 @@ def parse_label(model: Any, class_name: Any) -> int | None:
     Raises:
         RequestError: an unknown class, or none where the model cannot do without.
     """
-    if class_name in (None, "", NO_CLASS):
+    opened = class_name in (None, "", NO_CLASS)
+    if opened or (class_name not in model.classes and str(class_name).strip().lower() == NONE):
         if model.null_label is None:
             raise RequestError("Choose a class to fill it with: this model cannot do without.")
         return None
@@ -75,6 +85,7 @@ def parse_edit(
     values: Mapping[str, Any],
     start_percent: Any = 0,
     frame: Any = None,
+    box: Any = None,
 ) -> EditRequest:
     """Check a request to repaint a marked part of a photo.
 
@@ -87,6 +98,7 @@ def parse_edit(
         values: sampling settings as shown.
         start_percent: per cent of the masked cells that start from the photo, 0 to 90.
         frame: the square that the visitor chose, as in `parse_frame`; None leaves it to the model.
+        box: the part that the model sees in pixels, [left, top, right, bottom], instead of a frame.
 
     Raises:
         RequestError: one sentence that says what to change.
@@ -96,7 +108,7 @@ def parse_edit(
     if pixel_mask is None or not pixel_mask.any():
         raise RequestError("Paint over the part that should change first.")
     check_size(photo.width * photo.height, parse_variations(count))
-    plan = plan_repaint(model, photo, pixel_mask, frame)
+    plan = plan_repaint(model, photo, pixel_mask, frame, box)
     request = _request(model, plan, class_name, count, seed, values)
     share = parse_number("Start from the photo", start_percent, 0, 90, whole=False) / 100
     return replace(request, start_share=share)
@@ -126,8 +138,30 @@ def parse_extend(
     """
     if photo is None:
         raise RequestError("Open a photo first, or pick one of the examples.")
-    plan = plan_extend(model, photo, directions, amount, parse_variations(count))
-    return _request(model, plan, class_name, count, seed, values)
+    sides = parse_sides(directions, amount)
+    return parse_outpaint(model, photo, sides, class_name, count, seed, values)
+
+
+def parse_outpaint(
+    model: Any,
+    photo: Image.Image,
+    sides: Mapping[str, float],
+    class_name: Any,
+    count: Any,
+    seed: Any,
+    values: Mapping[str, Any],
+) -> EditRequest:
+    """Check a request to carry a photo on by a share of its own size for each side.
+
+    Args:
+        sides: shares by the names of `edit_frame.DIRECTIONS`, each in [0, 1].
+        model, photo, class_name, count, seed, values: as in `parse_edit`.
+
+    Raises:
+        RequestError: one sentence that says what to change.
+    """
+    plan, chosen = plan_sides(model, photo, sides, parse_variations(count))
+    return replace(_request(model, plan, class_name, count, seed, values), sides=chosen)
 
 
 def _request(
@@ -151,7 +185,10 @@ def edit_recipe(model: Any, request: EditRequest) -> dict[str, Any]:
         "count": request.count,
         "seed": request.seed,
         "start_percent": round(100 * request.start_share),
+        "box": list(request.plan.box),
+        **request.sides,
         **shown_values(request.config),
+        **generate.precision_of(model),
     }
 
 

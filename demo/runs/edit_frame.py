@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -67,38 +68,73 @@ def framed_mask(pixel_mask: np.ndarray, box: Box | None) -> np.ndarray:
 
 
 def plan_repaint(
-    model: Any, photo: Image.Image, pixel_mask: np.ndarray, frame: Any = None
+    model: Any,
+    photo: Image.Image,
+    pixel_mask: np.ndarray,
+    frame: Any = None,
+    box: Any = None,
 ) -> EditPlan:
     """Plan a repaint; what is painted outside a frame that the visitor chose stays as it is.
 
+    Args:
+        frame: as in `parse_frame`.
+        box: in pixels; it must hold all that is painted.
+
     Raises:
-        RequestError: nothing is painted inside the frame, or it cannot be read.
+        RequestError: nothing is painted inside the frame, or it or the box cannot be used.
     """
-    box = parse_frame(frame, photo.size)
-    inside = framed_mask(pixel_mask, box)
+    if box is not None:
+        try:
+            return model.plan_inpaint(photo, pixel_mask, box)
+        except ValueError as error:
+            raise RequestError(f"{error}.") from None
+    framed = parse_frame(frame, photo.size)
+    inside = framed_mask(pixel_mask, framed)
     if not inside.any():
         raise RequestError(
             "Nothing is painted inside the frame. Move the frame, or press Automatic frame."
         )
-    return model.plan_inpaint(photo, inside, box)
+    return model.plan_inpaint(photo, inside, framed)
 
 
-def plan_extend(
-    model: Any, photo: Image.Image, directions: list[str], amount: Any, count: int = 1
-) -> EditPlan:
-    """Plan an extension; arguments and errors as `parse_extend`."""
+def parse_sides(directions: Any, amount: Any) -> dict[str, float]:
+    """How far an extension goes to each chosen side, as a share of the photo's width or height.
+
+    Args:
+        directions: some of `DIRECTIONS`.
+        amount: per cent, 10 to 100.
+
+    Raises:
+        RequestError: no side, or an amount out of range.
+    """
     given = directions if isinstance(directions, list | tuple) else []
     chosen = [str(word).lower() for word in given]
     if not chosen or any(word not in DIRECTIONS for word in chosen):
         raise RequestError("Choose at least one side to extend: left, right, up or down.")
     share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
-    wide = 1 + share * len({"left", "right"} & set(chosen))
-    high = 1 + share * len({"up", "down"} & set(chosen))
+    return {word: share for word in chosen}
+
+
+def plan_sides(
+    model: Any, photo: Image.Image, sides: Mapping[str, float], count: int = 1
+) -> tuple[EditPlan, dict[str, float]]:
+    """Plan an extension; returns the sides that it goes to as well.
+
+    Args:
+        sides: shares by the names of `DIRECTIONS`, each in [0, 1].
+        count: results, all of which must be handled together.
+
+    Raises:
+        RequestError: no side, or further than the results may be large.
+    """
+    chosen = {side: share for side, share in sides.items() if share > 0}
+    wide = 1 + chosen.get("left", 0) + chosen.get("right", 0)
+    high = 1 + chosen.get("up", 0) + chosen.get("down", 0)
     check_size(photo.width * wide * photo.height * high, count)
     try:
-        return model.plan_outpaint(photo, **{word: share for word in dict.fromkeys(chosen)})
+        return model.plan_outpaint(photo, **chosen), chosen
     except ValueError as error:
-        raise RequestError(f"This photo cannot be extended so far: {error}.") from None
+        raise RequestError(f"This photo cannot be extended so: {error}.") from None
 
 
 def frame_shares(plan: EditPlan) -> list[float]:

@@ -80,9 +80,10 @@ class EditSession:
         if kept is None or not directions:
             return None
         photo = self.store.load(kept)
-        return edit.mask_preview(
-            self.model, edit_frame.plan_extend(self.model, photo, directions, amount)
+        plan, _ = edit_frame.plan_sides(
+            self.model, photo, edit_frame.parse_sides(directions, amount)
         )
+        return edit.mask_preview(self.model, plan)
 
     def request(
         self,

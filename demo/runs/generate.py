@@ -36,6 +36,7 @@ from demo.settings import (
     shown_values,
 )
 from maskgit_core.config import SamplingConfig
+from maskgit_core.recipes import class_turns
 from maskgit_core.schedules import reveal_counts
 
 MAX_RUN_SECONDS = 600.0  # nobody waits longer; a forgotten run must not hold the queue
@@ -121,17 +122,21 @@ def check_time(started: float) -> None:
 
 def generate_recipe(model: Any, request: GenerateRequest) -> dict[str, Any]:
     """The settings that make the same images again, as plain data."""
-    unique = list(dict.fromkeys(request.labels))
-    turns = [unique[i % len(unique)] for i in range(len(request.labels))]
-    named = unique if turns == list(request.labels) else request.labels
     return {
         "task": "generate",
         "model": model_name(model),
-        "classes": [model.classes[label] for label in named],
+        "classes": class_turns([model.classes[label] for label in request.labels]),
         "count": len(request.labels),
         "seed": request.seed,
         **shown_values(request.config),
+        **precision_of(model),
     }
+
+
+def precision_of(model: Any) -> dict[str, str]:
+    """What a recipe says of the precision: nothing where it is the usual one."""
+    precision = getattr(model, "precision", "float32")
+    return {} if precision == "float32" else {"precision": precision}
 
 
 def generate_run(

@@ -7,25 +7,26 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
-import io
 import logging
 import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gradio.utils import get_upload_folder
-from PIL import Image, ImageCms
+from PIL import Image
 
 from demo.hardening.gate import MAX_FILE_BYTES
 from demo.hardening.storage import KEEP_SECONDS, NO_ROOM, kept_folder
 from demo.runs import render
 from demo.settings import RequestError
+from maskgit_core.data.colour import rgb_profile, to_srgb
+from maskgit_core.data.image_files import Recipe, write_image
 from maskgit_core.data.images import flatten_alpha, load_image
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 SHOWN_SIDE = 512
 MAX_MASK_TEXT = 2_000_000  # characters; a mask of the shown size takes a few thousand
 MAX_IMAGE_TEXT = MAX_FILE_BYTES * 4 // 3 + 64  # characters; the largest file as base64
-MAX_PROFILE_BYTES = 1_000_000
 
 
 def open_photo(source: Any) -> Image.Image:
@@ -47,31 +47,26 @@ def open_photo(source: Any) -> Image.Image:
     Raises:
         RequestError: no image, cut short, or too large; one sentence.
     """
+    with file_errors():
+        photo = load_image(source, keep_alpha=True)
+    photo = to_srgb(photo, rgb_profile(photo))
+    photo.info.clear()
+    return photo
+
+
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """Turn what the core says of a file that cannot be opened into a sentence for the visitor.
+
+    Raises:
+        RequestError: instead of ValueError.
+    """
     try:
-        return _in_web_colours(load_image(source, keep_alpha=True))
+        yield
     except ValueError as error:
         text = str(error)
         text = "The file " + text.removeprefix("image ") if text.startswith("image ") else text
         raise RequestError(text.rstrip(".") + ".") from None
-
-
-def _in_web_colours(photo: Image.Image) -> Image.Image:
-    """The photo without what its file said besides pixels; its colours as their profile says."""
-    profile = photo.info.get("icc_profile", b"")
-    photo.info.clear()
-    if not profile or len(profile) > MAX_PROFILE_BYTES:
-        return photo
-    # A profile that makes no sense is as good as none.
-    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space.strip() == "RGB" and not _is_usual(source):
-            photo = ImageCms.profileToProfile(photo, source, ImageCms.createProfile("sRGB"))
-            photo.info.clear()
-    return photo
-
-
-def _is_usual(profile: ImageCms.ImageCmsProfile) -> bool:
-    return "srgb" in (profile.profile.profile_description or "").casefold()
 
 
 def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
@@ -105,11 +100,11 @@ def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
     return content
 
 
-def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
-    """Open an image that came as a data URL or as plain base64.
+def bytes_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> bytes:
+    """The file that came as a data URL or as plain base64.
 
     Raises:
-        RequestError: no such text, longer than `most` characters, or no image.
+        RequestError: no such text, or longer than `most` characters.
     """
     if not isinstance(text, str) or not text.strip():
         raise RequestError("An image must come as a data URL or as base64.")
@@ -117,10 +112,18 @@ def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
         raise RequestError("The image is too large.")
     plain = text.split(",", 1)[1] if text.startswith("data:") and "," in text else text
     try:
-        content = base64.b64decode(plain, validate=True)
+        return base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError):
         raise RequestError("An image must come as a data URL or as base64.") from None
-    return open_photo(content)
+
+
+def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
+    """Open an image that came as a data URL or as plain base64.
+
+    Raises:
+        RequestError: no such text, longer than `most` characters, or no image.
+    """
+    return open_photo(bytes_from_text(text, most=most))
 
 
 def painter_value(photo: Image.Image) -> dict[str, Any]:
@@ -180,9 +183,11 @@ class PhotoStore:
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._folder = Path(folder or kept_folder())
 
-    def save(self, image: Image.Image, stem: str = "photo") -> str:
-        """Write a lossless PNG and return its path."""
-        return self.write(lambda path: image.save(path, "PNG", compress_level=1), stem, "png")
+    def save(self, image: Image.Image, stem: str = "photo", recipe: Recipe | None = None) -> str:
+        """Write a lossless PNG, with its recipe where there is one, and return its path."""
+        return self.write(
+            lambda path: write_image(image, path, "PNG", recipe, compress_level=1), stem, "png"
+        )
 
     def write(self, write: Callable[[Path], Any], stem: str, suffix: str) -> str:
         """Let `write(path)` write a new file named `stem`.`suffix` and return its path.

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
-from demo.runs import edit
+from demo.runs import edit, exports
 from demo.runs.edit_frame import DIRECTIONS, MAX_VARIATIONS
 from demo.runs.edit_session import EXTEND, REPAINT, EditSession, example_photos
 from demo.runs.frames import preview_url
@@ -260,7 +260,9 @@ def build_edit_tab(
                     continue
                 kept_results = [
                     {
-                        "path": store.save(image, f"edit-seed-{request.seed + i}"),
+                        "path": store.save(
+                            image, f"edit-seed-{request.seed + i}", exports.recipe_of(run, i)
+                        ),
                         "before": store.save(request.plan.image, "before") if i == 0 else None,
                     }
                     for i, image in enumerate(images)
