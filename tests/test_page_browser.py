@@ -275,3 +275,20 @@ def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):  # noqa: 
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     shoot(tab, f"phone-edit-{theme}")
     context.close()
+
+
+def test_a_recipe_that_repeats_a_class_makes_the_same_images(page):  # noqa: F811
+    recipe = {"task": "generate", "classes": ["rose", "rose", "sea"], "seed": 31}
+    recipe |= {"count": 4, "num_steps": 2, "order": "raster"}
+    page.locator("#gen-keep > button").click()
+    with page.expect_file_chooser() as chooser:
+        page.locator("#gen-open-recipe").click()
+    text = json.dumps(recipe).encode()
+    chooser.value.set_files([{"name": "r.json", "mimeType": "application/json", "buffer": text}])
+    page.wait_for_function("document.querySelector('#gen-seed input').value === '31'")
+    page.wait_for_timeout(500)
+    page.locator("#gen-go").click()
+    page.locator(f"{GENERATE} figcaption").get_by_text("seed 31").first.wait_for()
+    wait_done(page, GENERATE)
+    made = json.loads(download(page, "#gen-save-recipe").path().read_text())
+    assert {key: made[key] for key in recipe} == recipe
