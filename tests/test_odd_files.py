@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import time
@@ -215,6 +216,7 @@ REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
 *_, (RUN, _) = generate.generate_run(MODEL, REQUEST)
 PHOTO = tiny.picture(1)
 MASK = np.ones((24, 20), dtype=bool)
+PHOTO_TEXT = base64.b64encode(saved(PHOTO, "PNG")).decode()
 
 TARGETS = {
     "generate": lambda a, b, c, d, v: generate.parse_generate(MODEL, [a], b, c, v),
@@ -226,7 +228,9 @@ TARGETS = {
     "painted": lambda a, b, c, d, v: photos.painted_mask(a, (20, 24)),
     "painted-mask": lambda a, b, c, d, v: photos.painted_mask({"mask": a}, (20, 24)),
     "image": lambda a, b, c, d, v: api.read_image(a, "image"),
-    "mask": lambda a, b, c, d, v: api.read_mask(a, (20, 24)),
+    "mask": lambda a, b, c, d, v: api.read_with_mask(PHOTO_TEXT, a),
+    "image-of-mask": lambda a, b, c, d, v: api.read_with_mask(a, PHOTO_TEXT),
+    "box": lambda a, b, c, d, v: edit.parse_edit(MODEL, PHOTO, MASK, "sea", 1, 0, {}, box=a),
     "upload": lambda a, b, c, d, v: take_upload(a),
     "open": lambda a, b, c, d, v: open_photo(a if isinstance(a, bytes) else str(a).encode()),
 }

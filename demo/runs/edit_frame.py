@@ -84,8 +84,11 @@ def plan_repaint(
         RequestError: nothing is painted inside the frame, or it or the box cannot be used.
     """
     if box is not None:
+        if not isinstance(box, list | tuple) or len(box) != 4:
+            raise RequestError("box must be four whole numbers: left, top, right, bottom.")
+        edges = [int(parse_number("box", edge, -1e6, 1e6, whole=True)) for edge in box]
         try:
-            return model.plan_inpaint(photo, pixel_mask, box)
+            return model.plan_inpaint(photo, pixel_mask, edges)
         except ValueError as error:
             raise RequestError(f"{error}.") from None
     framed = parse_frame(frame, photo.size)
