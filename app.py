@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from demo.environment import check_address, prepare_environment
+from maskgit_core.cli.streams import outlive_readers
 from maskgit_core.config import PRECISIONS
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
@@ -138,4 +139,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

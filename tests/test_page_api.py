@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from maskgit_core.config import SamplingConfig
 from maskgit_core.data.image_files import recipe_of
 from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.pipeline import MaskGIT
+from maskgit_core.weights.checkpoint import save_checkpoint
 
 ROOT = Path(__file__).parent.parent
 
@@ -399,3 +401,37 @@ def test_usual_addresses_pass() -> None:
 
     for host in (None, "127.0.0.1", "0.0.0.0", "localhost"):
         check_address(host, None)
+
+
+def test_the_page_goes_on_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "model"
+    save_checkpoint(
+        checkpoint,
+        tokenizer=tiny.tokenizer(),
+        transformer=tiny.transformer(),
+        classes=list(tiny.CLASSES),
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "app.py", "--checkpoint", str(checkpoint), "--port", str(port)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}  # each line is written at once
+    page = subprocess.Popen(command, cwd=ROOT, text=True, env=environ, **pipes)
+    try:
+        page.stdout.close()
+        for _ in range(600):
+            time.sleep(0.1)
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz") as answer:
+                    assert answer.status == 200
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert page.poll() is None, page.stderr.read()
+        else:
+            pytest.fail("the page was not served within a minute")
+        time.sleep(1)
+        assert page.poll() is None
+    finally:
+        page.terminate()
+        assert "Traceback" not in page.communicate(timeout=60)[1]

@@ -21,6 +21,7 @@ from browser_page import (  # noqa: F401  (fixtures)
 )
 from demo.runs.example import EXAMPLE_SEED
 from demo.tools import loadtest
+from maskgit_core.data.image_files import recipe_of
 
 pytestmark = pytest.mark.browser
 
@@ -152,10 +153,12 @@ def test_files_to_keep(page):  # noqa: F811
     assert picture.suggested_filename.endswith(f"seed-{EXAMPLE_SEED}.png")
     assert Image.open(picture.path()).size == (2 * 96 + 4, 2 * 96 + 4)
     recipe = json.loads(download(page, "#gen-save-recipe").path().read_text())
+    assert recipe_of(Image.open(picture.path())) == recipe
     assert recipe["seed"] == EXAMPLE_SEED and recipe["num_steps"] == 12
     strip = Image.open(download(page, "#gen-save-strip").path())
-    assert strip.width == 13 * 100 - 4
+    assert strip.width == 13 * 100 - 4 and recipe_of(strip) == recipe
     movie = Image.open(download(page, "#gen-save-animation").path())
+    assert recipe_of(movie) == recipe
     assert len(list(ImageSequence.Iterator(movie))) >= 12
 
 
