@@ -9,10 +9,14 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from demo.environment import check_address, prepare_environment
+from demo.environment import check_address, load_spaces, prepare_environment
 from maskgit_core.cli.streams import outlive_readers
 from maskgit_core.config import PRECISIONS
+
+if TYPE_CHECKING:
+    from demo.serving.models import ModelHolder
 
 DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 AUTO_PRECISION = "auto"
@@ -73,69 +77,86 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.mcp and importlib.util.find_spec("mcp") is None:
         print('app.py: --mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
         return 2
+    runs = Path(arguments.training_dir) if arguments.training_dir else None
+    if runs is not None and not runs.is_dir():
+        print(f"app.py: training-dir must be a folder; {runs} is not one", file=sys.stderr)
+        return 2
     prepare_environment()
     try:
         check_address(arguments.host, arguments.port)
     except ValueError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
-
-    from demo.serving.zero_gpu import load_spaces
-
     load_spaces()  # where it is installed, it must come before torch
 
+    from maskgit_core import CheckpointError
+
+    try:
+        models = load_models(arguments.checkpoint, arguments.precision, arguments.fixed_model)
+    except (CheckpointError, ValueError, OSError) as error:
+        print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    serve(models, arguments, runs)
+    return 0
+
+
+def load_models(checkpoint: str, precision: str, fixed: bool) -> ModelHolder:
+    """Load the model that the page starts with.
+
+    Args:
+        checkpoint, precision: as on the command line.
+        fixed: whether the page has no model menu.
+
+    Raises:
+        CheckpointError, ValueError, OSError: it cannot be loaded.
+    """
     import torch
 
-    from maskgit_core import CheckpointError, MaskGIT
+    from demo.serving.catalogue import menu_entries
+    from demo.serving.models import ModelHolder, load_model
+    from maskgit_core import MaskGIT
     from maskgit_core.devices.malloc import keep_freed_memory
     from maskgit_core.devices.precision import quick_precision
     from maskgit_core.weights.hub import resolve_checkpoint
 
     keep_freed_memory()
-    runs = Path(arguments.training_dir) if arguments.training_dir else None
-    if runs is not None and not runs.is_dir():
-        print(f"app.py: training-dir must be a folder; {runs} is not one", file=sys.stderr)
-        return 2
     torch.set_num_threads(max(1, min(4, os.cpu_count() or 1)))
-    precision = arguments.precision
     if precision == AUTO_PRECISION:
         precision = quick_precision()
-    try:
-        folder = resolve_checkpoint(arguments.checkpoint)
-        model = MaskGIT.from_pretrained(arguments.checkpoint, precision=precision)
-    except (CheckpointError, ValueError, OSError) as error:
-        print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    folder = resolve_checkpoint(checkpoint)
+    model = MaskGIT.from_pretrained(checkpoint, precision=precision)
+    entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, checkpoint))
+    # The holder alone keeps the model, so that a switch frees its memory.
+    load = partial(load_model, precision=precision)
+    return ModelHolder(model, entries, source=folder, fixed=fixed, load=load)
 
+
+def serve(models: ModelHolder, arguments: argparse.Namespace, runs: Path | None) -> None:
+    """Serve the page until the process is stopped.
+
+    Args:
+        models: holds the model.
+        arguments: of the command line.
+        runs: folder of training runs to show.
+    """
     from demo.launch import launch_options, queue_options
-    from demo.runs.example import in_line
+    from demo.runs.example import first_result, in_turn
     from demo.serving.health import health_routes
     from demo.serving.metrics import log_to_stderr
-    from demo.serving.models import ModelHolder, load_model, menu_entries
-    from demo.serving.queue import make_scheduler
+    from demo.serving.runner import make_runner
     from demo.ui import build_demo
 
-    entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, arguments.checkpoint))
-    models = ModelHolder(
-        model,
-        entries,
-        source=folder,
-        fixed=arguments.fixed_model,
-        load=partial(load_model, precision=precision),
-    )
-    del model  # the holder alone keeps it, so that a switch frees its memory
-    scheduler = make_scheduler(models)
+    runner = make_runner(models)
     log_to_stderr()
-    demo = build_demo(models, training_dir=runs, scheduler=scheduler)
+    demo = build_demo(models, training_dir=runs, runner=runner)
     demo.queue(**queue_options())
-    routes = health_routes(models, scheduler, metrics=arguments.metrics)
+    routes = health_routes(models, runner, metrics=arguments.metrics)
     options = launch_options(share=arguments.share, mcp=arguments.mcp, routes=routes)
     demo.launch(
         server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
     )
-    models.first.warm_up(in_line(scheduler, models))
+    first_result(models).warm_up(in_turn(runner))
     demo.block_thread()
-    return 0
 
 
 if __name__ == "__main__":

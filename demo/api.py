@@ -10,28 +10,29 @@ from __future__ import annotations
 import base64
 import inspect
 import io
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from functools import wraps
 from typing import Any
 
 import gradio as gr
 import numpy as np
 from PIL import Image
 
-from demo.runs import edit, frames
+from demo.runs import frames
+from demo.runs.edit import edit_request, extend, repaint
 from demo.runs.edit_frame import DIRECTIONS
 from demo.runs.exports import recipe_of
-from demo.runs.generate import generate_run, model_name, parse_generate
+from demo.runs.follow import Progress, follow
+from demo.runs.generate import parse_generate
 from demo.runs.photos import bytes_from_text, file_errors, take_upload
 from demo.serving.models import ModelHolder
-from demo.settings import FIELDS, NO_CLASS, Field, RequestError, parse_number, usual_values
+from demo.serving.request import Request
+from demo.serving.runner import Runner
+from demo.settings import FIELDS, NO_CLASS, RequestError, parse_number, usual_values
 from maskgit_core.data.colour import rgb_profile
 from maskgit_core.data.image_files import write_image
 from maskgit_core.data.images import ORIENTATION, load_image, orientation_of
 from maskgit_core.editing.masks import as_pixel_mask, open_with_mask
-
-Runs = Generator[tuple[dict[str, Any], list[Image.Image]], None, None]
 
 # All that programs may call; the page's own events have no name that is answered.
 FUNCTIONS = ("generate", "inpaint", "outpaint", "classes", "models")
@@ -112,7 +113,8 @@ def _png(image: Image.Image, recipe: Mapping[str, Any] | None) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
+def _step(progress: Progress) -> dict[str, Any]:
+    run = progress.run
     return {
         "step": len(run["frames"]),
         "num_steps": run["num_steps"],
@@ -120,7 +122,7 @@ def _step(run: dict[str, Any], images: list[str]) -> dict[str, Any]:
         "tokens": frames.tokens_after(run).tolist() if run["frames"] else [],
         "preview": run["result"] or (run["frames"][-1]["src"] if run["frames"] else ""),
         "place": run["waiting"],
-        "images": images,
+        "images": [_png(image, recipe_of(run, i)) for i, image in enumerate(progress.images)],
         "recipe": run["recipe"],
     }
 
@@ -133,51 +135,91 @@ def _settings(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _for_programs(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
-    """A function with one parameter for each setting of the page instead of `settings`.
+def with_settings(function: Callable[..., Iterator[dict]]) -> Callable[..., Iterator[dict]]:
+    """A function for programs, with an argument for each of `settings.FIELDS`.
 
-    They stand before its other parameters that must be named, all of which become positional: so
-    a new one comes last, and calls without it stay right.
+    What it raises as a RequestError reaches the program as a sentence.
+
+    Args:
+        function: a generator whose argument `values` is a dict of the settings. They take its
+            place, so that what was added to a function after them is its last argument.
     """
-    signature = inspect.signature(function, eval_str=True)
+    own = list(inspect.signature(function, eval_str=True).parameters.values())
+    place = [parameter.name for parameter in own].index("values")
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    own = [p for p in signature.parameters.values() if p.name != "settings"]
     fields = [
-        inspect.Parameter(field.name, kind, default=None, annotation=_type_of(field) | None)
+        inspect.Parameter(field.name, kind, default=None, annotation=field.type | None)
         for field in FIELDS
     ]
-    first = [parameter for parameter in own if parameter.kind is kind]
-    last = [parameter.replace(kind=kind) for parameter in own if parameter.kind is not kind]
-    full = signature.replace(parameters=[*first, *fields, *last])
+    signature = inspect.Signature(
+        [*own[:place], *fields, *own[place + 1 :]], return_annotation=Iterator[dict]
+    )
+    names = [field.name for field in FIELDS]
 
-    @wraps(function)
-    def run(*args: Any, **named: Any) -> Iterator[Any]:
-        bound = full.bind(*args, **named)
+    def call(*args: Any, **kwargs: Any) -> Iterator[dict]:
+        bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        values = bound.arguments
-        settings = {field.name: values.pop(field.name) for field in FIELDS}
+        values = {name: bound.arguments.pop(name) for name in names}
         try:
-            yield from function(**values, settings=settings)
+            yield from function(**bound.arguments, values=values)
         except RequestError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
-    run.__signature__ = full  # type: ignore[attr-defined]
-    run.__annotations__ = {name: p.annotation for name, p in full.parameters.items()}
-    return run
+    call.__name__, call.__doc__ = function.__name__, function.__doc__
+    call.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    call.__annotations__["return"] = signature.return_annotation
+    call.__signature__ = signature  # type: ignore[attr-defined]
+    return call
 
 
-def _type_of(field: Field) -> type:
-    if field.choices:
-        return str
-    return int if field.whole else float
+class Functions:
+    """What programs may call.
 
+    Args:
+        models: holds the model.
+        runner: computes.
+    """
 
-def add_api(holder: ModelHolder, scheduler: Any) -> None:
-    """Add what `FUNCTIONS` names. Call inside the `gr.Blocks`."""
+    def __init__(self, models: ModelHolder, runner: Runner) -> None:
+        self._models, self._runner = models, runner
 
-    @_for_programs
+    def _stream(self, request: Request) -> Iterator[dict[str, Any]]:
+        # Closed at the result: what may come after it are pictures of the steps, for the page.
+        with closing(follow(request, self._runner.decode)) as steps:
+            for progress in steps:
+                if progress.run["frames"] or progress.run["waiting"]:
+                    yield _step(progress)
+                if progress.images:
+                    return
+
+    # Each request is made in a call of its own: a run that waits must not keep a model in memory.
+
+    def _generate(self, classes: Any, count: Any, seed: Any, values: dict[str, Any]) -> Request:
+        model = self._models.current
+        return parse_generate(model, classes, count, seed, _settings(model, values))
+
+    def _inpaint(
+        self, image: Any, mask: Any, box: Any, *settings: Any, values: dict[str, Any]
+    ) -> Request:
+        photo, pixel_mask = read_with_mask(image, mask)
+        model = self._models.current
+        edit = repaint(model, photo, pixel_mask, box=box)
+        return edit_request(model, edit, *settings, _settings(model, values))
+
+    def _outpaint(
+        self, image: Any, sides: tuple[Any, ...], *settings: Any, values: dict[str, Any]
+    ) -> Request:
+        shares = {
+            side: float(parse_number(side, share, 0, 1, whole=False))
+            for side, share in zip(DIRECTIONS, sides, strict=True)
+        }
+        photo = read_image(image, "image")
+        model = self._models.current
+        edit = extend(model, photo, {side: share for side, share in shares.items() if share})
+        return edit_request(model, edit, *settings, _settings(model, values))
+
     def generate(
-        classes: list[str], count: int = 1, seed: int = 0, *, settings: dict
+        self, classes: list[str], count: int = 1, seed: int = 0, values: Any = None
     ) -> Iterator[dict]:
         """Generate images of classes, named or numbered; with several the images take turns.
 
@@ -185,19 +227,18 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         Yields one object a step: step, num_steps, done, tokens (images x rows x columns; the
         number of codes where still masked), preview (all images in one WebP data URL), images
         (PNG data URLs, on the last object only), recipe, and place. While the run waits for
-        others there is an object with step 0 and its place in line about once a second.
+        others there is an object with step 0 and its place in the queue about once a second.
         """
-        yield from _generate_steps(holder, scheduler, classes, count, seed, settings)
+        yield from self._stream(self._generate(classes, count, seed, values))
 
-    @_for_programs
     def inpaint(
+        self,
         image: str,
         mask: str,
         label: str = NO_CLASS,
         count: int = 1,
         seed: int = 0,
-        *,
-        settings: dict,
+        values: Any = None,
         box: list[int] | None = None,
     ) -> Iterator[dict]:
         """Repaint the bright part of a mask in a photo of any size; all other pixels stay the same.
@@ -209,17 +250,10 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         that are not repainted are bit-identical to those of the file, unless it is grey of 16 bits,
         CMYK, or grey with a colour profile: those become 8-bit sRGB.
         """
-        photo, pixel_mask = read_with_mask(image, mask)
-        model = holder.current
-        request = edit.parse_edit(
-            model, photo, pixel_mask, label, count, seed, _settings(model, settings), box=box
-        )
-        name = model.name
-        del model  # a run that waits must not keep it in memory
-        yield from _stream(scheduler.run(edit.edit_run, holder, name, request))
+        yield from self._stream(self._inpaint(image, mask, box, label, count, seed, values=values))
 
-    @_for_programs
     def outpaint(
+        self,
         image: str,
         left: float = 0,
         right: float = 0,
@@ -228,8 +262,7 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         label: str = NO_CLASS,
         count: int = 1,
         seed: int = 0,
-        *,
-        settings: dict,
+        values: Any = None,
     ) -> Iterator[dict]:
         """Carry a photo on beyond its edges; all of its pixels stay as in /inpaint.
 
@@ -237,29 +270,19 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
         shares of its width or height from 0 to 1, at least one above 0. The rest as for /inpaint;
         images are larger than the photo.
         """
-        sides = {
-            side: float(parse_number(side, value, 0, 1, whole=False))
-            for side, value in zip(DIRECTIONS, (left, right, up, down), strict=True)
-        }
-        photo = read_image(image, "image")
-        model = holder.current
-        request = edit.parse_outpaint(
-            model, photo, sides, label, count, seed, _settings(model, settings)
-        )
-        name = model.name
-        del model  # a run that waits must not keep it in memory
-        yield from _stream(scheduler.run(edit.edit_run, holder, name, request))
+        sides = (left, right, up, down)
+        yield from self._stream(self._outpaint(image, sides, label, count, seed, values=values))
 
-    def classes() -> list[str]:
+    def classes(self) -> list[str]:
         """Names of the classes, in the order of their numbers."""
-        return list(holder.current.classes)
+        return list(self._models.current.classes)
 
-    def models() -> list[dict]:
+    def models(self) -> list[dict]:
         """The loaded model: its name, classes, pixels and tokens a side, and number of codes."""
-        model = holder.current
+        model = self._models.current
         return [
             {
-                "name": model_name(model),
+                "name": str(model.name),
                 "num_classes": len(model.classes),
                 "image_size": int(model.image_size),
                 "grid_size": int(model.grid_size),
@@ -267,34 +290,13 @@ def add_api(holder: ModelHolder, scheduler: Any) -> None:
             }
         ]
 
-    shared: dict[str, Any] = {
-        "concurrency_id": "model",
-        "concurrency_limit": scheduler.concurrency,
-    }
-    gr.api(generate, api_name="generate", **shared)
-    gr.api(inpaint, api_name="inpaint", **shared)
-    gr.api(outpaint, api_name="outpaint", **shared)
-    gr.api(classes, api_name="classes", queue=False)
-    gr.api(models, api_name="models", queue=False)
 
-
-def _stream(runs: Runs) -> Iterator[dict[str, Any]]:
-    # Closed at the result: what may come after it are pictures of the steps, for the page.
-    with closing(runs):
-        for run, results in runs:
-            if run["frames"] or run["waiting"]:
-                yield _step(
-                    run, [_png(image, recipe_of(run, i)) for i, image in enumerate(results)]
-                )
-            if results:
-                return
-
-
-def _generate_steps(
-    models: ModelHolder, scheduler: Any, classes: Any, count: Any, seed: Any, values: dict[str, Any]
-) -> Iterator[dict[str, Any]]:
-    model = models.current
-    name, values = model.name, _settings(model, values)
-    request = parse_generate(model, classes, count, seed, values)
-    del model  # a run that waits must not keep it in memory
-    yield from _stream(scheduler.run(generate_run, models, name, request))
+def add_api(models: ModelHolder, runner: Runner) -> None:
+    """Add what `FUNCTIONS` names. Call inside the `gr.Blocks`."""
+    functions = Functions(models, runner)
+    shared: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": runner.concurrency}
+    gr.api(with_settings(functions.generate), api_name="generate", **shared)
+    gr.api(with_settings(functions.inpaint), api_name="inpaint", **shared)
+    gr.api(with_settings(functions.outpaint), api_name="outpaint", **shared)
+    gr.api(functions.classes, api_name="classes", queue=False)
+    gr.api(functions.models, api_name="models", queue=False)

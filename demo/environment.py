@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import socket
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 SPACE_STORAGE = "/data"  # where a Space with persistent storage mounts it
 # Programs that oneDNN and torch's layer above it (LRU_CACHE_CAPACITY) each keep, one for each size
@@ -91,3 +93,14 @@ def private_folder() -> Path:
     except OSError:
         pass
     return Path(tempfile.mkdtemp(prefix="maskgit-page-"))
+
+
+def load_spaces() -> Any | None:
+    """The package `spaces` of Hugging Face ZeroGPU; None where it is not installed.
+
+    It must be loaded before torch.
+    """
+    try:
+        return importlib.import_module("spaces")
+    except ImportError:
+        return None

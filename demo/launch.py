@@ -15,8 +15,8 @@ from demo.hardening.gradio_patches import guard_gradio
 from demo.hardening.storage import KEEP_SECONDS, swept
 from demo.tabs.widgets import asset
 
-# Events of all visitors together. The scheduler has a smaller bound of its own on jobs that wait
-# for the model (`scheduler.MAX_WAITING`); this one bounds the rest too, such as previews.
+# Events of all visitors together. The runner has a smaller bound of its own on jobs that wait
+# for the model (`queue.MAX_WAITING`); this one bounds the rest too, such as previews.
 MAX_EVENTS = 128
 # A job that waits for its turn keeps a thread, asleep. There may be as many as wait and as share a
 # batch (48 + 16), and what does not wait needs some as well.
@@ -51,7 +51,7 @@ def queue_options() -> dict[str, Any]:
     """Arguments of `Blocks.queue`."""
     return {
         # What does not ask for more runs one at a time. Jobs for the model do ask: all of them may
-        # come in, and the scheduler keeps the line.
+        # come in, and the runner keeps the queue.
         "default_concurrency_limit": 1,
         # Past it a visitor is told that the queue is full, at once instead of in an hour.
         "max_size": MAX_EVENTS,
@@ -63,7 +63,7 @@ def queue_options() -> dict[str, Any]:
 def launch_options(
     *, share: bool = False, mcp: bool = False, routes: Sequence[BaseRoute] = ()
 ) -> dict[str, Any]:
-    """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `guards`.
+    """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `gradio_patches`.
 
     Args:
         share: ask Gradio for a public link.
@@ -94,7 +94,7 @@ def launch_options(
         "pwa": False,
         "max_threads": MAX_THREADS,
         # Each takes about 0.3 MB, one call of the API too, and is kept for long after its end; past
-        # this many the longest unused one is forgotten. No more visitors fit the line in any case.
+        # this many the longest unused one is forgotten. No more visitors fit the queue in any case.
         "state_session_capacity": MAX_EVENTS,
         "share": share,
         "mcp_server": mcp,

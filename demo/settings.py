@@ -1,6 +1,8 @@
 """What a visitor may set: presets, limits, one sentence each, and how text becomes a setting.
 
-One table feeds the widgets, the link, the recipe and the checks, so that they cannot disagree.
+One table, `FIELDS`, gives the widgets, the signatures of the functions for programs, links, recipes
+and the checks, so that they cannot disagree. One more sampling setting is one entry here. Numbers
+that only some requests have (`COUNT`, `SEED` and those of edits) are entries of the same kind.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from maskgit_core.config import GUIDANCE_SCHEDULES, ORDERS, SCHEDULES, SamplingConfig
+from maskgit_core.config import SamplingConfig
 from maskgit_core.inputs import resolve_label
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
 
 MAX_IMAGES = 16
 MAX_STEPS = 64
@@ -25,10 +29,10 @@ class RequestError(ValueError):
 
 @dataclass(frozen=True)
 class Field:
-    """One sampling setting as the page shows it.
+    """One setting as the page shows it.
 
     Args:
-        name: name in `SamplingConfig` and in links.
+        name: name in `SamplingConfig` (of a sampling setting) and in links.
         label: what the page calls it.
         info: one sentence on what it does.
         low, high, step: bounds of a number; unused for a choice.
@@ -50,6 +54,11 @@ class Field:
         """Whether the number must be a whole one."""
         return not self.choices and float(self.step).is_integer() and float(self.low).is_integer()
 
+    @property
+    def type(self) -> type[str] | type[int] | type[float]:
+        """Of the value."""
+        return str if self.choices else int if self.whole else float
+
 
 FIELDS = (
     Field(
@@ -63,13 +72,13 @@ FIELDS = (
         "order",
         "Order",
         "Which cells are decided first: the surest ones, an even spread, at random, or row by row.",
-        choices=ORDERS,
+        choices=tuple(ORDERS),
     ),
     Field(
         "schedule",
         "Schedule",
         "How many cells each step decides. Cosine starts slowly and finishes fast.",
-        choices=SCHEDULES,
+        choices=tuple(SCHEDULES),
     ),
     Field(
         "guidance_scale",
@@ -83,7 +92,15 @@ FIELDS = (
         "guidance_schedule",
         "Guidance growth",
         "How the pull of the class grows over the steps.",
-        choices=GUIDANCE_SCHEDULES,
+        choices=tuple(GUIDANCE_SCHEDULES),
+    ),
+    Field(
+        "guidance_power",
+        "Guidance steepness",
+        "How late the pull of the class sets in. Only for the guidance growth Power cosine.",
+        0,
+        10,
+        0.1,
     ),
     Field(
         "temperature",
@@ -94,12 +111,34 @@ FIELDS = (
         0.05,
     ),
     Field(
+        "first_step_temperature",
+        "First step's temperature",
+        "How many times the temperature the first step has, where nothing is known yet. 1 is off.",
+        0,
+        4,
+        0.05,
+    ),
+    Field(
+        "last_step_temperature",
+        "Last step's temperature",
+        "How many times the temperature the last step has; it moves there step by step. 1 is off.",
+        0,
+        4,
+        0.05,
+    ),
+    Field(
         "choice_temperature",
         "Choice temperature",
         "How much chance decides which cells count as sure. Only for the confidence order.",
         0,
         20,
         0.1,
+    ),
+    Field(
+        "noise_schedule",
+        "Choice noise",
+        "How that chance fades: by the steps that remain, or from the whole at the first step.",
+        choices=tuple(NOISE_SCHEDULES),
     ),
     Field(
         "top_k",
@@ -122,6 +161,20 @@ FIELDS = (
 )
 FIELD = {field.name: field for field in FIELDS}
 
+COUNT = Field("count", "Images", "", 1, MAX_IMAGES)
+SEED = Field("seed", "Seed", "", 0, MAX_SEED)
+VARIATIONS = Field("count", "Variations", "", 1, 4)
+AMOUNT = Field("amount", "Extend by", "", 10, 100, 5)
+START_PERCENT = Field(
+    "start_percent",
+    "Start from the photo",
+    "How many of the hidden cells start as they are in the photo. Above 0, what you painted over "
+    "can show through.",
+    0,
+    90,
+    5,
+)
+
 CUSTOM = "Custom"
 RECOMMENDED = "Recommended"
 # Measured on the shipped checkpoint, see its model card.
@@ -131,8 +184,12 @@ _BALANCED = {
     "schedule": "cosine",
     "guidance_scale": 2.0,
     "guidance_schedule": "linear",
+    "guidance_power": 3.0,
     "temperature": 1.0,
+    "first_step_temperature": 1.0,
+    "last_step_temperature": 1.0,
     "choice_temperature": 14.0,
+    "noise_schedule": "remaining",
     "top_k": 0,
     "top_p": 1.0,
 }
@@ -144,19 +201,29 @@ PRESETS: dict[str, dict[str, Any]] = {
 DEFAULT_PRESET = "Balanced"
 
 
-def presets_for(config: SamplingConfig, *, guided: bool = True) -> dict[str, dict[str, Any]]:
+def presets_for(
+    config: SamplingConfig,
+    more: Mapping[str, SamplingConfig] | None = None,
+    *,
+    guided: bool = True,
+) -> dict[str, dict[str, Any]]:
     """Presets that suit a model; the one that its page opens with is `usual_preset`.
 
     Args:
         config: the model's own settings. Where they are none of `PRESETS`, nor those of a model
             that was saved without any, they become the preset `Recommended`, beside one with half
             its steps.
+        more: other settings of the model, by name; those with more steps than the page allows are
+            left out.
         guided: whether guidance means anything to the model.
     """
     own = shown_values(config)
     presets = PRESETS
     if own not in PRESETS.values() and config != SamplingConfig():
         presets = {"Fast": {**own, "num_steps": (own["num_steps"] + 1) // 2}, RECOMMENDED: own}
+    for name, preset in (more or {}).items():
+        if preset.num_steps <= MAX_STEPS:
+            presets = {**presets, name: shown_values(preset)}
     if guided:
         return presets
     off = {"guidance_scale": 1.0, "guidance_schedule": "constant"}
@@ -170,7 +237,7 @@ def usual_preset(presets: Mapping[str, Any]) -> str:
 
 def model_presets(model: Any) -> dict[str, dict[str, Any]]:
     """The presets that suit a `MaskGIT`."""
-    return presets_for(model.sampling, guided=model.null_label is not None)
+    return presets_for(model.sampling, model.presets, guided=model.null_label is not None)
 
 
 def usual_values(model: Any) -> dict[str, Any]:
@@ -217,25 +284,24 @@ def parse_number(label: str, value: Any, low: float, high: float, *, whole: bool
     return int(number) if whole else float(number)
 
 
-def parse_seed(value: Any) -> int:
-    """Read a seed, 0 to `MAX_SEED`; RequestError otherwise."""
-    return int(parse_number("Seed", value, 0, MAX_SEED, whole=True))
-
-
-def parse_count(value: Any) -> int:
-    """Read the number of images, 1 to `MAX_IMAGES`; RequestError otherwise."""
-    return int(parse_number("Images", value, 1, MAX_IMAGES, whole=True))
-
-
-def parse_field(name: str, value: Any) -> Any:
-    """Read one sampling setting as shown on the page; RequestError if it is not allowed."""
-    field = FIELD[name]
+def parse_value(field: Field, value: Any) -> Any:
+    """Read one setting as shown on the page; RequestError if it is not allowed."""
     if not field.choices:
         return parse_number(field.label, value, field.low, field.high, whole=field.whole)
     if value not in field.choices:
         allowed = ", ".join(field.choices)
         raise RequestError(f"{field.label} must be one of {allowed}; {str(value)[:30]!r} is not.")
     return value
+
+
+def parse_seed(value: Any) -> int:
+    """Read a seed, 0 to `MAX_SEED`; RequestError otherwise."""
+    return int(parse_value(SEED, value))
+
+
+def parse_count(value: Any) -> int:
+    """Read the number of images, 1 to `MAX_IMAGES`; RequestError otherwise."""
+    return int(parse_value(COUNT, value))
 
 
 def build_config(values: Mapping[str, Any]) -> SamplingConfig:
@@ -247,7 +313,9 @@ def build_config(values: Mapping[str, Any]) -> SamplingConfig:
     for name in values:
         if name not in FIELD:
             raise RequestError(f"{str(name)[:30]!r} is no setting; known are {', '.join(FIELD)}.")
-    parsed = {name: parse_field(name, value) for name, value in {**_BALANCED, **values}.items()}
+    parsed = {
+        name: parse_value(FIELD[name], value) for name, value in {**_BALANCED, **values}.items()
+    }
     for name, value in parsed.items():
         if FIELD[name].off is not None and value == FIELD[name].off:
             parsed[name] = None

@@ -19,7 +19,7 @@ def __getattr__(name: str) -> object:
 
         return MaskGIT
     if name == "CheckpointError":
-        from maskgit_core.weights.checkpoint import CheckpointError
+        from maskgit_core.files import CheckpointError
 
         return CheckpointError
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,49 +7,24 @@ errors that name the nearest known key.
 from __future__ import annotations
 
 import difflib
-import math
-import numbers
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
-SCHEDULES = ("cosine", "arccos", "linear", "square", "root")
-ORDERS = ("confidence", "halton", "random", "raster")
-GUIDANCE_SCHEDULES = ("constant", "linear", "cosine", "revealed")
+from maskgit_core.checks import check_choice, check_flag, check_range
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
+
 TRANSFORMER_KINDS = ("class_token", "adaln")
 TRAIN_PRECISIONS = ("auto", "float32", "bf16")
 PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
-MASK_SCHEDULES = ("cosine", "arccos", "truncated")
+MASK_SCHEDULES = ("cosine", "arccos", "truncated", "beta")
 CRITICS = ("patches", "features")
 SHARDINGS = ("none", "full")
 MAX_SEED = 2**63 - 1
 MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a million
 
 T = TypeVar("T")
-
-
-def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    """Raise ValueError naming the argument, the value and the allowed words."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
-
-
-def check_range(
-    name: str, value: Any, low: float, high: float = math.inf, *, whole: bool = False
-) -> None:
-    """Raise ValueError unless value is a number (a whole one if asked) in [low, high]."""
-    kinds = numbers.Integral if whole else numbers.Real
-    bounds = f"at least {low}" if math.isinf(high) else f"between {low} and {high}"
-    is_number = isinstance(value, kinds) and not isinstance(value, bool)
-    if not is_number or value == math.inf or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} must be {kind} {bounds}; got {value!r}")
-
-
-def check_flag(name: str, value: Any) -> None:
-    """Raise ValueError unless value is True or False."""
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} must be true or false; got {value!r}")
 
 
 def from_dict(config_class: type[T], values: Mapping[str, Any]) -> T:
@@ -61,7 +36,7 @@ def from_dict(config_class: type[T], values: Mapping[str, Any]) -> T:
     """
     if not isinstance(values, Mapping):
         raise ValueError(f"{config_class.__name__} must be an object of settings; got {values!r}")
-    known = [field.name for field in fields(config_class)]  # type: ignore[arg-type]
+    known = [each.name for each in fields(config_class)]  # type: ignore[arg-type]
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
@@ -194,6 +169,11 @@ class TransformerConfig:
         return self.grid_size**2
 
 
+def _setting(default: Any, help: str, **option: Any) -> Any:
+    """Return a field that says in `metadata` what an option of a command needs to know."""
+    return field(default=default, metadata={"help": help, **option})
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How a grid is decoded.
@@ -202,36 +182,54 @@ class SamplingConfig:
         num_steps: decoding steps; more than there are unknown tokens is the same as that many.
         order: which cells are revealed first: `confidence`, `halton`, `random` or `raster`.
         schedule: how many tokens are revealed a step: `cosine`, `arccos`, `linear`, `square`,
-            `root` (see `schedules.mask_ratio`).
+            `root`, `arccos_floor`, `arccos_increments` (see `schedules.reveal_counts`).
         temperature: divides the logits; higher is more random, 0 takes the best code.
         guidance_scale: s in uncond + s * (cond - uncond); 1 is off.
-        guidance_schedule: how s grows from 1: `constant`, `linear`, `cosine`, `revealed`.
+        guidance_schedule: how s grows from 1: `constant`, `linear`, `cosine`, `revealed`,
+            `elapsed`, `power_cosine` (see `schedules.guidance_at`).
         choice_temperature: scale of the Gumbel noise on the confidence, annealed to 0
             (order `confidence` only).
         top_k: draw from the k likeliest codes only; None is off.
         top_p: draw from the likeliest codes that hold this share of the probability; None is off.
+        guidance_power: exponent of the guidance schedule `power_cosine` (only there).
+        noise_schedule: how that noise falls: `remaining` or `endpoints` (see
+            `schedules.noise_at`).
+        first_step_temperature: of the first step, as a multiple of what it would be; 1 is off.
+        last_step_temperature: of the last step, as a multiple of `temperature`, to which it falls
+            or rises in a line (see `schedules.temperature_at`); 1 is off.
 
     Raises:
         ValueError: a value out of range, naming the argument, the value and what is allowed.
     """
 
-    num_steps: int = 12
-    order: str = "confidence"
-    schedule: str = "cosine"
-    temperature: float = 1.0
-    guidance_scale: float = 3.0
-    guidance_schedule: str = "linear"
-    choice_temperature: float = 4.5
-    top_k: int | None = None
-    top_p: float | None = None
+    num_steps: int = _setting(12, "decoding steps", type=int)
+    order: str = _setting("confidence", "reveal order", choices=ORDERS)
+    schedule: str = _setting("cosine", "tokens a step", choices=SCHEDULES)
+    temperature: float = _setting(1.0, "divides the logits", type=float)
+    guidance_scale: float = _setting(3.0, "pull of the class; 1 is off", type=float)
+    guidance_schedule: str = _setting("linear", "its growth", choices=GUIDANCE_SCHEDULES)
+    choice_temperature: float = _setting(4.5, "noise on the confidence", type=float)
+    top_k: int | None = _setting(None, "keep the k likeliest codes", type=int)
+    top_p: float | None = _setting(None, "keep this share of probability", type=float)
+    guidance_power: float = _setting(3.0, "how late guidance power_cosine grows", type=float)
+    noise_schedule: str = _setting("remaining", "fall of the noise", choices=NOISE_SCHEDULES)
+    first_step_temperature: float = _setting(
+        1.0, "of the first step, in multiples of what it would be", type=float
+    )
+    last_step_temperature: float = _setting(
+        1.0, "of the last step, in multiples of --temperature", type=float
+    )
 
     def __post_init__(self) -> None:
         check_range("num_steps", self.num_steps, 1, whole=True)
         check_choice("order", self.order, ORDERS)
         check_choice("schedule", self.schedule, SCHEDULES)
         check_choice("guidance_schedule", self.guidance_schedule, GUIDANCE_SCHEDULES)
-        check_range("temperature", self.temperature, 0.0, 100.0)
+        for name in ("temperature", "first_step_temperature", "last_step_temperature"):
+            check_range(name, getattr(self, name), 0.0, 100.0)
         check_range("guidance_scale", self.guidance_scale, 0.0, 100.0)
+        check_range("guidance_power", self.guidance_power, 0.0, 20.0)
+        check_choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
         check_range("choice_temperature", self.choice_temperature, 0.0, 1000.0)
         if self.top_k is not None:
             check_range("top_k", self.top_k, 1, whole=True)
@@ -276,8 +274,8 @@ class TrainConfig:
         token_drop: share of visible tokens replaced by the mask token though no loss is taken
             there (transformer).
         mask_schedule: how the share of hidden tokens is drawn, `cosine` (MaskGIT), `arccos`
-            (Halton-MaskGIT), less often nearly all or nearly none, or `truncated` (MAGE), never
-            below half (transformer).
+            (Halton-MaskGIT), less often nearly all or nearly none, `truncated` (MAGE), never below
+            half, or `beta`, Beta(12, 3), around 0.8 (transformer).
         l1_weight: of the mean absolute error of pixels (tokenizer).
         l2_weight: of the mean squared error of pixels (tokenizer).
         perceptual_weight: of the distance of image features; 0 needs no feature network.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.class_names import find_class
 from maskgit_core.config import MAX_SEED, check_range
 from maskgit_core.recipes import NO_CLASS
 
@@ -32,13 +32,8 @@ def _plain_number(value: object) -> object:
     return int(value) if whole or isinstance(value, np.integer) else value
 
 
-def _same_name(name: str) -> str:
-    """Return what two spellings of a name share, whatever their case and form of accents."""
-    return unicodedata.normalize("NFC", name).strip().casefold()
-
-
 def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) -> int:
-    """Return the label of a class given by name (any case) or number; None is "no class".
+    """Return the label of a class given by name (see `class_names`) or number; None is "no class".
 
     Args:
         label: a name of `classes`, a number in [0, len(classes)), also as text, or None, also as
@@ -47,19 +42,21 @@ def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) 
         null_label: what None stands for; None where the network has no such class.
 
     Raises:
-        ValueError: an unknown name or number, or None where the network has no null class.
+        ValueError: a name or number that is unknown, a name that could be two classes, or None
+            where the network has no null class.
     """
     if label is None:
         if null_label is None:
             raise ValueError("label must name a class: this model cannot do without")
         return null_label
     if isinstance(label, str):
-        if label in classes:
-            return classes.index(label)
-        names = {_same_name(name): number for number, name in enumerate(classes)}
-        if _same_name(label) in names:
-            return names[_same_name(label)]
-        if _same_name(label) == NO_CLASS:
+        try:
+            place = find_class(label, classes)
+        except ValueError as error:
+            raise ValueError(f"label must name one class; {error}") from None
+        if place is not None:
+            return place
+        if label.strip().casefold() == NO_CLASS:
             return resolve_label(None, classes, null_label)
         if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", label):
             return resolve_label(int(label), classes, null_label)

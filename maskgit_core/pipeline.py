@@ -13,15 +13,17 @@ from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, check_range
 from maskgit_core.decoding.codebook_patches import codebook_patches, fill_masked
-from maskgit_core.decoding.loop import CellNetwork, StepState, decode_steps
+from maskgit_core.decoding.groups import TokenGroups
+from maskgit_core.decoding.loop import StepState, decode_steps
 from maskgit_core.devices.first_step import StartStore
 from maskgit_core.devices.precision import bfloat16_pays, check_precision
 from maskgit_core.devices.prepack import PackedCopy
 from maskgit_core.editing.plan import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
+from maskgit_core.files import CheckpointError
 from maskgit_core.inputs import Label, check_tensor, folder_name, image_seeds, resolve_label
 from maskgit_core.recipes import NO_CLASS
 from maskgit_core.results import GenerateResult, InpaintResult
-from maskgit_core.weights.checkpoint import Checkpoint, CheckpointError, load_checkpoint
+from maskgit_core.weights.checkpoint import Checkpoint, load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, resolve_checkpoint
 
 DECODE_BATCH = 8
@@ -43,9 +45,12 @@ class MaskGIT:
         name: of the checkpoint's folder, or the known name that it was loaded by.
         classes: name of each label.
         sampling: the settings that are used where none are given.
+        presets: other settings that suit the model, by name.
         image_size: pixels a side.
         grid_size: tokens a side.
         codebook_size: K.
+        tokens_per_cell: how many tokens of a cell are masked and decided on their own; 1 but for
+            networks that take an id's bits in groups.
         mask_token_id: K, the id of a cell that is still masked.
         null_label: label of "no class"; None where the network has none.
     """
@@ -64,10 +69,12 @@ class MaskGIT:
         self.transformer: nn.Module = checkpoint.transformer.eval()
         self.classes = list(checkpoint.classes)
         self.sampling = checkpoint.sampling
+        self.presets = dict(checkpoint.presets)
         self.image_size: int = self.tokenizer.config.image_size
         self.grid_size: int = self.transformer.config.grid_size
         self.codebook_size: int = self.transformer.config.codebook_size
         self.mask_token_id = self.codebook_size
+        self.tokens_per_cell: int = getattr(self.transformer.config, "groups", 1)
         self.null_label: int | None = self.transformer.null_label
         self.precision = precision
         self._packed = PackedCopy(precision)
@@ -217,20 +224,32 @@ class MaskGIT:
                 f"tokens must be (B, {self.grid_size}, {self.grid_size}); got {tuple(tokens.shape)}"
             )
         label_ids = torch.tensor([self.label_id(label) for label in labels], dtype=torch.int64)
-        network = self.fast_transformer()
-        if isinstance(network, CellNetwork):
-            network = self._starts.start(network, self.mask_token_id)
+        low, high = (int(tokens.min()), int(tokens.max())) if tokens.numel() else (0, 0)
+        if tokens.dtype != torch.int64 or low < 0 or high > self.mask_token_id:
+            raise ValueError(
+                f"tokens must be int64 in 0..{self.mask_token_id}; got {tokens.dtype} in "
+                f"{low}..{high}"
+            )
+        groups = self._token_groups()
+        tokens = tokens if groups is None else groups.split(tokens)
+        mask_token_id = self.mask_token_id if groups is None else groups.size
+        network = self._starts.start(self.fast_transformer(), mask_token_id)
         steps = decode_steps(
             network,
             tokens.to(self.device),
             label_ids.to(self.device),
             config,
-            codebook_size=self.codebook_size,
+            codebook_size=mask_token_id,
             null_label=self.null_label,
             seeds=image_seeds(seed, len(label_ids)),
             wanted=wanted,
         )
-        return self._run(steps)
+        return self._run(steps if groups is None else map(groups.cells, steps))
+
+    def _token_groups(self) -> TokenGroups | None:
+        if self.tokens_per_cell == 1:
+            return None
+        return TokenGroups(self.tokens_per_cell, self.transformer.mask_token_id)
 
     def _run(self, steps: Iterator[StepState]) -> Iterator[StepState]:
         # Gradients are off for each step, not around the yields: a generator would otherwise

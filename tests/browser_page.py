@@ -32,14 +32,14 @@ def page_url() -> Iterator[str]:
     from demo.launch import launch_options, queue_options
     from demo.serving.health import health_routes
     from demo.serving.models import ModelHolder
-    from demo.serving.queue import make_scheduler
+    from demo.serving.runner import make_runner
     from demo.ui import build_demo
 
     models = ModelHolder(tiny_model(pause=0.08, grid_size=12, codebook_size=64))
-    scheduler = make_scheduler(models)
-    demo = build_demo(models, scheduler=scheduler)
+    runner = make_runner(models)
+    demo = build_demo(models, runner=runner)
     demo.queue(**queue_options())
-    options = launch_options(routes=health_routes(models, scheduler))
+    options = launch_options(routes=health_routes(models, runner))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
     yield url.rstrip("/")
     demo.close()

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import tiny
-from demo.tools import deploy_space, loadtest
+from demo.tools import deploy_space
 from maskgit_core.cli.main import main, run_command
 
 ROOT = Path(__file__).parent.parent
 SHORT = "--max-steps 6 --batch-size 4 --sample-every 3 --save-every 3 --log-every 1".split()
 
 
-TOOLS = {"loadtest": loadtest, "deploy-space": deploy_space}
+TOOLS = {"deploy-space": deploy_space}
 
 
 def run(*arguments: object) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.data.folders import evaluation_folders
 from maskgit_core.evaluation.data import load_photo_set
-from maskgit_core.evaluation.evaluate import evaluate
+from maskgit_core.evaluation.evaluate import EvaluationSettings, evaluate
 
 SIZE = 32
 PACKED = 33  # room for crops, so that photos are not resized here
@@ -67,9 +68,7 @@ class Memoriser:
         self.transformer = nn.Linear(1, 1, bias=False)
         nn.init.ones_(self.tokenizer.weight)
         nn.init.constant_(self.transformer.weight, weight)
-        sets = [
-            load_photo_set(data / part, self.classes, SIZE, least=1) for part in ("train", "val")
-        ]
+        sets = [load_photo_set(data / part, self, 1) for part in ("train", "val")]
         self.labels = sets[0].labels
         self.images = torch.cat([photos.images(range(len(photos))) for photos in sets])
         self.mask_token_id = 2 * len(self.images)
@@ -96,5 +95,15 @@ class Memoriser:
 
 
 def run(model: Any, data: Path, out: Path, **changes: Any) -> dict[str, Any]:
-    settings = {"num_samples": 18, "features": CornerFeatures(), "perceptual": mean_difference}
-    return evaluate(model, data, out=out, **{**settings, **changes})
+    """Evaluate with cheap networks; changes are settings, folders or other arguments."""
+    places = {name: changes.pop(name, None) for name in ("train", "val")}
+    names = {field.name for field in fields(EvaluationSettings)}
+    settings = {name: changes.pop(name) for name in names & set(changes)}
+    networks = {"features": CornerFeatures(), "perceptual": mean_difference}
+    return evaluate(
+        model,
+        evaluation_folders(data, **places),
+        out,
+        EvaluationSettings(**{"num_samples": 18, **settings}),
+        **{**networks, **changes},
+    )

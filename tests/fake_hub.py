@@ -1,9 +1,19 @@
-"""A local server that speaks the part of the Hub's HTTP API that downloads and uploads use."""
+"""A local server that speaks the part of the Hub's HTTP API that downloads and uploads use.
+
+What it sends for a large file is what huggingface-hub 2.4.0 reads (`get_hf_file_metadata` in its
+file_download.py, `parse_xet_file_data_from_response` in its utils/_xet.py): the SHA-256 in
+`X-Linked-ETag`, another hash of 64 digits in `X-Xet-Hash`, and in `Link` where a token is.
+The content then comes over the Xet protocol, as hf-xet 1.8.0 was seen to ask for it: the second
+version of the reconstruction is not there (404), the first is a list of ranges of one stored
+object, which is chunks of at most 64 KiB with a head of eight bytes each. So nothing of the client
+has to be replaced. With HF_HUB_DISABLE_XET the same file comes over HTTP from `Location`.
+"""
 
 import base64
 import contextlib
 import hashlib
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -13,8 +23,25 @@ from urllib.parse import unquote, urlsplit
 
 import huggingface_hub.constants
 import pytest
+from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE, abort_xet_session
 
 COMMIT = "c0ffee" + "0" * 34
+CHUNK = 1 << 16
+
+
+def xet_hash(content: bytes) -> str:
+    """Return what stands for the Xet hash of a file: 64 digits that are not its SHA-256."""
+    return hashlib.sha256(b"xet" + content).hexdigest()
+
+
+def xorb(content: bytes) -> bytes:
+    """Return a file as the Xet store keeps it: chunks, none of them compressed."""
+    stored = b""
+    for start in range(0, len(content), CHUNK):
+        chunk = content[start : start + CHUNK]
+        size = len(chunk).to_bytes(3, "little")
+        stored += b"\0" + size + b"\0" + size + chunk
+    return stored
 
 
 class FakeHub:
@@ -25,6 +52,7 @@ class FakeHub:
         status: (repository, path) -> (HTTP status, error word) instead of the content.
         cut: path -> share after which each of the next downloads breaks off.
         swapped: path -> content that is sent in place of the announced one.
+        held: content is sent when this is set, which it is at first.
         requests: method and address of every request so far.
         created: what was asked for of every repository that was made.
     """
@@ -34,6 +62,8 @@ class FakeHub:
         self.status: dict[tuple[str, str], tuple[int, str]] = {}
         self.cut: dict[str, list[float]] = {}
         self.swapped: dict[str, bytes] = {}
+        self.held = threading.Event()
+        self.held.set()
         self.requests: list[str] = []
         self.created: list[dict[str, object]] = []
         hub = self
@@ -73,7 +103,14 @@ class FakeHub:
         self.requests.append(f"{request.command} {path}")
         if match := re.fullmatch(r"/content/(\w+)/(.+)", path):
             return self.send_content(request, match[2])
+        if match := re.fullmatch(r"/(v1/reconstructions|xorb)/(\w+)", path):
+            return self.send_xet(request, match[1], match[2])
+        if path.startswith("/v2/"):
+            return self.answer(request, 404, b"")
         kinds = "/api/(?:models|spaces|datasets)"
+        if re.fullmatch(kinds + r"/[^/]+/[^/]+/xet-read-token/\w+", path):
+            token = {"X_Xet_Cas_Url": self.address, "X_Xet_Access_Token": "token"}
+            return self.answer(request, 200, b"", **token, X_Xet_Token_Expiration="99999999999")
         if match := re.fullmatch(kinds + r"/([^/]+/[^/]+)/tree/(?:main|" + COMMIT + ")", path):
             found = [
                 {
@@ -119,16 +156,45 @@ class FakeHub:
             etag = hashlib.sha1(content).hexdigest()
             return self.answer(request, 200, content, ETag=f'"{etag}"', X_Repo_Commit=COMMIT)
         etag = hashlib.sha256(content).hexdigest()
+        token = f"{self.address}/api/models/{repo}/xet-read-token/{COMMIT}"
         return self.answer(
             request,
             302,
             b"",
+            X_Xet_Hash=xet_hash(content),
+            Link=f'<{token}>; rel="xet-auth"',
             ETag=f'"{etag}"',
             X_Linked_Etag=f'"{etag}"',
             X_Linked_Size=str(len(content)),
             X_Repo_Commit=COMMIT,
             Location=f"{self.content_address}/content/{etag}/{repo}/{name}",
         )
+
+    def send_xet(self, request: BaseHTTPRequestHandler, what: str, name: str) -> None:
+        """Send how a file of this Xet hash is put together, or its content; or break off."""
+        found = ((path, c) for (_, path), c in self.files.items() if xet_hash(c) == name)
+        path, content = next(found)
+        content = self.swapped.get(path, content)
+        stored = xorb(content)
+        if what == "xorb":
+            cuts = self.cut.get(path)
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes 0-{len(stored) - 1}/{len(stored)}")
+            request.send_header("Content-Length", str(len(stored)))
+            request.end_headers()
+            self.held.wait(30)
+            if cuts:
+                request.close_connection = True
+                stored = stored[: int(len(stored) * cuts.pop(0))]
+            return request.wfile.write(stored)
+        chunks = {"start": 0, "end": -(-len(content) // CHUNK)}
+        where = {"range": chunks, "url_range": {"start": 0, "end": len(stored) - 1}}
+        reply = {
+            "offset_into_first_range": 0,
+            "terms": [{"hash": name, "unpacked_length": len(content), "range": chunks}],
+            "fetch_info": {name: [{**where, "url": f"{self.address}/xorb/{name}"}]},
+        }
+        self.answer(request, 200, json.dumps(reply).encode(), Content_Type="application/json")
 
     def send_content(self, request: BaseHTTPRequestHandler, place: str) -> None:
         """Send a file or the asked part of it, or break off on the way."""
@@ -145,6 +211,7 @@ class FakeHub:
         request.end_headers()
         if request.command == "HEAD":
             return
+        self.held.wait(30)
         cuts = self.cut.get(path)
         if cuts:
             request.wfile.write(body[: int(len(content) * cuts.pop(0))])
@@ -157,6 +224,8 @@ class FakeHub:
         path = urlsplit(request.path).path
         self.requests.append(f"POST {path}")
         body = read_body(request)
+        if not path.startswith("/api/"):  # the native transfer tells how fast it was
+            return self.answer(request, 200, b"")
         if path == "/api/repos/create":
             asked = json.loads(body)
             self.created.append(asked)
@@ -198,6 +267,25 @@ def read_body(request: BaseHTTPRequestHandler) -> bytes:
     return body
 
 
+def facts(hub: FakeHub) -> dict[str, tuple[str, int]]:
+    """Return path -> (SHA-256, bytes) of every file."""
+    return {path: (hashlib.sha256(c).hexdigest(), len(c)) for (_, path), c in hub.files.items()}
+
+
+def process_environment(hub: FakeHub, folder: Path) -> dict[str, str]:
+    """Return the environment of a process that `with_fake_hub` runs in, with an empty cache."""
+    root = Path(__file__).parent.parent
+    left_out = ("HF_", "HUGGING", "MASKGIT_")
+    return {
+        **{key: value for key, value in os.environ.items() if not key.startswith(left_out)},
+        "FAKE_HUB_FILES": json.dumps(facts(hub)),
+        "HF_HOME": str(folder),
+        "HF_ENDPOINT": hub.address,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+    }
+
+
 def talk_to(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     """Let the Hub's client know this server only, and an empty cache."""
     constants = huggingface_hub.constants
@@ -208,6 +296,11 @@ def talk_to(hub: FakeHub, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
+    # The native transfer reads these when a session begins, and tries again for minutes else.
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_BASE_DELAY", "10ms")
+    monkeypatch.setenv("HF_XET_CLIENT_RETRY_MAX_ATTEMPTS", "2")
+    abort_xet_session()
+    XET_CONNECTION_INFO_CACHE.clear()
 
 
 @contextlib.contextmanager

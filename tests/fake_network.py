@@ -3,8 +3,10 @@
 import torch
 from hypothesis import strategies as st
 
-from maskgit_core.config import GUIDANCE_SCHEDULES, ORDERS, SCHEDULES, SamplingConfig
+from maskgit_core.config import SamplingConfig
 from maskgit_core.decoding.loop import StepState, decode_steps
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
 
 K = 11
 NULL = 3
@@ -54,14 +56,18 @@ def edits(draw, max_batch=3):
 configs = st.builds(
     SamplingConfig,
     num_steps=st.integers(1, 30),
-    order=st.sampled_from(ORDERS),
-    schedule=st.sampled_from(SCHEDULES),
+    order=st.sampled_from(list(ORDERS)),
+    schedule=st.sampled_from(list(SCHEDULES)),
     temperature=st.sampled_from([0.0, 0.01, 0.7, 1.0, 5.0]),
     guidance_scale=st.sampled_from([0.0, 1.0, 2.5]),
-    guidance_schedule=st.sampled_from(GUIDANCE_SCHEDULES),
+    guidance_schedule=st.sampled_from(list(GUIDANCE_SCHEDULES)),
     choice_temperature=st.sampled_from([0.0, 4.5]),
     top_k=st.sampled_from([None, 1, 3, 100]),
     top_p=st.sampled_from([None, 1e-6, 0.5, 1.0]),
+    guidance_power=st.sampled_from([0.5, 3.0]),
+    noise_schedule=st.sampled_from(list(NOISE_SCHEDULES)),
+    first_step_temperature=st.sampled_from([1.0, 0.0, 2.0]),
+    last_step_temperature=st.sampled_from([1.0, 0.0, 0.5]),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import torch
@@ -9,10 +10,13 @@ import torch
 import tiny
 from browser_model import CLASSES, SlowMaskGIT
 from browser_model import tiny_model as first_model
-from demo.serving.models import ModelEntry, ModelHolder
-from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
+from demo.serving.catalogue import ModelEntry
+from demo.serving.models import ModelHolder
+from maskgit_core import MaskGIT, SamplingConfig
+from maskgit_core.hub_client import FetchError
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
+from maskgit_core.weights.progress import Progress
 
 FIRST, SECOND = "garden", "animals"
 ANIMALS = ["cat", "dog", "sea", "tiger shark", "zebra"]
@@ -58,7 +62,7 @@ def load_slow(folder: Path, name: str) -> MaskGIT:
 
 
 def holder(root: Path, **options: object) -> ModelHolder:
-    """The first model in use, and a menu of both, a missing and a damaged one."""
+    """The first model in use, and a menu of both, a missing, a damaged and an endless one."""
     folders = write_models(root)
     (root / "damaged").mkdir()
     (root / "damaged" / "config.json").write_text("{")
@@ -66,6 +70,7 @@ def holder(root: Path, **options: object) -> ModelHolder:
         *(ModelEntry(folder.name, str(folder)) for folder in folders),
         ModelEntry("missing", "missing"),
         ModelEntry("damaged", str(root / "damaged")),
+        ModelEntry("slow", "slow"),
     ]
     return ModelHolder(
         load_slow(folders[0], FIRST),
@@ -77,8 +82,14 @@ def holder(root: Path, **options: object) -> ModelHolder:
     )
 
 
-def fetch_local(source: str) -> Path:
-    """What stands in for a download; `missing` fails as the Hub would."""
+def fetch_local(source: str, *, progress: Progress) -> Path:
+    """What stands in for a download; `missing` fails as the Hub would, `slow` never ends."""
     if source == "missing":
-        raise CheckpointError("there is no Hub repository some/where (404)")
+        raise FetchError("missing", "there is no Hub repository some/where (404)")
+    if source == "slow":
+        progress.expect("file", 100_000_000)
+        progress.advance("file", 25_000_000)
+        while True:
+            progress.check()
+            time.sleep(0.02)
     return Path(source)

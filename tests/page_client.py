@@ -6,8 +6,12 @@ import base64
 import json
 import os
 import re
+import urllib.error
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +19,11 @@ import httpx
 from PIL import Image
 
 import tiny
+from demo.settings import FIELDS
 from odd_images import SIDE, noise, saved
 
 SECONDS = 60  # past it, a request counts as hanging
+OWN_SETTINGS = (None,) * (len(FIELDS) - 1)  # of decoding, other than the steps: the model's own
 
 
 class Site:
@@ -129,3 +135,48 @@ VALID = {
     "models": [],
 }
 FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "photo.png"}
+
+
+def events(url: str, name: str, arguments: list[Any]) -> Iterator[tuple[str, Any]]:
+    """Call a function for programs; yield name and data of each event of its answer.
+
+    To close the generator is to close the connection, as a visitor does who leaves.
+    """
+    address = f"{url.rstrip('/')}/gradio_api/call/{name}"
+    body = json.dumps({"data": arguments}).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        event_id = json.load(answer)["event_id"]
+    with urllib.request.urlopen(f"{address}/{event_id}", timeout=SECONDS) as stream:
+        event = ""
+        for line in stream:
+            key, _, value = line.decode("utf-8").strip().partition(": ")
+            if key == "event":
+                event = value
+            elif key == "data" and event != "heartbeat":
+                yield event, json.loads(value)
+
+
+def visit(url: str, visitors: int, *, asks: int, steps: int, leave: int) -> Counter[str]:
+    """Let many visitors ask at once, some times each; the first `leave` leave at their first event.
+
+    Returns:
+        How many answers were `done`, `left`, `refused` (too many were waiting), or `failed`.
+    """
+
+    def one(visitor: int) -> str:
+        try:
+            with closing(
+                events(url, "generate", [["sea"], 1, visitor, steps, *OWN_SETTINGS])
+            ) as found:
+                for event, data in found:
+                    if event == "error":
+                        return "refused" if "waiting already" in str(data) else "failed"
+                    if visitor < leave and not data[0]["done"]:
+                        return "left"
+                return "done" if data[0]["done"] and data[0]["images"] else "failed"
+        except urllib.error.HTTPError as error:
+            return "refused" if error.code == 503 else "failed"
+
+    with ThreadPoolExecutor(visitors) as pool:
+        return Counter(pool.map(one, [*range(visitors)] * asks))

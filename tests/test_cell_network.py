@@ -11,8 +11,8 @@ from maskgit_core.config import ORDERS, SamplingConfig, TokenizerConfig, Transfo
 from maskgit_core.decoding.loop import CellNetwork, decode_steps
 from maskgit_core.devices.prepack import PackedLinear, pack, packing_works
 from maskgit_core.networks.bert import BertConfig, BertTransformer
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.weights.checkpoint import Checkpoint
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ from commands import (
     train_tokenizer,
     train_transformer,
 )
+from maskgit_core.cli.data import load_photos
+from maskgit_core.data.photos import scan_folder
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -72,7 +76,7 @@ def test_a_decoder_learns_from_sampled_tokens_too(capsys, photo_folder, tmp_path
     )
     options += ["--sampled", other]
     assert train_tokenizer(photo_folder, tmp_path / "no", *options) == 2
-    assert "sampled must have the codes of init" in capsys.readouterr().err
+    assert "other was trained with other codes" in capsys.readouterr().err
 
 
 def test_train_and_val_folders(tmp_path):
@@ -82,6 +86,27 @@ def test_train_and_val_folders(tmp_path):
     assert load_checkpoint(tmp_path / "out" / "checkpoint").classes == ["land", "sea"]
     sizes = [np.load(path, mmap_mode="r").shape[0] for path in (tmp_path / "out").glob("*.npy")]
     assert sorted(sizes) == [2, 6]
+
+
+@pytest.mark.parametrize("name", ["validation", "valid", "test"])
+def test_held_out_photos_by_any_usual_name(tmp_path, name):
+    tiny.write_photos(tmp_path / "data" / "train", ["land", "sea"], count=3)
+    tiny.write_photos(tmp_path / "data" / name, ["SEA"], count=1)
+    assert train_tokenizer(tmp_path / "data", tmp_path / "out") == 0
+    sizes = [np.load(path, mmap_mode="r").shape[0] for path in (tmp_path / "out").glob("*.npy")]
+    assert sorted(sizes) == [1, 6]
+
+
+def test_held_out_photos_have_the_labels_of_training(tmp_path):
+    nfd = unicodedata.normalize("NFD", "été")
+    tiny.write_photos(tmp_path / "data", ["A", "a", "Land", "été"], count=2)
+    tiny.write_photos(tmp_path / "val", [nfd, "LAND", "a"], count=1)
+    args = {"data": tmp_path / "data", "val": tmp_path / "val", "cache": None}
+    where = argparse.Namespace(**args, out=tmp_path / "out")
+    photos, val = load_photos(where, 16)
+    assert photos.classes == val.classes == ["A", "Land", "a", "été"]
+    by_name = {"LAND": 1, "a": 2, "été": 3}
+    assert val.labels.tolist() == [by_name[name] for name in scan_folder(tmp_path / "val").classes]
 
 
 def test_a_class_called_train(tmp_path):
@@ -129,7 +154,12 @@ def test_training_refuses_bad_input(capsys, photo_folder, tmp_path, tiny_checkpo
     refused(photo_folder, "--freeze-codes", says="freeze_codes needs init")
     refused(photo_folder, "--init", tmp_path / "none", says="there is no checkpoint folder")
     tiny.write_photos(tmp_path / "val", ["forest", "lake"], count=1)
-    refused(photo_folder, "--val", tmp_path / "val", says="got forest, lake")
+    refused(
+        photo_folder,
+        "--val",
+        tmp_path / "val",
+        says="val holds classes that the training data does not know: lake",
+    )
     assert not out.exists()
 
 
@@ -147,13 +177,74 @@ def test_the_second_stage_refuses_what_does_not_fit(
     save_checkpoint(tmp_path / "alone", tokenizer=tiny.tokenizer(), classes=["a"])
     refused("--init", tmp_path / "alone", says="holds a tokenizer only")
     save_checkpoint(
-        tmp_path / "other",
+        tmp_path / "merging",
         tokenizer=tiny.tokenizer(),
+        transformer=tiny.transformer(kind="adaln", merge=2),
+        classes=tiny.CLASSES,
+    )
+    refused(
+        *("--init", tmp_path / "merging", "--image-size", 20),
+        says="2 x 2 tokens as one, which must divide the grid; got a grid of 5 x 5",
+    )
+    save_checkpoint(
+        tmp_path / "other",
+        tokenizer=tiny.tokenizer(1),
         transformer=tiny.transformer(num_classes=2),
         classes=["a", "b"],
     )
-    refused("--init", tmp_path / "other", says="num_classes 3 as the data has")
+    refused("--init", tmp_path / "other", says="other was trained with other codes")
+    refused("--image-size", 18, says="image_size must be a multiple of 4, the side of a token")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trained_model_goes_on_at_another_size_and_with_other_classes(
+    capsys, tmp_path, tiny_checkpoint
+):
+    photos = tiny.write_photos(tmp_path / "photos", ["cat", "SEA"])
+    options = ["--init", tiny_checkpoint, "--freeze-codes"]
+    assert train_tokenizer(photos, tmp_path / "one", *options, "--image-size", 24) == 0
+    assert "16 x 16 pixels reads 24 x 24 pixels, 6 x 6 tokens" in capsys.readouterr().out
+    tokenizer = tmp_path / "one" / "checkpoint"
+    assert load_checkpoint(tokenizer).tokenizer.config.image_size == 24
+    # Its decoder has learned, its codes have not: the transformer goes on with them.
+    options = ["--init", tiny_checkpoint]
+    assert train_transformer(photos, tmp_path / "two", tokenizer, *options) == 0
+    printed = capsys.readouterr().out
+    assert "positions was interpolated from 4 x 4 to 6 x 6 tokens" in printed
+    assert "Classes kept with their rows: SEA." in printed
+    assert "Classes added: cat; " in printed
+    assert "left out, the data does not show them: forest, été." in printed
+    assert "The network is that of --init: depth is 2, not 1." in printed
+    found = load_checkpoint(tmp_path / "two" / "checkpoint")
+    assert found.classes == ["SEA", "cat"]
+    assert found.transformer.config.grid_size == found.tokenizer.config.grid_size == 6
+    # A tokenizer whose codes have moved keeps their meaning for a while.
+    moving = ["--init", tiny_checkpoint, "--continuous-steps", 0, "--revive-every", 0]
+    moving += ["--matrix-learning-rate", 0, "--learning-rate", 3e-3]
+    assert train_tokenizer(photos, tmp_path / "moved", *moving) == 0
+    moved = tmp_path / "moved" / "checkpoint"
+    assert train_transformer(photos, tmp_path / "after", moved, *options) == 0
+    assert "have moved a little since; its transformer adapts" in capsys.readouterr().out
+    # From the first tokenizer the same, by an option of its own.
+    options += ["--image-size", 24]
+    assert train_transformer(photos, tmp_path / "three", tiny_checkpoint, *options) == 0
+    assert load_checkpoint(tmp_path / "three" / "checkpoint").tokenizer.config.image_size == 24
+    # And with a preset, which names a size.
+    preset = ["--preset", "scenes-flowers-xs", "--set", "tokenizer_training.perceptual_weight=0"]
+    options = ["--init", tiny_checkpoint, "--max-minutes", 0, "--batch-size", 2, *preset]
+    assert run("train-tokenizer", "--data", photos, "--out", tmp_path / "four", *options) == 0
+    assert "reads 96 x 96 pixels, 24 x 24 tokens" in capsys.readouterr().out
+
+
+def test_sampled_grids_must_have_the_size_of_the_photos(
+    capsys, photo_folder, tmp_path, tiny_checkpoint
+):
+    options = ["--init", tiny_checkpoint, "--freeze-codes", "--adversarial-weight", 0.4]
+    options += ["--sampled-images", 3, "--image-size", 24]
+    command = [*SHORT, *tiny.TOKENIZER_OPTIONS, *options]
+    command = ["train-tokenizer", "--data", photo_folder, "--out", tmp_path / "out", *command]
+    assert run(*command) == 2
+    assert "sampled must have the grid of init, 6 tokens a side" in capsys.readouterr().err
 
 
 def test_a_changed_setting_is_told_when_a_run_goes_on(capsys, photo_folder, tmp_path):

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from maskgit_core.config import TransformerConfig
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertConfig
 from maskgit_core.networks.vqgan import VQGANConfig
-from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
+from maskgit_core.weights.checkpoint import load_checkpoint
 from maskgit_core.weights.convert import (
     convert_checkpoint,
     convert_pair,
@@ -137,8 +138,8 @@ def test_heads_are_asked_for_where_the_width_is_unpublished():
 
 def test_classes_of_a_shared_table(tmp_path):
     generator = PARITY / "google-generator" / "weights.msgpack"
-    with pytest.warns(UserWarning, match="taking 10 of 58 rows as classes"):
-        assert convert_transformer(generator).config.codebook_size == 48
+    with pytest.raises(CheckpointError, match="58 codes and classes together .* --num-classes"):
+        convert_transformer(generator)
     assert convert_transformer(generator, num_classes=8).config.codebook_size == 50
     with pytest.raises(ValueError, match="num_classes must be .* between 1 and 56; got 57"):
         convert_transformer(generator, num_classes=57)

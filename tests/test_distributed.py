@@ -19,8 +19,9 @@ import ranks
 import tiny
 from commands import ROOT, SHORT, steps
 from maskgit_core.data.shards import extract_tokens
+from maskgit_core.files import CheckpointError
 from maskgit_core.training.loop import train
-from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
+from maskgit_core.weights.checkpoint import load_checkpoint
 from runs import METRICS, STATE, WEIGHTS, lines, tokenizer_stage, transformer_stage
 
 TIMEOUT = 300

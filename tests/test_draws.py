@@ -53,11 +53,10 @@ def test_a_temperature_that_float32_rounds_to_zero_takes_the_best_code():
     uniform = torch.rand(40, generator=torch.Generator().manual_seed(1))
     for temperature in (5e-324, 1e-200, 1e-46, 1e-45, 1e-40, 1e-38, 1e-30):
         for more in ({}, {"top_k": 3}, {"top_p": 0.5}):
-            config = SamplingConfig(temperature=temperature, **more)
-            draw = draw_codes(logits, uniform, config)
-            assert torch.equal(draw.codes, logits.argmax(-1))
-            assert torch.isfinite(draw.log_probs).all()
-            probabilities = draw.alternatives()[1]
+            drawn = draw_codes(logits, uniform, temperature=temperature, **more)
+            assert torch.equal(drawn.codes, logits.argmax(-1))
+            assert torch.isfinite(drawn.log_probs).all()
+            probabilities = drawn.alternatives()[1]
             assert torch.isfinite(probabilities).all()
     tokens = [
         decode(masked(2), SamplingConfig(num_steps=3, order=order, temperature=1e-50))[-1].tokens
@@ -140,8 +139,7 @@ uniforms = torch.arange(2000, dtype=torch.float32) / 2000
 
 
 def frequencies(logits, **settings_):
-    config = SamplingConfig(**settings_)
-    codes = draw_codes(logits.expand(len(uniforms), -1), uniforms, config).codes
+    codes = draw_codes(logits.expand(len(uniforms), -1), uniforms, **settings_).codes
     return torch.bincount(codes, minlength=len(logits)) / len(uniforms)
 
 
@@ -156,9 +154,9 @@ def test_draws_have_the_probabilities_of_the_tempered_logits():
 def test_a_filter_that_keeps_all_codes_changes_nothing():
     chance = torch.Generator().manual_seed(0)
     logits, uniform = torch.randn(200, K, generator=chance), torch.rand(200, generator=chance)
-    plain = draw_codes(logits, uniform, SamplingConfig()).codes
+    plain = draw_codes(logits, uniform).codes
     for kept in ({"top_k": K}, {"top_k": 10**9}, {"top_p": 1.0}, {"top_k": K, "top_p": 1.0}):
-        assert torch.equal(draw_codes(logits, uniform, SamplingConfig(**kept)).codes, plain)
+        assert torch.equal(draw_codes(logits, uniform, **kept).codes, plain)
 
 
 def test_top_k_and_top_p_draw_from_the_likeliest_codes_in_proportion():
@@ -185,14 +183,14 @@ def test_an_impossible_code_is_never_drawn(number, temperature):
     logits = torch.full((1, 9), -torch.inf)
     logits[0, [2, 6]] = torch.tensor([0.3, 0.1])
     uniform = torch.tensor([number / 2**24], dtype=torch.float32)
-    draw = draw_codes(logits, uniform, SamplingConfig(temperature=temperature))
+    draw = draw_codes(logits, uniform, temperature=temperature)
     assert int(draw.codes) in (2, 6)
 
 
 def test_large_grids_are_drawn_in_pieces_with_the_same_result(monkeypatch):
     logits = torch.randn(40, K, generator=torch.Generator().manual_seed(0))
     uniform = torch.rand(40, generator=torch.Generator().manual_seed(1))
-    whole = draw_codes(logits, uniform, SamplingConfig())
+    whole = draw_codes(logits, uniform)
     sizes, draw_piece = [], draw._draw_piece
 
     def noted(log_probs, *arguments):
@@ -201,7 +199,7 @@ def test_large_grids_are_drawn_in_pieces_with_the_same_result(monkeypatch):
 
     monkeypatch.setattr(draw, "_draw_piece", noted)
     monkeypatch.setattr(draw, "_CPU_PIECE_NUMBERS", 7 * K)
-    pieces = draw_codes(logits, uniform, SamplingConfig())
+    pieces = draw_codes(logits, uniform)
     assert sizes == [7, 7, 7, 7, 7, 5]
     assert torch.equal(whole.codes, pieces.codes)
     assert torch.equal(whole.log_probs, pieces.log_probs)

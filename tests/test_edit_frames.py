@@ -10,19 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import tiny
-from demo.runs import edit, edit_frame
-from demo.runs.edit_session import REPAINT, EditSession
+from demo.runs import edit_frame
+from demo.runs.edit_session import EXTEND, EditSession, Task
+from demo.runs.follow import follow
 from demo.runs.photos import PhotoStore, painted_mask
 from demo.runs.render import data_url
+from demo.serving.request import Request
+from demo.serving.steps import decode_alone
 from demo.settings import RequestError
 
 SIZE = (300, 120)
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> EditSession:
-    return EditSession(tiny.model(), PhotoStore(tmp_path / "store"))
+def session(tiny_model, tmp_path: Path) -> EditSession:
+    return EditSession(tiny_model, PhotoStore(tmp_path / "store"))
 
 
 def wide_photo() -> Image.Image:
@@ -37,8 +39,8 @@ def painted(boxes: list[tuple[int, int, int, int]], frame: list[float] | None) -
     return {"key": "k", "mask": data_url(mask.convert("RGB"), lossless=True), "frame": frame}
 
 
-def request(session: EditSession, value: dict, kept: str) -> edit.EditRequest:
-    return session.request(value, kept, REPAINT, [], 50, "No class", 1, 0, {"num_steps": 2})
+def request(session: EditSession, model, value: dict, kept: str) -> Request:
+    return session.request(model, Task(kept, value), "No class", 1, 0, {"num_steps": 2})
 
 
 shares = st.floats(-1e-3, 1 + 1e-3)
@@ -61,13 +63,14 @@ def test_nonsense_is_no_frame(frame) -> None:
         edit_frame.parse_frame(frame, SIZE)
 
 
-def test_only_paint_inside_the_frame_is_repainted_and_all_else_stays(session) -> None:
+def test_only_paint_inside_the_frame_is_repainted_and_all_else_stays(session, tiny_model) -> None:
     _, kept = session.open(wide_photo())
     left, right = (40, 60, 90, 120), (400, 60, 450, 120)
     value = painted([left, right], [0, 0, 1])
-    plan = request(session, value, kept).plan
+    plan = request(session, tiny_model, value, kept).plan
     assert plan.box == (0, 0, 120, 120)
-    *_, (_, (after,)) = edit.edit_run(session.model, request(session, value, kept))
+    *_, last = follow(request(session, tiny_model, value, kept), decode_alone(tiny_model))
+    (after,) = last.images
     changed = (np.asarray(after) != np.asarray(wide_photo())).any(-1)
     mask = painted_mask(value, SIZE)
     assert after.size == SIZE and changed.any()
@@ -75,34 +78,36 @@ def test_only_paint_inside_the_frame_is_repainted_and_all_else_stays(session) ->
     assert not changed[:, 120:].any() and mask[:, 120:].any()
 
 
-def test_the_model_sees_what_the_frame_shows(session) -> None:
+def test_the_model_sees_what_the_frame_shows(session, tiny_model) -> None:
     _, kept = session.open(wide_photo())
     value = painted([(240, 90, 260, 110)], None)
-    automatic = request(session, value, kept).plan
-    moved = request(session, {**value, "frame": [0.4, 0.25, 0.5]}, kept).plan
+    automatic = request(session, tiny_model, value, kept).plan
+    moved = request(session, tiny_model, {**value, "frame": [0.4, 0.25, 0.5]}, kept).plan
     assert moved.box == (120, 30, 180, 90) != automatic.box
-    run, frame = session.preview({**value, "frame": [0.4, 0.25, 0.5]}, kept)
+    run, frame = session.preview(Task(kept, {**value, "frame": [0.4, 0.25, 0.5]}))
     assert np.allclose(frame, [0.4, 0.25, 0.6, 0.75])
     assert (np.array(run["known"]) == run["mask_id"]).sum() == int(moved.token_mask.sum())
 
 
-def test_paint_outside_the_frame_alone_is_an_error_that_says_what_to_do(session) -> None:
+def test_paint_outside_the_frame_alone_is_an_error_that_says_what_to_do(
+    session, tiny_model
+) -> None:
     _, kept = session.open(wide_photo())
     value = painted([(400, 60, 450, 120)], [0, 0, 0.5])
     with pytest.raises(RequestError, match="Automatic frame"):
-        request(session, value, kept)
-    assert session.preview(value, kept) is None
+        request(session, tiny_model, value, kept)
+    assert session.preview(Task(kept, value)) is None
 
 
-def test_small_square_photos_have_nothing_to_frame(session) -> None:
-    side = 2 * session.model.image_size
+def test_small_square_photos_have_nothing_to_frame(session, tiny_model) -> None:
+    side = 2 * tiny_model.image_size
     for size, framed in [((side, side), False), ((side + 1,) * 2, True), ((9, 8), True)]:
         assert session.open(Image.new("RGB", size))[0]["framed"] is framed
 
 
-def test_an_extension_is_shown_before_it_runs(session) -> None:
+def test_an_extension_is_shown_before_it_runs(session, tiny_model) -> None:
     _, kept = session.open(wide_photo().resize((64, 64)))
-    run = session.preview_extend(kept, ["left"], 25)
+    run, _ = session.preview(Task(kept, None, EXTEND, ["left"], 25))
     unknown = np.array(run["known"]).reshape(run["rows"], run["columns"]) == run["mask_id"]
     assert unknown[:, 0].all() and not unknown[:, -1].any()
-    assert session.preview_extend(kept, [], 50) is None
+    assert session.preview(Task(kept, None, EXTEND, [], 50)) is None

@@ -151,7 +151,7 @@ def test_held_out_photos_alone(data: Path, tmp_path: Path) -> None:
     assert result["gfd"] > 0
     assert result["recognised_samples"] is result["nearest_distance_samples"] is None
     assert any("no training photos" in note for note in result["notes"])
-    other = run(Memoriser(data), data / "val", tmp_path, train_dir=data)
+    other = run(Memoriser(data), data / "val", tmp_path, train=data)
     assert other["settings"]["reference"] == "train" and other["counts"]["train"] == 23
 
 
@@ -165,3 +165,84 @@ def test_an_unreadable_photo_is_skipped_and_counted(data: Path, tmp_path: Path) 
     result = run(Memoriser(data), data, tmp_path)
     assert result["counts"]["skipped"] == 1 and result["counts"]["train"] == 22
     assert result["nearest"][0]["photo"] == "rose/01.png"
+
+
+def test_folders_that_differ_in_case_only_are_two_classes(data: Path, tmp_path: Path) -> None:
+    model = Memoriser(data)
+    for part in ("train", "val"):
+        (data / part / "sea").rename(data / part / "Rose")
+    model.classes = ["forest", "Rose", "rose"]
+    model.labels = 3 - model.labels  # what was sea is Rose now
+    result = run(model, data, tmp_path)
+    assert set(result["recognised_by_class"]["samples"]) == {"Rose", "rose"}
+    assert result["recognised_samples"] == 1
+    model.classes = ["forest", "sea", "rose"]
+    with pytest.raises(ValueError, match="does not know: Rose"):
+        run(model, data, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["all", "mean", "overall", "samples", "val"])
+def test_a_class_of_any_name_leaves_the_mean_alone(data: Path, tmp_path: Path, name: str) -> None:
+    class Half(Memoriser):
+        def generate(self, labels: list[int], config: SamplingConfig, seed: int) -> Any:
+            return super().generate([2] * len(labels), config, seed)
+
+    model = Half(data)
+    for part in ("train", "val"):
+        (data / part / "sea").rename(data / part / name)
+    model.classes = ["forest", "rose", name]
+    result = run(model, data, tmp_path)
+    assert result["recognised_by_class"]["samples"] == {"rose": 0.0, name: 1.0}
+    assert result["recognised_samples"] == 0.5
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_samples_are_kept_by_precision_and_by_batch_where_it_changes_them(
+    data: Path, tmp_path: Path, precision: str
+) -> None:
+    def calls(precision: str, batch_size: int) -> int:
+        model = Memoriser(data)
+        model.precision = precision
+        run(model, data, tmp_path, batch_size=batch_size)
+        return len(model.calls)
+
+    assert calls(precision, 9) == 2
+    assert calls(precision, 9) == 0
+    assert (calls(precision, 6) == 0) == (precision == "float32")
+    others = {"float32", "bfloat16", "int8"} - {precision}
+    assert all(calls(other, 9) == 2 for other in others)
+
+
+def test_another_network_of_the_same_weights_is_sampled_anew(data: Path, tmp_path: Path) -> None:
+    run(Memoriser(data), data, tmp_path)
+    model = Memoriser(data)
+    model.transformer.config = SimpleNamespace(num_heads=3)
+    run(model, data, tmp_path)
+    assert len(model.calls) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"no table", None])
+def test_damaged_tables_are_made_again_with_a_sentence(
+    data: Path, tmp_path: Path, damage: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    wanted = run(Memoriser(data), data, tmp_path)
+    tables = sorted((tmp_path / "tables").rglob("*.npy"))
+    assert len(tables) > 5
+    for path in tables:
+        path.write_bytes(path.read_bytes()[:-9] if damage is None else damage)
+    caplog.clear()
+    assert run(Memoriser(data), data, tmp_path) == wanted
+    said = [record.getMessage() for record in caplog.records]
+    assert len([text for text in said if text.startswith("computing ")]) >= len(tables) - 2
+    caplog.clear()
+    model = Memoriser(data)
+    assert run(model, data, tmp_path) == wanted
+    assert not model.calls and not caplog.records
+
+
+def test_held_out_photos_in_another_place(data: Path, tmp_path: Path) -> None:
+    wanted = run(Memoriser(data), data, tmp_path / "first")
+    model = Memoriser(data)
+    (data / "val").rename(tmp_path / "held-out")
+    found = run(model, data, tmp_path / "second", val=tmp_path / "held-out")
+    assert found == wanted

@@ -18,7 +18,6 @@ from evaluation_models import (
 )
 from maskgit_core.cli import main
 from maskgit_core.config import TokenizerConfig, TransformerConfig
-from maskgit_core.evaluation.data import find_data
 from maskgit_core.evaluation.features import FEATURE_NETWORKS
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.networks.transformer import MaskedTransformer
@@ -28,19 +27,6 @@ from maskgit_core.weights.checkpoint import save_checkpoint
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     return write_data(tmp_path / "data")
-
-
-def test_folders_are_found_and_mistakes_named(data: Path, tmp_path: Path) -> None:
-    assert find_data(data) == find_data(data, data / "train")
-    assert find_data(data / "val").train is None
-    assert find_data(data / "val", data).train == data / "train"
-    with pytest.raises(ValueError, match="must be a directory"):
-        find_data(tmp_path / "missing")
-    with pytest.raises(ValueError, match="train must be a directory"):
-        find_data(data, tmp_path / "missing")
-    (data / "val").rename(tmp_path / "elsewhere")
-    with pytest.raises(ValueError, match="must hold val/ beside train/"):
-        find_data(data)
 
 
 def test_an_unknown_class_is_named_with_the_known_ones(data: Path, tmp_path: Path) -> None:
@@ -154,4 +140,4 @@ def test_the_command_says_bad_input_in_one_line(
     error = capsys.readouterr().err.strip()
     assert "\n" not in error and "does not know: desert" in error
     assert command(checkpoint, data, tmp_path, "--device", "cube") == 2
-    assert "device must be cpu or cuda; got 'cube'" in capsys.readouterr().err
+    assert "device must be one of auto, cpu, cuda; got 'cube'" in capsys.readouterr().err

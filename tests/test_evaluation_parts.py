@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from maskgit_core.data.fingerprints import hash_of_networks
 from maskgit_core.evaluation import features
 from maskgit_core.evaluation.data import balanced_draw
 from maskgit_core.evaluation.features import PooledFeatures, build_features
-from maskgit_core.evaluation.store import PartStore, hash_of_networks
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.evaluation.store import TableStore
+from maskgit_core.files import CheckpointError
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_a_store_computes_only_what_is_missing_or_damaged(tmp_path: Path) -> Non
             raise KeyboardInterrupt
         return torch.arange(rows.start, rows.stop).view(-1, 1) * 2
 
-    store = PartStore(tmp_path, part_rows=4)
+    store = TableStore(tmp_path, shard_rows=4)
     with pytest.raises(KeyboardInterrupt):
         store.rows("table", "key", 10, compute, "count")
     found = store.rows("table", "key", 10, compute, "count")
@@ -116,8 +117,8 @@ def test_a_store_computes_only_what_is_missing_or_damaged(tmp_path: Path) -> Non
     assert asked == [(0, 4)]
 
 
-def test_a_full_disk_keeps_finished_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = PartStore(tmp_path, part_rows=2)
+def test_a_full_disk_keeps_finished_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = TableStore(tmp_path, shard_rows=2)
     store.rows("table", "key", 2, lambda rows: torch.zeros(len(rows)), "count")
 
     def full(*args: Any) -> None:

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from browser_model import CLASSES, tiny_model
-from demo.runs.example import TILE_SEED, FirstResult, in_line
+from demo.runs.example import TILE_SEED, FirstResult, first_result, in_turn
+from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
-from demo.serving.queue import Scheduler
 from waiting import wait_for
 
 
@@ -25,8 +25,8 @@ def test_pieces_are_small_and_made_once(models) -> None:
         pieces.append(work)
         return work()
 
-    first = models.first
-    assert first.run(turn)["frames"] and first.codebook(turn) and len(pieces) == 2
+    first = first_result(models)
+    assert first.run(turn).run["frames"] and first.codebook(turn) and len(pieces) == 2
     tiles = first.tiles(turn)["tiles"]
     assert [tile["name"] for tile in tiles] == CLASSES and len(pieces) == 2 + len(CLASSES)
     assert first.tiles(turn)["tiles"] is tiles and first.run(turn) is first.run()
@@ -36,9 +36,9 @@ def test_pieces_are_small_and_made_once(models) -> None:
 
 
 def test_a_visitor_comes_between_two_pieces(models) -> None:
-    scheduler, order = Scheduler(), []
+    runner, order = LocalRunner(models), []
     begun, released = threading.Event(), threading.Event()
-    first, tile = models.first, FirstResult._tile
+    first, tile = first_result(models), FirstResult._tile
 
     def watched(name: str, seed: int) -> str:
         if not order:
@@ -48,14 +48,12 @@ def test_a_visitor_comes_between_two_pieces(models) -> None:
         return tile(first, name, seed)
 
     first._tile = watched
-    welcome = threading.Thread(target=first.tiles, args=(in_line(scheduler, models),))
+    welcome = threading.Thread(target=first.tiles, args=(in_turn(runner),))
     welcome.start()
     assert begun.wait(30)
-    visitor = threading.Thread(
-        target=scheduler.call, args=("visit", models, lambda: order.append("visitor"))
-    )
+    visitor = threading.Thread(target=runner.call, args=("visit", lambda: order.append("visitor")))
     visitor.start()
-    wait_for(lambda: scheduler.num_waiting == 1)
+    wait_for(lambda: runner.num_waiting == 1)
     released.set()
     visitor.join(30)
     welcome.join(30)

@@ -1,4 +1,4 @@
-"""Visitors take turns in the line, the places that they are shown tell the truth, and whose a job
+"""Visitors take turns in the queue, the places that they are shown tell the truth, and whose a job
 is comes from the address that cannot be invented.
 """
 
@@ -12,51 +12,57 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from demo.serving import fairness, jobs
-from demo.serving.jobs import Job, Work
-from demo.serving.queue import Scheduler
+from demo.serving.jobs import Job
+from demo.serving.local import LocalRunner
+from demo.serving.request import Request
+from maskgit_core.config import SamplingConfig
+
+ONE_CONFIG = {
+    name: SamplingConfig(num_steps=steps) for steps, name in enumerate(("x", "y", "same"), 1)
+}
 
 
-class Recorder(Scheduler):
+class Recorder(LocalRunner):
     """Serves a batch when it is told to, in this thread; notes the batches and the places shown."""
 
     def __init__(self, **options) -> None:
-        super().__init__(max_waiting=1000, **options)
+        super().__init__(types.SimpleNamespace(name="m"), max_waiting=1000, **options)
         self._thread = self  # so that none is started
         self.batches: list[list[Job]] = []
         self.shown: list[dict[Job, int]] = []
 
     def add(self, visitor: str, settings: str | None = None, images: int = 1) -> Job:
         if settings is None:
-            return self.submit(Work("tour", "m", run=lambda: iter(())), visitor=visitor)
-        request = types.SimpleNamespace(config=settings)
-        return self.submit(Work("generate", "m", request=request, images=images), visitor=visitor)
+            return self._join(lambda: None, "tour", "m", visitor=visitor)
+        numbers = tuple(range(images))
+        request = Request(
+            "generate", "m", 32, None, numbers, numbers, (ONE_CONFIG[settings],), ("",) * images
+        )
+        return self._join(request, "generate", "m", visitor=visitor)
 
     def serve(self) -> None:
-        if self._line:
+        if self.queue.waiting:
             self._serve_one()
 
     def drain(self) -> list[Job]:
         """Serve all; returns them in the order of service."""
         begun = len(self.batches)
-        while self._line:
+        while self.queue.waiting:
             self._serve_one()
         return [job for batch in self.batches[begun:] for job in batch]
 
     def places(self) -> dict[Job, int]:
-        return {job: self._place(job) for job in self._line}
+        return {job: self.queue.place(job) for job in self.queue.waiting}
 
     def arrive(self) -> None:
         """What happens while a batch is computed."""
 
-    def _decode(self, batch: list[Job]) -> None:
+    def _compute(self, batch: list[Job]) -> None:
         self.batches.append(batch)
         self.arrive()
         self.shown.append(self.places())
         for job in batch:
             job.end(jobs.DONE)
-
-    def _run_alone(self, job: Job) -> None:
-        self._decode([job])
 
 
 def visitors(served: list[Job]) -> str:
@@ -64,53 +70,55 @@ def visitors(served: list[Job]) -> str:
 
 
 def test_a_late_single_job_overtakes_a_flood() -> None:
-    line = Recorder(batching=False)
+    runner = Recorder(batching=False)
     for _ in range(30):
-        line.add("a", "same")
-    line.arrive = lambda: line.batches[1:] or line.add("b", "same")  # during the first of a
-    line.serve()
-    (late,) = [job for job in line._line if job.visitor == "b"]
-    assert line.shown[0][late] == line.places()[late] == 1
-    assert visitors(line.drain()) == "b" + 29 * "a"
+        runner.add("a", "same")
+    runner.arrive = lambda: runner.batches[1:] or runner.add("b", "same")  # during the first of a
+    runner.serve()
+    (late,) = [job for job in runner.queue.waiting if job.visitor == "b"]
+    assert runner.shown[0][late] == runner.places()[late] == 1
+    assert visitors(runner.drain()) == "b" + 29 * "a"
 
 
 def test_who_comes_while_another_is_served_is_next_and_gets_no_second_turn_before_others() -> None:
-    line = Recorder(batching=False)
+    runner = Recorder(batching=False)
     for visitor in "aaaab":
-        line.add(visitor)
+        runner.add(visitor)
     comers = iter("cbd")
-    line.arrive = lambda: [line.add(visitor) for visitor in [next(comers, None)] if visitor]
+    runner.arrive = lambda: [runner.add(visitor) for visitor in [next(comers, None)] if visitor]
     # While the first of a is served c comes, behind b; while that of b is, he comes again.
-    assert visitors(line.drain()) == "abcabdaa"
+    assert visitors(runner.drain()) == "abcabdaa"
 
 
 def test_nobody_starves_behind_visitors_who_come_again_and_again() -> None:
-    line = Recorder(batching=False)
+    runner = Recorder(batching=False)
     for visitor in "aaab":
-        line.add(visitor)
+        runner.add(visitor)
     again = iter(20 * "cb")
-    line.arrive = lambda: [line.add(visitor) for visitor in [next(again, None)] if visitor]
-    served = visitors(line.drain())
+    runner.arrive = lambda: [runner.add(visitor) for visitor in [next(again, None)] if visitor]
+    served = visitors(runner.drain())
     assert served.startswith("abcabcabc")
 
 
 def test_there_is_room_in_a_batch_for_one_job_of_each_before_a_second_of_anyone() -> None:
-    line = Recorder(max_batch_images=3)
+    runner = Recorder(max_batch_images=3)
     for visitor in "aaaabbc":
-        line.add(visitor, "same")
-    line.drain()
-    assert [visitors(batch) for batch in line.batches] == ["abc", "aba", "a"]
+        runner.add(visitor, "same")
+    runner.drain()
+    assert [visitors(batch) for batch in runner.batches] == ["abc", "aba", "a"]
 
 
-def test_who_leaves_goes_out_of_the_line_and_nothing_is_kept_of_who_was_served() -> None:
-    line = Recorder(batching=False)
-    first, second, other = line.add("a"), line.add("a"), line.add("b")
+def test_who_leaves_goes_out_of_the_queue_and_nothing_is_kept_of_who_was_served() -> None:
+    runner = Recorder(batching=False)
+    first, second, other = runner.add("a"), runner.add("a"), runner.add("b")
     first.end(jobs.LEFT)
-    assert line.places() == {second: 1, other: 2}
-    line.drain()
-    line.batches, line.shown = [], []
-    assert line._line == line._working == []
-    assert not any(isinstance(kept, str | list | dict) and kept for kept in vars(line).values())
+    assert runner.places() == {second: 1, other: 2}
+    runner.drain()
+    runner.batches, runner.shown = [], []
+    assert runner.queue.waiting == runner.queue.working == []
+    assert not any(
+        isinstance(kept, str | list | dict) and kept for kept in vars(runner.queue).values()
+    )
 
 
 JOBS = st.tuples(st.sampled_from("abc"), st.sampled_from([None, "x", "x", "y"]), st.integers(1, 4))
@@ -121,13 +129,13 @@ STEPS = st.lists(st.one_of(JOBS, st.just("serve")), max_size=24)
 def test_the_places_shown_are_those_in_the_order_of_service(
     steps: list, comers: list, batching: bool, most: int
 ) -> None:
-    line = Recorder(batching=batching, max_batch_images=most)
+    runner = Recorder(batching=batching, max_batch_images=most)
     for step in steps:
-        line.serve() if step == "serve" else line.add(*step)
-    before, told = line.places(), len(line.batches)
-    line.arrive = lambda: [line.add(*comers.pop()) for _ in list(comers)]  # in the next batch
-    left = line.drain()
-    batches, shown = line.batches[told:], line.shown[told:]
+        runner.serve() if step == "serve" else runner.add(*step)
+    before, told = runner.places(), len(runner.batches)
+    runner.arrive = lambda: [runner.add(*comers.pop()) for _ in list(comers)]  # in the next batch
+    left = runner.drain()
+    batches, shown = runner.batches[told:], runner.shown[told:]
     for place, job in enumerate(batches[0] if batches else [], 1):
         assert before[job] == place
     for batch, places in zip(batches, shown, strict=True):
@@ -137,13 +145,13 @@ def test_the_places_shown_are_those_in_the_order_of_service(
 
 @given(STEPS)
 def test_nobody_is_served_twice_while_another_waits(steps: list) -> None:
-    line = Recorder(batching=False)
+    runner = Recorder(batching=False)
     waiting: list[set[str]] = []
-    line.arrive = lambda: waiting.append({job.visitor for job in line._line})
+    runner.arrive = lambda: waiting.append({job.visitor for job in runner.queue.waiting})
     for step in steps:
-        line.serve() if step == "serve" else line.add(*step)
-    line.drain()
-    order = visitors([job for batch in line.batches for job in batch])
+        runner.serve() if step == "serve" else runner.add(*step)
+    runner.drain()
+    order = visitors([job for batch in runner.batches for job in batch])
     for turn, visitor in enumerate(order):
         following = order.find(visitor, turn + 1)
         if following > 0:
@@ -153,20 +161,20 @@ def test_nobody_is_served_twice_while_another_waits(steps: list) -> None:
 
 @given(st.lists(JOBS, max_size=16), st.integers(1, 6))
 def test_one_visitor_alone_is_served_in_the_order_of_arrival(wanted: list, most: int) -> None:
-    line = Recorder(max_batch_images=most)
-    left = [line.add("a", settings, images) for _, settings, images in wanted]
+    runner = Recorder(max_batch_images=most)
+    left = [runner.add("a", settings, images) for _, settings, images in wanted]
     expected = []
     while left:
         batch = [left.pop(0)]
         for job in list(left):
-            images = sum(member.work.images for member in batch) + job.work.images
-            key = batch[0].work.together
-            if key is not None and job.work.together == key and images <= most:
+            images = sum(member.images for member in batch) + job.images
+            key = batch[0].together
+            if key is not None and job.together == key and images <= most:
                 batch.append(job)
                 left.remove(job)
         expected.append(batch)
-    line.drain()
-    assert line.batches == expected
+    runner.drain()
+    assert runner.batches == expected
 
 
 # ---- whose a job is ------------------------------------------------------------------------------

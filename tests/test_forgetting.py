@@ -19,13 +19,13 @@ import pytest
 import waiting
 from browser_model import tiny_model
 from demo.hardening import forgetting
+from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
-from demo.serving.queue import Scheduler
-from demo.tools import loadtest
+from page_client import OWN_SETTINGS, visit
 
 ROOT = Path(__file__).parent.parent
 wait_for = partial(waiting.wait_for, seconds=60.0)
-ARGUMENTS = [["sea"], 1, 0, 3, *loadtest.SETTINGS]
+ARGUMENTS = [["sea"], 1, 0, 3, *OWN_SETTINGS]
 
 
 class Page:
@@ -35,8 +35,8 @@ class Page:
         from demo.launch import launch_options, queue_options
         from demo.ui import build_demo
 
-        self.scheduler = Scheduler()
-        self.demo = build_demo(ModelHolder(tiny_model(pause=0.02)), scheduler=self.scheduler)
+        models = ModelHolder(tiny_model(pause=0.02))
+        self.demo = build_demo(models, runner=LocalRunner(models))
         self.demo.queue(**queue_options())
         _, url, _ = self.demo.launch(prevent_thread_lock=True, quiet=True, **launch_options())
         self.url = url.rstrip("/")
@@ -86,8 +86,8 @@ def quick_looks(monkeypatch) -> None:
 def test_nothing_is_kept_of_calls_that_ended_or_were_left(page, monkeypatch) -> None:
     tables = []
     monkeypatch.setattr(page.queue, "_get_df", tables.append)
-    report = loadtest.run_load(page.url, clients=4, seconds=60, leave=0.5, steps=3, most=3)
-    assert report["failed"] == 0 and report["done"] and report["left"]
+    met = visit(page.url, 4, asks=3, steps=3, leave=2)
+    assert not met["failed"] and met["done"] and met["left"]
     wait_for(lambda: not page.kept())
     assert tables == []
 

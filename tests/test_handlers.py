@@ -9,11 +9,22 @@ import numpy as np
 import pytest
 
 from browser_model import tiny_model as larger_model
-from demo.runs import compare, exports, frames, generate, redo
-from demo.runs.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_run
+from demo.runs import compare, exports, frames
+from demo.runs.follow import Progress, follow
+from demo.runs.generate import parse_generate
+from demo.runs.redo import parse_redo
+from demo.runs.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_request
+from demo.serving import steps
+from demo.serving.request import Request
+from demo.serving.steps import decode_alone
 from demo.settings import FIELDS, PRESETS, RequestError
 from maskgit_core.decoding.previews import LivePictures
 from odd_images import noise
+
+
+def finished(model, request: Request) -> Progress:
+    return list(follow(request, decode_alone(model)))[-1]
+
 
 # ---- generating ----------------------------------------------------------------------------------
 
@@ -31,24 +42,24 @@ from odd_images import noise
 )
 def test_bad_requests(tiny_model, classes, count, seed, word: str) -> None:
     with pytest.raises(RequestError, match=word):
-        generate.parse_generate(tiny_model, classes, count, seed, {})
+        parse_generate(tiny_model, classes, count, seed, {})
 
 
 def test_classes_take_turns(tiny_model) -> None:
-    request = generate.parse_generate(tiny_model, ["sea", "forest"], 5, 0, {})
+    request = parse_generate(tiny_model, ["sea", "forest"], 5, 0, {})
     assert request.labels == (1, 0, 1, 0, 1)
-    assert len(generate.parse_generate(tiny_model, ["sea"] * 100_000, 2, 0, {}).labels) == 2
+    assert len(parse_generate(tiny_model, ["sea"] * 100_000, 2, 0, {}).labels) == 2
 
 
 def test_a_run_equals_the_pipeline_and_shows_every_step(tiny_model, monkeypatch) -> None:
     # On a busy machine pictures could come late, and once more.
-    monkeypatch.setattr("demo.serving.decoding.LivePictures", partial(LivePictures, share=1.0))
-    request = generate.parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 4})
-    runs = list(generate.generate_run(tiny_model, request))
-    run, images = runs[-1]
-    assert [len(seen["frames"]) for seen, _ in runs] == [0, 1, 2, 3, 4, 4]
-    assert all(not made for _, made in runs[:-1])
-    expected = tiny_model.generate(labels=[1, 1], config=request.config, seed=3)
+    monkeypatch.setattr("demo.serving.steps.LivePictures", partial(LivePictures, share=1.0))
+    request = parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 4})
+    seen = list(follow(request, decode_alone(tiny_model)))
+    run, images = seen[-1].run, seen[-1].images
+    assert [len(progress.run["frames"]) for progress in seen] == [0, 1, 2, 3, 4, 4]
+    assert not any(progress.images for progress in seen[:-1])
+    expected = tiny_model.generate(labels=[1, 1], config=request.configs[0], seed=3)
     codes = np.empty(2 * 16, dtype=int)
     for frame in run["frames"]:
         codes[frame["cells"]] = frame["ids"]
@@ -60,15 +71,39 @@ def test_a_run_equals_the_pipeline_and_shows_every_step(tiny_model, monkeypatch)
 
 
 def test_a_run_is_plain_data(tiny_model) -> None:
-    request = generate.parse_generate(tiny_model, ["été"], 1, 0, {"num_steps": 2})
-    *_, (run, _) = generate.generate_run(tiny_model, request)
+    request = parse_generate(tiny_model, ["été"], 1, 0, {"num_steps": 2})
+    run = finished(tiny_model, request).run
     assert json.loads(json.dumps(run)) == run
+
+
+def test_the_log_tells_the_run_and_every_step_once(tiny_model, monkeypatch) -> None:
+    monkeypatch.setattr("demo.serving.steps.LivePictures", partial(LivePictures, share=1e-9))
+    request = parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 6})
+    seen = list(follow(request, decode_alone(tiny_model)))
+    for before, after in zip(seen, seen[1:], strict=False):
+        assert after.log.startswith(before.log)
+    head, *events = [json.loads(line) for line in seen[-1].log.splitlines()]
+    run = frames.new_run(head)
+    for event in events:
+        run = frames.grown(run, event)
+    assert run == seen[-1].run
+    kinds = [next(iter(event)) for event in events]
+    assert kinds[:7] == ["frame"] * 6 + ["result"] and set(kinds[7:]) == {"pictures"}
+
+
+def test_what_a_run_sends_grows_with_its_steps_and_not_with_their_square() -> None:
+    model = larger_model(grid_size=12, codebook_size=1024)
+    sizes = []
+    for num_steps in (8, 32):
+        request = parse_generate(model, ["sea"], 16, 1, {"num_steps": num_steps})
+        sizes.append(len(finished(model, request).log))
+    assert sizes[1] < 4.4 * sizes[0]
 
 
 def test_four_images_in_twelve_steps_take_little_to_send() -> None:
     model = larger_model(grid_size=12, codebook_size=1024)
-    request = generate.parse_generate(model, model.classes, 4, 0, {})
-    *_, (run, _) = generate.generate_run(model, request)
+    request = parse_generate(model, model.classes, 4, 0, {})
+    run = finished(model, request).run
     # Noise, as this model makes it, packs worse than any photo.
     assert len(json.dumps(run)) < 600_000
     codebook = frames.codebook_payload("m", model.codebook_patches())
@@ -94,8 +129,8 @@ def test_every_setting_changes_the_result(name: str) -> None:
     usual = PRESETS["Balanced"]
 
     def tokens(values: dict) -> list:
-        request = generate.parse_generate(model, model.classes, 8, 1, values)
-        *_, (run, _) = generate.generate_run(model, request)
+        request = parse_generate(model, model.classes, 8, 1, values)
+        run = finished(model, request).run
         return frames.tokens_after(run).tolist()
 
     assert usual[name] != CHANGES[name]
@@ -103,29 +138,30 @@ def test_every_setting_changes_the_result(name: str) -> None:
 
 
 def test_a_run_that_takes_too_long_is_stopped(tiny_model, monkeypatch) -> None:
-    monkeypatch.setattr(generate, "MAX_RUN_SECONDS", -1.0)
-    request = generate.parse_generate(tiny_model, ["sea"], 1, 0, {"num_steps": 3})
+    monkeypatch.setattr(steps, "MAX_RUN_SECONDS", -1.0)
+    request = parse_generate(tiny_model, ["sea"], 1, 0, {"num_steps": 3})
     with pytest.raises(RequestError, match="too long"):
-        list(generate.generate_run(tiny_model, request))
+        finished(tiny_model, request)
 
 
 # ---- cells decided again -------------------------------------------------------------------------
 
 
 @pytest.fixture
-def finished(tiny_model) -> dict:
-    request = generate.parse_generate(tiny_model, ["sea", "forest"], 2, 3, {"num_steps": 4})
-    *_, (run, _) = generate.generate_run(tiny_model, request)
+def done(tiny_model) -> dict:
+    request = parse_generate(tiny_model, ["sea", "forest"], 2, 3, {"num_steps": 4})
+    run = finished(tiny_model, request).run
     return run
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_only_the_asked_cells_are_decided_again(tiny_model, finished, keep: bool) -> None:
+def test_only_the_asked_cells_are_decided_again(tiny_model, done, keep: bool) -> None:
     cells = [0, 1, 5, 9]  # all in the first image
-    selection = {"run": finished["run"], "cells": cells}
-    request = redo.parse_redo(finished, selection, keep, {"num_steps": 3, "temperature": 2})
-    *_, (run, images) = redo.redo_run(tiny_model, request)
-    before, after = frames.tokens_after(finished), frames.tokens_after(run)
+    selection = {"run": done["run"], "cells": cells}
+    request = parse_redo(tiny_model, done, selection, keep, {"num_steps": 3, "temperature": 2})
+    made = finished(tiny_model, request)
+    run, images = made.run, made.images
+    before, after = frames.tokens_after(done), frames.tokens_after(run)
     marked = np.zeros(before.shape, dtype=bool)
     marked.reshape(-1)[cells] = True
     again = marked if not keep else ~marked & np.array([True, False])[:, None, None]
@@ -137,22 +173,22 @@ def test_only_the_asked_cells_are_decided_again(tiny_model, finished, keep: bool
         exports.recipe_text(run)
 
 
-def test_bad_selections(finished) -> None:
+def test_bad_selections(tiny_model, done) -> None:
     every = list(range(32))
     cases = [
         (None, None, "Generate something"),
-        (finished, None, "mark some cells"),
-        (finished, {"run": "other", "cells": [1]}, "mark some cells"),
-        (finished, {"run": finished["run"], "cells": []}, "mark some cells"),
-        (finished, {"run": finished["run"], "cells": [99]}, "not in these images"),
-        (finished, {"run": finished["run"], "cells": ["1"]}, "not in these images"),
-        (finished, {"run": finished["run"], "cells": [-1]}, "not in these images"),
+        (done, None, "mark some cells"),
+        (done, {"run": "other", "cells": [1]}, "mark some cells"),
+        (done, {"run": done["run"], "cells": []}, "mark some cells"),
+        (done, {"run": done["run"], "cells": [99]}, "not in these images"),
+        (done, {"run": done["run"], "cells": ["1"]}, "not in these images"),
+        (done, {"run": done["run"], "cells": [-1]}, "not in these images"),
     ]
     for run, selection, word in cases:
         with pytest.raises(RequestError, match=word):
-            redo.parse_redo(run, selection, False, {})
+            parse_redo(tiny_model, run, selection, False, {})
     with pytest.raises(RequestError, match="nothing to decide"):
-        redo.parse_redo(finished, {"run": finished["run"], "cells": every}, True, {})
+        parse_redo(tiny_model, done, {"run": done["run"], "cells": every}, True, {})
 
 
 # ---- comparing and explaining --------------------------------------------------------------------
@@ -161,12 +197,13 @@ def test_bad_selections(finished) -> None:
 @pytest.mark.parametrize("what", list(compare.CHOICES))
 def test_comparison_equals_single_runs(tiny_model, what: str) -> None:
     request = compare.parse_compare(tiny_model, "sea", 5, what, {"num_steps": 3})
-    *_, (run, images) = compare.compare_run(tiny_model, request)
+    made = finished(tiny_model, request)
+    run, images = made.run, made.images
     tokens = frames.tokens_after(run)
     for index, config in enumerate(request.configs):
         alone = tiny_model.generate(labels=["sea"], config=config, seed=5)
         assert tokens[index].tolist() == alone.tokens[0].tolist()
-    assert len(images) == len(request.names) == 4
+    assert len(images) == len(request.captions) == 4
     assert all(" steps, " in caption for caption in run["captions"])
 
 
@@ -191,7 +228,8 @@ def test_tour_measures_what_the_tokenizer_loses(tiny_model) -> None:
 
 
 def test_tour_fills_only_the_hidden_cells_of_its_example(tiny_model) -> None:
-    *_, (run, images) = tour_run(tiny_model, noise(1, size=(50, 20)))
+    made = finished(tiny_model, tour_request(tiny_model, noise(1, size=(50, 20))))
+    run, images = made.run, made.images
     assert len(run["frames"]) == TOUR_STEPS and len(images) == 1
     known = np.array(run["known"]).reshape(4, 4)
     assert ((known == run["mask_id"]) == hidden_cells((4, 4))[0]).all()

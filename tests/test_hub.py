@@ -1,29 +1,36 @@
 """Weights by name, against a local server and with the Hub's real client between."""
 
-import errno
 import os
+import re
+import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 import torch
+from PIL import Image
 
-from fake_hub import COMMIT, running_hub, talk_to
-from maskgit_core.config import TokenizerConfig, TransformerConfig
-from maskgit_core.networks.bert import BertConfig, BertTransformer
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.weights import hub
-from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from commands import assert_refused, run
+from fake_hub import facts, process_environment, running_hub, talk_to, xet_hash
+from maskgit_core import MaskGIT
+from maskgit_core.config import TransformerConfig
+from maskgit_core.files import CheckpointError
+from maskgit_core.hub_client import FetchError
+from maskgit_core.networks.transformer import AdaLNMaskedTransformer
+from maskgit_core.weights.checkpoint import load_checkpoint
 from maskgit_core.weights.families.transformers import halton_rule
-from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, push_to_hub, resolve_checkpoint
+from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, resolve_checkpoint
 from maskgit_core.weights.imagenet import imagenet_classes
-from maskgit_core.weights.known import HubFile
+from maskgit_core.weights.progress import Progress
 from maskgit_core.weights.rules import source_shapes
+from waiting import wait_for
+from with_fake_hub import pinned
 
+RUNNER = str(Path(__file__).with_name("with_fake_hub.py"))
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 TINY = KNOWN_WEIGHTS["imagenet-256-tiny"]
 TOKENIZER_KEY = (TINY.tokenizer.repo, TINY.tokenizer.path)
@@ -66,22 +73,75 @@ def server(published_files, tmp_path, monkeypatch):
     with running_hub() as running:
         running.files.update(published_files)
         talk_to(running, monkeypatch, tmp_path / "home")
+        monkeypatch.setitem(KNOWN_WEIGHTS, TINY.name, pinned(TINY, facts(running)))
         yield running
 
 
-def test_first_run_downloads_and_second_run_needs_no_connection(server):
-    folder = fetch_weights("imagenet-256-tiny")
+@pytest.fixture(params=["Xet, shared store", "Xet, no shared store", "HTTP"])
+def every_way(request, server, monkeypatch):
+    """The server, and a client that fetches in each of the ways that it has."""
+    monkeypatch.setattr(
+        huggingface_hub.constants, "HF_HUB_DISABLE_SHARED_BLOBS", "no shared" in request.param
+    )
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", request.param == "HTTP")
+    return server
+
+
+def home() -> Path:
+    return Path(huggingface_hub.constants.HF_HOME)
+
+
+def transfers(server, path: str) -> list[str]:
+    """Requests for the content of a file, over either protocol."""
+    (content,) = (content for (_, name), content in server.files.items() if name == path)
+    ways = re.compile(rf"GET /(xorb/{xet_hash(content)}|content/.*{re.escape(path)})$")
+    return [line for line in server.requests if ways.match(line)]
+
+
+def test_first_run_downloads_and_second_run_needs_no_connection(every_way, monkeypatch):
+    server, progress = every_way, Progress()
+    folder = fetch_weights("imagenet-256-tiny", progress=progress)
     loaded = load_checkpoint(folder)
     assert loaded.transformer.config.num_heads == 6
     assert loaded.tokenizer.config.image_size == 16
     assert loaded.sampling == TINY.sampling
+    sizes = [len(server.files[key]) for key in (TOKENIZER_KEY, TRANSFORMER_KEY)]
+    assert progress.done == progress.total == sum(sizes)
+    assert progress.stage == "converting"
     first = len(server.requests)
-    assert first
+    assert len(transfers(server, TINY.transformer.path)) == 1
     assert fetch_weights("imagenet-256-tiny") == folder
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     assert resolve_checkpoint("imagenet-256-tiny") == folder
     assert len(server.requests) == first
-    leftovers = [path.name for path in folder.parent.iterdir() if path != folder]
-    assert leftovers == []
+    assert list(folder.parent.iterdir()) == [folder]
+    # The files themselves are gone, and were nowhere where others would have found them.
+    assert not (home() / "maskgit-downloads").exists()
+    assert not list((home() / "hub").glob("models--*"))
+
+
+def test_files_that_are_in_the_cache_already_are_used_and_stay(every_way, monkeypatch):
+    paths = [
+        Path(huggingface_hub.hf_hub_download(repo, path))
+        for repo, path in (TOKENIZER_KEY, TRANSFORMER_KEY)
+    ]
+    asked = len(every_way.requests)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    load_checkpoint(fetch_weights("imagenet-256-tiny"))
+    assert len(every_way.requests) == asked
+    assert all(path.is_file() for path in paths)
+
+
+def test_another_version_in_the_cache_is_left_alone(server, published_files):
+    other = b"an older version"
+    server.files[TOKENIZER_KEY] = other
+    path = Path(huggingface_hub.hf_hub_download(*TOKENIZER_KEY))
+    server.files.update(published_files)
+    commit = path.parent
+    path = commit.rename(commit.with_name("0" * 40)) / path.name
+    (commit.parent.parent / "refs" / "main").write_text(path.parent.name)
+    load_checkpoint(fetch_weights("imagenet-256-tiny"))
+    assert path.read_bytes() == other
 
 
 def test_the_environment_rules_in_a_process_of_its_own(server, tmp_path):
@@ -89,20 +149,15 @@ def test_the_environment_rules_in_a_process_of_its_own(server, tmp_path):
         "from maskgit_core.weights.hub import fetch_weights\n"
         "print(fetch_weights('imagenet-256-tiny'))"
     )
-    environment = {
-        **os.environ,
-        "HF_HOME": str(tmp_path / "other"),
-        "HF_ENDPOINT": server.address,
-        "OMP_NUM_THREADS": "1",
-    }
-    environment.pop("HF_HUB_CACHE", None)
+    (tmp_path / "fetch_here.py").write_text(code)
+    environment = process_environment(server, tmp_path / "other")
+    environment["PYTHONPATH"] += os.pathsep + str(tmp_path)
 
     def run(**extra: str) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [sys.executable, "-c", code],
+            [sys.executable, RUNNER, "fetch_here"],
             capture_output=True,
             text=True,
-            cwd=Path(__file__).parent.parent,
             env={**environment, **extra},
             timeout=300,
         )
@@ -111,7 +166,7 @@ def test_the_environment_rules_in_a_process_of_its_own(server, tmp_path):
     assert first.stdout.startswith(str(tmp_path / "other" / "maskgit")), first.stderr
     asked = len(server.requests)
     again = run(HF_HUB_OFFLINE="1")
-    assert again.stdout == first.stdout
+    assert again.stdout == first.stdout, again.stderr
     assert len(server.requests) == asked
 
 
@@ -122,37 +177,101 @@ def test_offline_without_a_cache(server, monkeypatch):
     assert not server.requests
 
 
-def test_a_download_that_breaks_off_is_taken_up_again(server):
-    server.cut[TINY.transformer.path] = [0.4, 0.3]
-    load_checkpoint(fetch_weights("imagenet-256-tiny"))
-    parts = [line for line in server.requests if line.startswith("GET /content/")]
-    assert len([line for line in parts if line.endswith(TINY.transformer.path)]) == 3
+@pytest.mark.parametrize("xet", [True, False])
+def test_a_connection_that_breaks_after_90_percent(server, monkeypatch, xet):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", not xet)
+    server.cut[TINY.transformer.path] = [0.9]
+    progress = Progress()
+    load_checkpoint(fetch_weights("imagenet-256-tiny", progress=progress))
+    assert len(transfers(server, TINY.transformer.path)) == 2
+    assert progress.done == progress.total
 
 
-def test_a_download_that_never_ends_leaves_nothing_behind(server):
-    server.cut[TINY.transformer.path] = [0.0] * 20
-    with pytest.raises(CheckpointError, match="not in the cache, and the download failed"):
+@pytest.mark.parametrize("xet", [True, False])
+def test_a_connection_that_always_breaks_leaves_what_is_whole(server, monkeypatch, xet):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", not xet)
+    server.cut[TINY.transformer.path] = [0.9 if xet else 0.0] * 40
+    with pytest.raises(FetchError, match="broke off; try again, it starts over") as error:
         fetch_weights("imagenet-256-tiny")
-    assert not (Path(huggingface_hub.constants.HF_HOME) / "maskgit").exists()
+    assert error.value.reason == "broken"
+    assert not (home() / "maskgit").exists()
+    left = [path.name for path in (home() / "maskgit-downloads").rglob("*") if path.is_file()]
+    assert TINY.tokenizer.name in left and not any("incomplete" in name for name in left)
     server.cut.clear()
     load_checkpoint(fetch_weights("imagenet-256-tiny"))
+    assert len(transfers(server, TINY.tokenizer.path)) == 1
 
 
-def test_content_of_another_hash_is_refused_and_fetched_anew(server):
+def test_content_of_another_hash_is_refused_and_fetched_anew(every_way):
+    server = every_way
     content = bytearray(server.files[TOKENIZER_KEY])
     content[len(content) // 2] ^= 1
     server.swapped[TINY.tokenizer.path] = bytes(content)
-    with pytest.raises(CheckpointError, match="vq_ds16_c2i.pt .* has the hash .* try again"):
+    with pytest.raises(FetchError, match="vq_ds16_c2i.pt has the hash .*damaged.* try again"):
         fetch_weights("imagenet-256-tiny")
     server.swapped.clear()
     load_checkpoint(fetch_weights("imagenet-256-tiny"))
 
 
-def test_a_hash_in_the_record_is_checked(server, monkeypatch):
+def test_a_file_without_a_hash_in_the_record_is_compared_with_what_the_hub_announced(every_way):
+    assert not TINY.transformer.verified
+    content = bytearray(every_way.files[TRANSFORMER_KEY])
+    content[-100] ^= 1
+    every_way.swapped[TINY.transformer.path] = bytes(content)
+    with pytest.raises(FetchError, match="ImageNet_256_tiny.pth has the hash"):
+        fetch_weights("imagenet-256-tiny")
+
+
+def test_a_damaged_file_in_the_cache_is_not_used(server):
+    path = Path(huggingface_hub.hf_hub_download(*TOKENIZER_KEY))
+    shared = path.resolve()
+    assert shared.parent.parent == home() / "hub" / "blobs"
+    damage(shared)
+    with pytest.raises(FetchError, match="it was damaged"):
+        fetch_weights("imagenet-256-tiny")
+    assert shared.is_file() and not path.exists()
+    load_checkpoint(fetch_weights("imagenet-256-tiny"))
+
+
+def test_a_version_that_is_not_the_one_in_the_record(server, monkeypatch):
     changed = replace(TINY, tokenizer=replace(TINY.tokenizer, sha256="0" * 64))
     monkeypatch.setitem(KNOWN_WEIGHTS, TINY.name, changed)
-    with pytest.raises(CheckpointError, match="not 000000000000"):
+    with pytest.raises(FetchError, match="another version of it since 81e41139") as error:
         fetch_weights(TINY.name)
+    assert error.value.reason == "changed"
+
+
+def damage(path: Path) -> None:
+    """Change a byte of a file and nothing of its size."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("xet", [True, False])
+def test_a_download_is_cancelled(server, monkeypatch, xet):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", not xet)
+    progress, ends = Progress(), []
+    server.held.clear()
+
+    def work() -> None:
+        try:
+            fetch_weights("imagenet-256-tiny", progress=progress)
+        except FetchError as error:
+            ends.append(error.reason)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    wait_for(lambda: transfers(server, TINY.tokenizer.path))
+    progress.cancel()
+    if not xet:
+        server.held.set()  # the thread waits for bytes and cannot look up before they come
+    thread.join(20)
+    server.held.set()
+    assert ends == ["cancelled"]
+    assert not (home() / "maskgit").exists()
+    load_checkpoint(fetch_weights("imagenet-256-tiny"))
 
 
 @pytest.mark.parametrize(
@@ -178,25 +297,47 @@ def test_no_connection(server, monkeypatch):
     nowhere = "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(CheckpointError, match="vq_ds16_c2i.pt .* there is no connection"):
+    with pytest.raises(CheckpointError, match="c2i.pt .* there is no connection to the Hub"):
         fetch_weights("imagenet-256-tiny")
     assert not server.requests
 
 
-def test_a_full_disk(server, monkeypatch):
-    def full(*_, **__):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
-    with pytest.raises(CheckpointError, match="no room on the disk for vq_ds16_c2i.pt"):
+@pytest.mark.parametrize("xet", [True, False])
+def test_a_full_disk(server, monkeypatch, xet):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", not xet)
+    module = huggingface_hub.file_download
+    if xet:  # the native transfer writes to a device that is always full
+        transfer = module.xet_get
+        monkeypatch.setattr(
+            module,
+            "xet_get",
+            lambda **how: transfer(**{**how, "incomplete_path": Path("/dev/full")}),
+        )
+    else:
+        transfer = module.http_get
+        monkeypatch.setattr(
+            module,
+            "http_get",
+            lambda url, file, **how: transfer(url, open("/dev/full", "wb", 0), **how),
+        )
+    with pytest.raises(FetchError, match="no room on the disk for vq_ds16_c2i.pt") as error:
         fetch_weights("imagenet-256-tiny")
+    assert error.value.reason == "no room"
+
+
+def test_a_disk_that_is_too_small_is_told_before_the_download(server, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 10))
+    with pytest.raises(FetchError, match="it needs 2 MB, 0 MB are free"):
+        fetch_weights("imagenet-256-tiny")
+    assert not transfers(server, TINY.tokenizer.path)
 
 
 def test_a_conversion_that_fails_leaves_nothing_behind(server):
     server.files[TRANSFORMER_KEY] = server.files[TRANSFORMER_KEY][:5000]
     with pytest.raises(CheckpointError, match="damaged or cut short"):
         fetch_weights("imagenet-256-tiny")
-    assert list((Path(huggingface_hub.constants.HF_HOME) / "maskgit").iterdir()) == []
+    assert list((home() / "maskgit").iterdir()) == []
+    assert not (home() / "maskgit-downloads").exists()
 
 
 def test_unknown_names():
@@ -212,85 +353,53 @@ def test_unknown_names():
         fetch_weights("google-256", revision="main")
 
 
-def make_checkpoint(folder: Path) -> None:
-    """Write a small checkpoint of ours."""
-    tokenizer = VQTokenizer(
-        TokenizerConfig(16, (8, 8), (1, 1), (1, 1), codebook_size=8, codebook_dim=4)
+def test_convert_by_name_keeps_the_download_only_when_asked(server, tmp_path, capsys):
+    for word in ("--checkpoint", None):
+        name = [word, "imagenet-256-tiny"] if word else ["imagenet-256-tiny"]
+        assert run("convert", *name, "--out", tmp_path / "out", "--half") == 0
+        assert not (home() / "maskgit-downloads").exists()
+        assert not (home() / "maskgit").exists()  # in the folder that was asked for, only there
+    assert load_checkpoint(tmp_path / "out").sampling == TINY.sampling
+    out = tmp_path / "kept"
+    assert run("convert", "imagenet-256-tiny", "--out", out, "--keep-download") == 0
+    folder = home() / "maskgit-downloads" / "imagenet-256-tiny"
+    assert str(folder) in capsys.readouterr().err
+    assert (folder / TINY.transformer.path).read_bytes() == server.files[TRANSFORMER_KEY]
+    asked = len(transfers(server, TINY.transformer.path))
+    load_checkpoint(fetch_weights("imagenet-256-tiny"))
+    assert len(transfers(server, TINY.transformer.path)) == asked
+    assert (folder / TINY.transformer.path).is_file()
+
+
+def test_convert_says_what_it_needs(capsys, tmp_path):
+    out = ("convert", "--out", tmp_path / "out")
+    assert_refused(capsys, *out, says="give a name with --checkpoint, or two files")
+    assert_refused(capsys, *out, "--tokenizer", "a", says="give a name with --checkpoint, or two")
+    assert_refused(capsys, *out, "x", "--tokenizer", "a", says="and not both")
+    assert_refused(capsys, *out, "x", "--checkpoint", "y", says="name must be given once")
+    assert_refused(capsys, *out, "x", "--num-classes", 3, says="num-classes is for --tokenizer")
+    assert_refused(capsys, *out, "x", "--push", "tiny", says="repo must be owner/name")
+    files = ("--tokenizer", "a", "--transformer", "b")
+    assert_refused(
+        capsys, *out, *files, "--keep-download", says="keep-download is for --checkpoint"
     )
-    transformer = MaskedTransformer(
-        TransformerConfig(8, 2, grid_size=4, width=16, depth=1, num_heads=2, mlp_width=16)
+
+
+def test_a_picture_in_one_go_from_a_fresh_cache(server, tmp_path):
+    model = MaskGIT.from_pretrained("imagenet-256-tiny")
+    assert model.generate([2], seed=1).images.shape == (1, 3, 16, 16)
+    environment = process_environment(server, tmp_path / "other")
+    words = ["sample", "--checkpoint", "imagenet-256-tiny", "--labels", "1", "--out", "one.png"]
+    done = subprocess.run(
+        [sys.executable, RUNNER, "maskgit_core", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        timeout=300,
     )
-    save_checkpoint(folder, tokenizer=tokenizer, transformer=transformer, classes=["a", "b"])
-
-
-def test_our_own_form_goes_up_and_comes_down(server, tmp_path):
-    make_checkpoint(tmp_path / "mine")
-    (tmp_path / "mine" / "notes.txt").write_text("not for others")
-    address = push_to_hub(tmp_path / "mine", "me/tiny")
-    assert address.endswith(COMMIT)
-    assert ("me/tiny", "notes.txt") not in server.files
-    for revision in (None, COMMIT):
-        folder = fetch_weights("me/tiny", revision=revision)
-        assert load_checkpoint(folder).classes == ["a", "b"]
-    assert resolve_checkpoint("me/tiny") == folder
-    assert resolve_checkpoint(str(tmp_path / "mine")) == tmp_path / "mine"
-    with pytest.raises(CheckpointError, match="has no revision v9"):
-        fetch_weights("me/tiny", revision="v9")
-
-
-def test_repositories_of_another_form(server, tmp_path):
-    server.files["me/other", "config.json"] = b'{"model_type": "bert"}'
-    with pytest.raises(CheckpointError, match="format None"):
-        fetch_weights("me/other")
-    with pytest.raises(CheckpointError, match="has no file config.json"):
-        fetch_weights(TINY.transformer.repo)
-    make_checkpoint(tmp_path / "mine")
-    server.files["me/half", "config.json"] = (tmp_path / "mine" / "config.json").read_bytes()
-    with pytest.raises(CheckpointError, match="has no file tokenizer.safetensors"):
-        fetch_weights("me/half")
-
-
-def test_what_cannot_be_pushed(server, tmp_path):
-    with pytest.raises(ValueError, match="repo must be owner/name; got 'tiny'"):
-        push_to_hub(tmp_path, "tiny")
-    with pytest.raises(CheckpointError, match="config.json is missing"):
-        push_to_hub(tmp_path, "me/tiny")
-    make_checkpoint(tmp_path)
-    (tmp_path / "transformer.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="transformer.safetensors is missing"):
-        push_to_hub(tmp_path, "me/tiny")
-
-
-def test_files_that_are_not_on_the_hub(server, monkeypatch):
-    with pytest.raises(CheckpointError, match="tokenizer_imagenet256_checkpoint and maskgit_"):
-        fetch_weights("google-256")
-    known = KNOWN_WEIGHTS["google-256"]
-    folder = Path(huggingface_hub.constants.HF_HOME) / "maskgit" / "google-256"
-    folder.mkdir(parents=True)
-    for part, file in zip(("tokenizer", "generator"), known.files, strict=True):
-        content = (PARITY / f"google-{part}" / "weights.msgpack").read_bytes()
-        (folder / file.name).write_bytes(content)
-    # The reduced generator has 58 codes and classes, not 2,024; 18 of them fit the tokenizer.
-    monkeypatch.setattr("maskgit_core.weights.families.transformers.SMALL_CLASSES", 18)
-    with pytest.warns(UserWarning, match="taking 18 of 58"):
-        loaded = load_checkpoint(fetch_weights("google-256"))
-    assert type(loaded.transformer) is BertTransformer
-    assert isinstance(loaded.transformer.config, BertConfig)
-    assert not server.requests
-
-
-def test_records_are_complete():
-    assert len(KNOWN_WEIGHTS) == 10
-    assert len({known.key for known in KNOWN_WEIGHTS.values()}) == 10
-    for name, known in KNOWN_WEIGHTS.items():
-        assert known.name == name
-        assert str(known.image_size) in name
-        assert bool(known.repo) != bool(known.source)
-        assert all(isinstance(file, HubFile) for file in known.files)
-    large = KNOWN_WEIGHTS["imagenet-384-large"]
-    assert (large.fid, large.steps, large.guidance) == (2.59, 32, 1.5)
-    assert large.download_megabytes > 2000
-    assert hub.unknown_name("google").startswith("there are no weights named 'google'")
+    assert done.returncode == 0, done.stderr
+    assert Image.open(tmp_path / "one.png").size == (16, 16)
 
 
 def test_imagenet_class_names():

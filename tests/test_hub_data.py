@@ -12,7 +12,8 @@ import tiny
 from commands import assert_refused, steps, train_tokenizer
 from fake_hub import FakeHub, running_hub, talk_to
 from maskgit_core.data.hub import fetch_dataset
-from maskgit_core.weights.checkpoint import CheckpointError, load_checkpoint
+from maskgit_core.files import CheckpointError
+from maskgit_core.weights.checkpoint import load_checkpoint
 
 NAME = "someone/photos"
 
@@ -44,7 +45,7 @@ def test_a_dataset_is_trained_on_and_fetched_once(hub, monkeypatch, tmp_path):
     sizes = [np.load(path, mmap_mode="r").shape[0] for path in (tmp_path / "out").glob("*.npy")]
     assert sorted(sizes) == [2, 4]
     fetched = downloads(hub)
-    assert any("2.PNG" in line for line in fetched)
+    assert any("2.PNG" in line for line in hub.requests)
     assert not any("README" in line for line in fetched)
     fetch_dataset(f"hub:{NAME}")
     assert downloads(hub) == fetched

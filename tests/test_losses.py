@@ -15,7 +15,6 @@ from maskgit_core.training.losses import (
     codebook_use,
     draw_token_mask,
     masked_cross_entropy,
-    psnr,
 )
 
 
@@ -33,17 +32,6 @@ def test_codebook_use(counts, share, perplexity):
     use = codebook_use(torch.tensor(counts))
     assert use.share == pytest.approx(share)
     assert use.perplexity == pytest.approx(perplexity)
-
-
-def test_psnr_is_in_decibels_of_the_full_range():
-    black = torch.full((2, 3, 4, 4), -1.0)
-    grey = black.clone()
-    grey[0] += 0.2  # a tenth of the range of 2
-    result = psnr(grey, black)
-    assert result[0].item() == pytest.approx(20.0, abs=1e-4)
-    assert result[1].item() == pytest.approx(100.0, abs=1e-3)
-    # What lies outside the range cannot be shown, and is not held against it.
-    assert psnr(torch.full_like(black, -9.0), black)[0].item() == pytest.approx(100.0, abs=1e-3)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import re
 import shutil
 import threading
 import weakref
@@ -14,8 +16,13 @@ import pytest
 
 import model_folders
 import tiny
-from demo.runs import compare, edit, generate, recipes, redo
-from demo.serving import models
+from demo.runs import compare, edit, recipes
+from demo.runs.example import first_result
+from demo.runs.follow import follow
+from demo.runs.generate import parse_generate
+from demo.runs.redo import parse_redo
+from demo.serving import catalogue, models
+from demo.serving.steps import decode_alone
 from demo.settings import (
     NO_CLASS,
     PRESETS,
@@ -27,10 +34,12 @@ from demo.settings import (
     usual_preset,
 )
 from demo.tabs import model_menu
-from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
+from maskgit_core import MaskGIT, SamplingConfig, hub_client
 from maskgit_core.decoding.previews import LivePictures
-from maskgit_core.weights import hub
+from maskgit_core.hub_client import FetchError
+from maskgit_core.weights import address, download
 from maskgit_core.weights.known import KNOWN_WEIGHTS
+from maskgit_core.weights.progress import Progress
 from model_folders import FIRST, SECOND
 
 
@@ -45,11 +54,11 @@ def switch(holder: models.ModelHolder, name: str) -> MaskGIT:
 
 def test_a_switch_changes_the_model_and_all_that_hangs_on_it(holder) -> None:
     assert (holder.name, holder.current.name) == (FIRST, FIRST)
-    first = holder.first
+    first = first_result(holder)
     assert switch(holder, SECOND) is holder.current
     assert holder.name == holder.current.name == SECOND
     assert holder.current.classes == model_folders.ANIMALS
-    assert holder.first is not first and holder.first.run()["model"] == SECOND
+    assert first_result(holder) is not first and first_result(holder).run().run["model"] == SECOND
     assert holder.expect(SECOND) is holder.current
     with pytest.raises(RequestError, match="changed to animals"):
         holder.expect(FIRST)
@@ -72,23 +81,23 @@ def test_the_old_model_is_gone_before_the_new_one_is_loaded(holder) -> None:
 
 def test_a_run_ends_on_the_model_that_it_began_with(holder, monkeypatch) -> None:
     # Pictures that come late are decoded together, and may be rounded in another way.
-    monkeypatch.setattr("demo.serving.decoding.LivePictures", partial(LivePictures, share=1.0))
+    monkeypatch.setattr("demo.serving.steps.LivePictures", partial(LivePictures, share=1.0))
     model = holder.expect(FIRST)
-    request = generate.parse_generate(model, ["rose"], 1, 3, {"num_steps": 3})
-    alone = [run for run, _ in generate.generate_run(model, request)][-1]
-    run = generate.generate_run(model, request)
+    request = parse_generate(model, ["rose"], 1, 3, {"num_steps": 3})
+    *_, alone = follow(request, decode_alone(model))
+    run = follow(request, decode_alone(model))
     next(run), next(run)
     switch(holder, SECOND)
-    *_, (last, images) = run
-    assert last["model"] == FIRST and len(images) == 1
-    assert last["frames"] == alone["frames"]
+    *_, last = run
+    assert last.run["model"] == FIRST and len(last.images) == 1
+    assert last.run["frames"] == alone.run["frames"]
 
 
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("missing", "missing cannot be used: there is no Hub repository.*garden stays in use"),
-        ("damaged", "damaged cannot be used: .*garden stays in use"),
+        ("missing", "missing cannot be used: it is no longer where it was.*garden stays in use"),
+        ("damaged", "damaged cannot be used: its files cannot be read here. garden stays in use"),
         ("nonsense", "Choose a model from the menu"),
     ],
 )
@@ -101,7 +110,7 @@ def test_a_switch_that_fails_keeps_the_old_model(holder, name: str, sentence: st
 
 @pytest.mark.parametrize("error", [OSError("no room"), RuntimeError("odd"), MemoryError()])
 def test_any_failure_while_fetching_or_loading_is_one_sentence(holder, error) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
     folder = holder.fetch(SECOND)
@@ -116,18 +125,23 @@ def test_any_failure_while_fetching_or_loading_is_one_sentence(holder, error) ->
 
 def test_without_a_folder_the_old_model_stays_until_the_new_one_is_there(tmp_path) -> None:
     folders = model_folders.write_models(tmp_path)
-    entries = [models.ModelEntry(SECOND, str(folders[1]))]
+    entries = [catalogue.ModelEntry(SECOND, str(folders[1]))]
     holder = models.ModelHolder(tiny.model(), entries, load=lambda *_: 1 / 0)
-    with pytest.raises(RequestError, match="unexpected error. model stays in use"):
+    with pytest.raises(RequestError, match="something went wrong. model stays in use"):
         switch(holder, SECOND)
     assert holder.current.classes == tiny.CLASSES
 
 
 def test_progress_is_told_while_a_model_is_fetched(holder) -> None:
     go = threading.Event()
-    holder._fetch = lambda source: (go.wait(10), Path(source))[1]
+
+    def fetch(source: str, *, progress: Progress) -> Path:
+        go.wait(10)
+        return Path(source)
+
+    holder._fetch = fetch
     steps = holder.fetch_watched(SECOND, every=0.01)
-    assert next(steps).startswith("Preparing animals")
+    assert next(steps).sentence.startswith("Preparing animals")
     go.set()
     with pytest.raises(StopIteration) as end:
         while True:
@@ -135,35 +149,42 @@ def test_progress_is_told_while_a_model_is_fetched(holder) -> None:
     assert end.value.value == holder.fetch(SECOND)
 
 
+def test_a_fetch_tells_its_share_and_can_be_cancelled(holder) -> None:
+    progress = Progress()
+    steps = holder.fetch_watched("slow", progress, every=0.01)
+    assert next(steps) == ("Fetching slow: 25 MB of 100 MB.", 0.25)
+    progress.cancel()
+    with pytest.raises(RequestError, match="^The download was cancelled. garden stays in use.$"):
+        list(steps)
+    assert switch(holder, SECOND).name == SECOND
+
+
+@pytest.mark.parametrize("reason", models.REASONS)
+def test_a_visitor_reads_plain_words_and_the_log_has_the_rest(holder, caplog, reason) -> None:
+    def fail(source: str, *, progress: Progress) -> Path:
+        raise FetchError(reason, "a.pth of x/y: gaierror 404 3c4a6d8515ac")
+
+    holder._fetch = fail
+    with pytest.raises(RequestError) as refused:
+        list(holder.fetch_watched(SECOND, every=0.01))
+    said = str(refused.value)
+    assert not re.search(r"gaierror|\.pth|404|3c4a", said) and said.count(".") == 2
+    assert "gaierror 404 3c4a6d8515ac" in caplog.text
+
+
+def test_every_reason_of_a_fetch_has_words() -> None:
+    source = (
+        inspect.getsource(hub_client) + inspect.getsource(address) + inspect.getsource(download)
+    )
+    used = set(re.findall(r'FetchError\(\s*"([a-z ]+)"', source))
+    assert used == set(models.REASONS)
+
+
 def test_a_fixed_model_has_no_menu(tmp_path) -> None:
     holder = model_folders.holder(tmp_path, fixed=True)
     assert holder.entries == ()
     with pytest.raises(RequestError, match="Choose a model"):
         holder.fetch(SECOND)
-
-
-def test_menu_names_the_embedded_model_first_then_the_known_ones(
-    tmp_path, tiny_checkpoint, monkeypatch
-) -> None:
-    monkeypatch.setattr(hub, "cache_folder", lambda: tmp_path / "cache")
-    own = tmp_path / "own"
-    own.mkdir()
-    entries = models.menu_entries(str(tiny_checkpoint), ("own", str(own)))
-    assert [entry.name for entry in entries] == [tiny_checkpoint.name, "own", *KNOWN_WEIGHTS]
-    facts = {entry.name: entry.facts() for entry in entries}
-    assert facts[tiny_checkpoint.name] == "16 px, 3 classes, on this machine"
-    assert facts["own"] == ""
-    large = facts["imagenet-384-large"]
-    assert large == "384 px, 480 M parameters, FID 2.59, about 2.2 GB to download"
-    assert facts["google-256"].endswith("needs files brought by hand")
-    tiny_known = KNOWN_WEIGHTS["imagenet-256-tiny"]
-    converted = hub.converted_folder(tiny_known)
-    converted.mkdir(parents=True)
-    (converted / "config.json").write_text("{}")
-    entry = next(entry for entry in entries if entry.name == "imagenet-256-tiny")
-    assert entry.facts().endswith("on this machine") and not entry.download
-    again = models.menu_entries(str(tiny_checkpoint), ("google-256", "google-256"))
-    assert len(again) == len(entries) - 1
 
 
 @pytest.mark.parametrize("name", list(KNOWN_WEIGHTS))
@@ -193,11 +214,12 @@ def test_without_a_null_class_what_needs_one_is_refused_in_words(holder) -> None
 
 def test_images_of_another_model_are_not_decided_again(holder) -> None:
     model = holder.current
-    request = generate.parse_generate(model, ["rose"], 1, 3, {"num_steps": 2})
-    *_, (run, _) = generate.generate_run(model, request)
-    again = redo.parse_redo(run, {"run": run["run"], "cells": [0]}, False, {})
+    request = parse_generate(model, ["rose"], 1, 3, {"num_steps": 2})
+    *_, last = follow(request, decode_alone(model))
+    selection = {"run": last.run["run"], "cells": [0]}
+    assert parse_redo(model, last.run, selection, False, {}).kind == "redo"
     with pytest.raises(RequestError, match="made with garden"):
-        next(redo.redo_run(switch(holder, SECOND), again))
+        parse_redo(switch(holder, SECOND), last.run, selection, False, {})
 
 
 def test_links_and_recipes_name_their_model() -> None:
@@ -218,12 +240,3 @@ def test_names_follow_the_source(tiny_checkpoint, tmp_path, monkeypatch) -> None
     monkeypatch.setattr("maskgit_core.pipeline.resolve_checkpoint", lambda _: tiny_checkpoint)
     assert MaskGIT.from_pretrained("google-256").name == "google-256"
     assert MaskGIT.from_pretrained("someone/roses").name == "roses"
-
-
-def test_errors_of_the_hub_reach_the_page_as_they_are(holder) -> None:
-    def offline(_: str) -> Path:
-        raise CheckpointError("a.pt of the Hub repository x/y is not in the cache, and so on")
-
-    holder._fetch = offline
-    with pytest.raises(RequestError, match="is not in the cache, and so on. garden stays in use."):
-        list(holder.fetch_watched(SECOND, every=0.01))

@@ -18,8 +18,12 @@ import tiny
 from demo import api
 from demo.hardening import storage
 from demo.runs import compare, edit, generate, photos, recipes, redo
-from demo.runs.edit_session import EXTEND, REPAINT, EditSession
+from demo.runs.edit_frame import parse_sides
+from demo.runs.edit_session import EXTEND, REPAINT, EditSession, Task
+from demo.runs.follow import follow
 from demo.runs.photos import PhotoStore, open_photo, take_upload
+from demo.serving.request import Request
+from demo.serving.steps import decode_alone
 from demo.settings import FIELDS, RequestError
 from odd_images import COUNT, KINDS, noise, odd_images, saved
 
@@ -137,11 +141,16 @@ def test_a_large_upload_is_not_read_whole(folder) -> None:
         take_upload(str(path), most=10)
 
 
+def extend(model, photo, directions, amount, name, count, seed, values) -> Request:
+    made = edit.extend(model, photo, parse_sides(directions, amount))
+    return edit.edit_request(model, made, name, count, seed, values)
+
+
 def test_results_that_would_be_enormous_are_refused(tiny_model) -> None:
     photo = Image.new("RGB", (6_000, 6_000))
     for arguments in ((["left", "up"], 100, "sea", 1), (["left"], 50, "sea", 4)):
         with pytest.raises(RequestError, match="megapixels"):
-            edit.parse_extend(tiny_model, photo, *arguments, 0, {})
+            extend(tiny_model, photo, *arguments, 0, {})
 
 
 # ---- the disk ------------------------------------------------------------------------------------
@@ -213,24 +222,28 @@ values = st.dictionaries(
 )
 MODEL = tiny.model()
 REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
-*_, (RUN, _) = generate.generate_run(MODEL, REQUEST)
+RUN = list(follow(REQUEST, decode_alone(MODEL)))[-1].run
 PHOTO = tiny.picture(1)
 MASK = np.ones((24, 20), dtype=bool)
+EDIT = edit.repaint(MODEL, PHOTO, MASK)
 PHOTO_TEXT = base64.b64encode(saved(PHOTO, "PNG")).decode()
 
 TARGETS = {
     "generate": lambda a, b, c, d, v: generate.parse_generate(MODEL, [a], b, c, v),
     "compare": lambda a, b, c, d, v: compare.parse_compare(MODEL, a, b, c, v),
-    "redo": lambda a, b, c, d, v: redo.parse_redo(RUN, a, b, v),
-    "redo-this": lambda a, b, c, d, v: redo.parse_redo(RUN, {"run": RUN["run"], "cells": a}, b, v),
-    "edit": lambda a, b, c, d, v: edit.parse_edit(MODEL, PHOTO, MASK, a, b, c, v, d),
-    "extend": lambda a, b, c, d, v: edit.parse_extend(MODEL, PHOTO, a, b, c, d, 0, v),
+    "redo": lambda a, b, c, d, v: redo.parse_redo(MODEL, RUN, a, b, v),
+    "redo-this": lambda a, b, c, d, v: redo.parse_redo(
+        MODEL, RUN, {"run": RUN["run"], "cells": a}, b, v
+    ),
+    "edit": lambda a, b, c, d, v: edit.edit_request(MODEL, EDIT, a, b, c, v, d),
+    "frame": lambda a, b, c, d, v: edit.repaint(MODEL, PHOTO, MASK, a),
+    "extend": lambda a, b, c, d, v: extend(MODEL, PHOTO, a, b, c, d, 0, v),
     "painted": lambda a, b, c, d, v: photos.painted_mask(a, (20, 24)),
     "painted-mask": lambda a, b, c, d, v: photos.painted_mask({"mask": a}, (20, 24)),
     "image": lambda a, b, c, d, v: api.read_image(a, "image"),
     "mask": lambda a, b, c, d, v: api.read_with_mask(PHOTO_TEXT, a),
     "image-of-mask": lambda a, b, c, d, v: api.read_with_mask(a, PHOTO_TEXT),
-    "box": lambda a, b, c, d, v: edit.parse_edit(MODEL, PHOTO, MASK, "sea", 1, 0, {}, box=a),
+    "box": lambda a, b, c, d, v: edit.repaint(MODEL, PHOTO, MASK, box=a),
     "upload": lambda a, b, c, d, v: take_upload(a),
     "open": lambda a, b, c, d, v: open_photo(a if isinstance(a, bytes) else str(a).encode()),
 }
@@ -269,8 +282,9 @@ def test_any_painter_value_gives_a_request_or_a_sentence(tmp_path) -> None:
     def check(a, b, c, d, e) -> None:
         for mode in (REPAINT, EXTEND, "other"):
             try:
-                session.request(a, kept, mode, b, c, "sea", 1, d, {}, e)
-                session.preview(a, kept)
+                task = Task(kept, a, mode, b, c)
+                session.preview(task)
+                session.request(MODEL, task, "sea", 1, d, {}, e)
             except RequestError as error:
                 assert str(error)
 

@@ -1,4 +1,4 @@
-"""Work of the model beside the line: in one thread, whoever asks."""
+"""Work of the model beside the queue: in one thread, whoever asks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import pytest
 
 import tiny
 from browser_model import tiny_model
-from demo.runs import edit, generate
-from demo.runs.edit import mask_preview
+from demo.runs.edit import edit_request, repaint
+from demo.runs.follow import follow
+from demo.runs.generate import parse_generate
 from demo.runs.tour import tour_pictures
+from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
 from demo.serving.one_thread import in_one_thread
-from demo.serving.queue import Scheduler
 
 VALUES = {"num_steps": 3, "guidance_scale": 3.0}
 
@@ -58,17 +59,12 @@ def test_photos_are_encoded_there_and_final_images_decoded(monkeypatch):
     mask = np.zeros((48, 64), dtype=bool)
     mask[10:30, 10:30] = True
     photo = tiny.picture(1, (64, 48))
-    change = edit.parse_edit(model, photo, mask, "rose", 1, 7, VALUES, start_percent=50)
-    edit.start_tokens(model, change)
-    mask_preview(model, change.plan)
+    change = edit_request(model, repaint(model, photo, mask), "rose", 1, 7, VALUES, 50)
     tour_pictures(model, photo)
-    models = ModelHolder(model)
-    for make, wish in (
-        (generate.generate_run, generate.parse_generate(model, ["sea"], 1, 1, VALUES)),
-        (edit.edit_run, change),
-    ):
-        *_, (_, images) = Scheduler().run(make, models, models.name, wish)
-        assert len(images) == 1
+    runner = LocalRunner(ModelHolder(model))
+    for request in (parse_generate(model, ["sea"], 1, 1, VALUES), change):
+        *_, last = follow(request, runner.decode)
+        assert len(last.images) == 1
     assert threads == {("encode", there), ("decode", there)}
 
 

@@ -112,7 +112,7 @@ def test_classes_and_models(client) -> None:
 def test_generate_streams_steps_and_repeats_itself(client, monkeypatch) -> None:
     # Pictures of steps that come late are for the page: nothing is told of them here.
     late = partial(LivePictures, share=1e-9)
-    for module in ("decoding", "queue"):
+    for module in ("steps", "local"):
         monkeypatch.setattr(f"demo.serving.{module}.LivePictures", late)
     arguments = {"classes": ["sea", "forest"], "count": 3, "seed": 5, "num_steps": 4}
     job = client.submit(**arguments, api_name="/generate")

@@ -20,8 +20,8 @@ from browser_page import (  # noqa: F401  (fixtures)
     wait_done,
 )
 from demo.runs.example import EXAMPLE_SEED
-from demo.tools import loadtest
 from maskgit_core.data.image_files import recipe_of
+from page_client import OWN_SETTINGS, events
 
 pytestmark = pytest.mark.browser
 
@@ -65,7 +65,7 @@ def test_generate_shows_different_frames_before_the_last(page):  # noqa: F811
 
 
 def test_a_visitor_sees_the_place_in_line_and_gives_it_up_with_stop(page, page_url):  # noqa: F811
-    other = loadtest._events(page_url, "generate", [["sea"], 1, 5, 64, *loadtest.SETTINGS])
+    other = events(page_url, "generate", [["sea"], 1, 5, 64, *OWN_SETTINGS])
     while not next(other)[1][0]["step"]:
         pass
 

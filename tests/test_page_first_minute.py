@@ -83,7 +83,7 @@ class LongLate(LivePictures):
 
 
 def test_the_next_run_need_not_wait_for_late_pictures(page, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("demo.serving.queue.LivePictures", LongLate)
+    monkeypatch.setattr("demo.serving.local.LivePictures", LongLate)
     go, caption = page.locator("#gen-go"), page.locator(f"{GENERATE} .mg-stage figcaption").first
     for seed in ("41", "42"):
         page.locator("#gen-seed input").fill(seed)

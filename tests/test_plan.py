@@ -11,7 +11,7 @@ import torch
 import tiny
 from commands import assert_refused, run
 from maskgit_core import TrainConfig
-from maskgit_core.networks.transformer import build_transformer
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.training import estimate as plans
 from maskgit_core.training.accelerators import GPUS, Device, find_device, matrix_speed
 from maskgit_core.training.presets import DataConfig, Preset

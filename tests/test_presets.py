@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import tiny
 from commands import assert_refused, run, train_tokenizer
-from maskgit_core.networks.transformer import build_transformer
+from maskgit_core.networks.registry import build_transformer
+from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.training.losses import draw_token_mask
 from maskgit_core.training.presets import (
     FOLDER,
@@ -59,6 +64,21 @@ def test_imagenet_presets_have_the_published_sizes(size, millions):
     with torch.device("meta"):
         network = build_transformer(type(config)(**{**vars(config), **shape}))
     assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.6)
+
+
+def test_the_networks_of_postcards_fit_what_may_be_shipped():
+    preset = load_preset("postcards-s")
+    grid = preset.tokenizer.grid_size
+    assert preset.tokenizer.image_size == 128 and grid == 16
+    shape = dict(codebook_size=preset.tokenizer.codebook_size, num_classes=15, grid_size=grid)
+    with torch.device("meta"):
+        networks = (
+            VQTokenizer(preset.tokenizer),
+            build_transformer(replace(preset.transformer, **shape)),
+        )
+    numbers = sum(p.numel() for network in networks for p in network.parameters())
+    assert 2 * numbers < 60e6  # bytes, in float16
+    assert load_preset("postcards-xs").tokenizer.image_size == 128
 
 
 def test_settings_are_changed_one_by_one():
@@ -149,6 +169,22 @@ def test_truncated_masks_hide_at_least_half():
     spread = ((ratio - mean).square() * weight).sum() / weight.sum()
     assert share.mean().item() == pytest.approx(mean.item() + 0.5 / 256, abs=0.004)
     assert share.std().item() == pytest.approx(spread.sqrt().item(), abs=0.004)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([16, 144, 256]))
+def test_beta_masks_follow_their_distribution(seed, num_tokens):
+    generator = torch.Generator().manual_seed(seed)
+    mask = draw_token_mask(4000, num_tokens, generator, "beta")
+    assert mask.any(1).all()
+    share = mask.float().mean(1) - 0.5 / num_tokens  # ceil adds half a token
+    assert share.mean().item() == pytest.approx(12 / 15, abs=0.02)
+    assert share.std().item() == pytest.approx((12 * 3 / (15**2 * 16)) ** 0.5, abs=0.02)
+    # P(ratio <= x) is the chance that at least 12 of 14 uniform numbers are below x.
+    for bound in (0.625, 0.75, 0.875):
+        below = sum(math.comb(14, k) * bound**k * (1 - bound) ** (14 - k) for k in range(12, 15))
+        counted = (mask.sum(1) <= bound * num_tokens).float().mean().item()
+        assert counted == pytest.approx(below, abs=0.04)
 
 
 def test_arccos_masks_vary_less_than_cosine_masks():

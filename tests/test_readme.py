@@ -44,7 +44,7 @@ def test_shipped_checkpoint_is_complete_and_small() -> None:
 
 def test_shipped_tokenizer_rebuilds_the_example_photos() -> None:
     from maskgit_core.data.images import crop_to_square, load_image, to_tensor
-    from maskgit_core.training.losses import psnr
+    from maskgit_core.pixels import psnr
 
     model = MaskGIT.from_pretrained(ROOT / "checkpoints" / "scenes-flowers")
     photos = sorted((ROOT / "demo" / "examples").glob("*.jpg"))

@@ -1,4 +1,4 @@
-"""The plain loop of the benchmark learns what the real one does."""
+"""A plain training loop learns what the real one does."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from torch import nn
 
 import tiny
-from maskgit_core.benchmark.plain_decoding import plain_transformer
-from maskgit_core.benchmark.plain_training import plain_orthogonalize, plain_training
-from maskgit_core.benchmark.training import PlainTokenizerStage, PlainTransformerStage
 from maskgit_core.data.photos import WHOLE
 from maskgit_core.training.loop import train
 from maskgit_core.training.optim import build_optimizer, orthogonalize
 from maskgit_core.training.tokenizer_stage import TokenizerStage
+from plain_decoding import plain_transformer
+from plain_training import (
+    PlainTokenizerStage,
+    PlainTransformerStage,
+    plain_orthogonalize,
+    plain_training,
+)
 from runs import BUSY, lines, token_data, transformer_stage
 
 CONFIG = replace(BUSY, max_steps=5, continuous_steps=0, revive_every=0)

@@ -92,7 +92,7 @@ def small_run(steps: int = 3, count: int = 2, base: bool = False) -> dict:
         known = np.full((3, 3), 9)
         known[0] = [1, 2, 3]
         steps = 2
-    run = frames.run_head(
+    head = frames.run_head(
         run="a",
         kind="generate",
         model_name="m",
@@ -104,6 +104,7 @@ def small_run(steps: int = 3, count: int = 2, base: bool = False) -> dict:
         base=render.data_url(Image.new("RGB", (24, 24), (10, 200, 10))) if base else None,
         recipe={"seed": 4, "classes": ["sea"]},
     )
+    run = frames.new_run(head)
     tokens = np.full((count, 3, 3), 9)
     if base:
         tokens[:, 0] = [1, 2, 3]
@@ -116,7 +117,7 @@ def small_run(steps: int = 3, count: int = 2, base: bool = False) -> dict:
         shares = np.tile(np.linspace(0.5, 0.0, 6), (count, 3, 3, 1))
         images = np.full((count, 3, 24, 24), 0.5, dtype=np.float32)
         frame = frames.step_frame(tokens, new, confidence, images, 9, (ids, shares))
-        run = frames.add_frame(run, frame)
+        run = frames.grown(run, {"frame": frame})
     return run
 
 
@@ -132,7 +133,7 @@ def test_frames_say_what_each_step_adds() -> None:
 
 def test_adding_a_frame_leaves_the_old_run_alone() -> None:
     run = small_run()
-    longer = frames.add_frame(run, run["frames"][0])
+    longer = frames.grown(run, {"frame": run["frames"][0]})
     assert len(run["frames"]) == 3 and len(longer["frames"]) == 4
 
 

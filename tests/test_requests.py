@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo import messages
-from demo.runs import generate, recipes
+from demo.runs import recipes
+from demo.runs.generate import parse_generate
 from demo.settings import (
     FIELDS,
     PRESETS,
@@ -136,12 +137,12 @@ def test_a_link_without_settings_changes_nothing() -> None:
 
 
 def test_recipe_of_a_run_reproduces_its_request(tiny_model) -> None:
-    request = generate.parse_generate(
+    request = parse_generate(
         tiny_model, ["sea", "forest"], 3, 5, {"num_steps": 4, "order": "halton", "top_k": 3}
     )
-    text = json.dumps(generate.generate_recipe(tiny_model, request))
+    text = json.dumps(request.recipe)
     found = recipes.settings_from_recipe(list(tiny_model.classes), text)
-    again = generate.parse_generate(
+    again = parse_generate(
         tiny_model,
         found["classes"],
         found["count"],
@@ -157,11 +158,11 @@ def test_recipe_of_a_run_reproduces_its_request(tiny_model) -> None:
 )
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_a_recipe_that_repeats_classes_makes_the_same_images(tiny_model, classes, count) -> None:
-    request = generate.parse_generate(tiny_model, classes, count, 5, {"num_steps": 2})
-    recipe = generate.generate_recipe(tiny_model, request)
+    request = parse_generate(tiny_model, classes, count, 5, {"num_steps": 2})
+    recipe = request.recipe
     for written in (recipe, {**recipe, "classes": classes}):
         found = recipes.settings_from_recipe(list(tiny_model.classes), json.dumps(written))
-        again = generate.parse_generate(
+        again = parse_generate(
             tiny_model, found["classes"], found["count"], found["seed"], {"num_steps": 2}
         )
         assert again == request

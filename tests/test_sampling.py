@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fake_network import NULL, K, assert_same, configs, decode, edits, fake_logits, masked
-from maskgit_core.config import ORDERS, SamplingConfig
+from maskgit_core.config import SamplingConfig
 from maskgit_core.decoding.loop import decode_steps
-from maskgit_core.orders import halton_order
+from maskgit_core.orders import ORDERS, Order, halton_order
 from maskgit_core.schedules import reveal_counts
 
 
@@ -81,6 +81,13 @@ def test_the_same_seed_gives_the_same_steps_and_another_seed_another_image(order
         {"guidance_schedule": "constant"},
         {"guidance_schedule": "cosine"},
         {"guidance_schedule": "revealed"},
+        {"guidance_schedule": "elapsed"},
+        {"guidance_schedule": "power_cosine"},
+        {"schedule": "arccos_increments"},
+        {"schedule": "arccos_floor"},
+        {"noise_schedule": "endpoints"},
+        {"first_step_temperature": 3.0},
+        {"last_step_temperature": 0.3},
         {"choice_temperature": 0.5},
         {"top_k": 2},
         {"top_p": 0.3},
@@ -92,6 +99,46 @@ def test_every_setting_changes_the_result(change):
     tokens = masked(4, side=8)
     default = decode(tokens, config)[-1].tokens
     assert not torch.equal(decode(tokens, replace(config, **change))[-1].tokens, default)
+
+
+def test_the_guidance_power_changes_the_result():
+    config = SamplingConfig(guidance_schedule="power_cosine", guidance_scale=6.0)
+    tokens = masked(4, side=8)
+    low, high = (decode(tokens, replace(config, guidance_power=p))[-1].tokens for p in (0.5, 3.0))
+    assert not torch.equal(low, high)
+
+
+def test_one_more_order_is_one_entry(monkeypatch):
+    def backwards(grid_size, generator):
+        return torch.arange(grid_size[0] * grid_size[1]).flip(0)
+
+    monkeypatch.setitem(ORDERS, "backwards", Order("from the end", backwards))
+    states = decode(masked(), SamplingConfig(num_steps=16, order="backwards"))
+    visited = [int(state.newly_revealed.flatten().nonzero()) for state in states]
+    assert visited == list(range(15, -1, -1))
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="^order must be one of confidence, halton"):
+        SamplingConfig(order="backwards")
+
+
+def test_images_of_other_numbers_of_steps_have_their_own_temperatures():
+    tokens = masked(3)
+    tokens[1, 1:] = 5
+    config = SamplingConfig(num_steps=8, temperature=2.0, last_step_temperature=0.1)
+    together = decode(tokens, config)
+    for row in range(3):
+        alone = decode(tokens[row : row + 1], config, labels=torch.tensor([row]), seeds=[row])
+        assert torch.equal(alone[-1].tokens[0], together[-1].tokens[row])
+
+
+def test_the_first_step_alone_takes_the_best_codes_at_temperature_zero():
+    config = SamplingConfig(4, "raster", "linear", guidance_scale=1.0, first_step_temperature=0.0)
+    first, *_ = decode(masked(), config, labels=torch.tensor([1]))
+    best = fake_logits(masked().flatten(1), torch.tensor([1]))[..., :K].argmax(-1)
+    new = first.newly_revealed.flatten(1)
+    assert new.sum() == 16 // 4 and torch.equal(first.tokens.flatten(1)[new], best[new])
+    others = [decode(masked(), config, seeds=[seed])[-1].tokens for seed in range(2)]
+    assert not torch.equal(*others)
 
 
 def test_the_global_random_state_is_neither_read_nor_moved():

@@ -1,4 +1,4 @@
-"""The line in front of the model: batches, bounds, leaving, time, and what is told of it."""
+"""The queue in front of the model: batches, bounds, leaving, time, and what is told of it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ import torch
 import model_folders
 import tiny
 from browser_model import CLASSES, SlowMaskGIT, tiny_model
-from demo.runs import compare, edit, frames, generate, redo
-from demo.serving.decoding import Place
-from demo.serving.jobs import WAITING, Job, JobFailed, Work
+from demo.runs import frames
+from demo.runs.compare import parse_compare
+from demo.runs.edit import edit_request, repaint
+from demo.runs.follow import Progress, follow
+from demo.runs.generate import parse_generate
+from demo.runs.redo import parse_redo
+from demo.serving import steps
+from demo.serving.jobs import WAITING, Job, JobFailed
+from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
-from demo.serving.queue import Scheduler
+from demo.serving.request import Request
+from demo.serving.steps import Place, decode_alone
 from demo.settings import RequestError
 from maskgit_core.decoding.previews import LivePictures
 from waiting import wait_for
@@ -63,16 +70,24 @@ def gated() -> Gated:
     return model
 
 
-def wish(model, seed: int, classes=("sea",), count: int = 1, **values) -> generate.GenerateRequest:
-    return generate.parse_generate(model, list(classes), count, seed, {**VALUES, **values})
+def wish(model, seed: int, classes=("sea",), count: int = 1, **values) -> Request:
+    return parse_generate(model, list(classes), count, seed, {**VALUES, **values})
 
 
-def start(scheduler: Scheduler, models: ModelHolder, request, make=generate.generate_run):
-    """A run of which the head is there, so that it is in line."""
-    run = scheduler.run(make, models, models.name, request)
-    head, images = next(run)
-    assert not images and not head["frames"]
+def start(runner: LocalRunner, request: Request) -> Iterator[Progress]:
+    """A run of which the head is there, so that it is in the queue."""
+    run = follow(request, runner.decode)
+    head = next(run)
+    assert not head.images and not head.run["frames"]
     return run
+
+
+def last_of(runner: LocalRunner, request: Request) -> Progress:
+    return list(follow(request, runner.decode))[-1]
+
+
+def alone_on(model, request: Request) -> Progress:
+    return list(follow(request, decode_alone(model)))[-1]
 
 
 def in_threads(runs: list) -> Callable[[], list]:
@@ -114,43 +129,42 @@ def threads(request) -> Iterator[int]:
 
 
 def test_a_batch_gives_every_visitor_the_images_that_he_gets_alone(gated, threads) -> None:
-    models, scheduler = ModelHolder(gated), Scheduler()
+    runner = LocalRunner(ModelHolder(gated))
     pixels = tiny.picture(1, (64, 48))
     mask = np.zeros((48, 64), dtype=bool)
     mask[10:30, 10:30] = True
-    change = edit.parse_edit(gated, pixels, mask, "rose", 2, 7, VALUES)
+    change = edit_request(gated, repaint(gated, pixels, mask), "rose", 2, 7, VALUES)
     requests = [wish(gated, 3), wish(gated, 90, CLASSES, 3), change, wish(gated, 4, ["rose"])]
-    makes = [generate.generate_run, generate.generate_run, edit.edit_run, generate.generate_run]
-    first = start(scheduler, models, wish(gated, 1))
+    first = start(runner, wish(gated, 1))
     assert gated.begun.acquire(timeout=30)  # the others come while this one is decoded
-    runs = [start(scheduler, models, *pair) for pair in zip(requests, makes, strict=True)]
+    runs = [start(runner, request) for request in requests]
     wait = in_threads([first, *runs])
     gated.let(1000)
     together = wait()[1:]
     assert sorted(map(max, gated.rows)) == ([1, 1 + 3 + 2 + 1] if threads == 1 else [1, 3, 4])
     plain = tiny_model()
-    for request, make, (run, images) in zip(requests, makes, together, strict=True):
-        *_, (alone, own) = make(plain, request)
-        assert facts(run) == facts(alone) and run["result"] == alone["result"]
-        assert [image.tobytes() for image in images] == [image.tobytes() for image in own]
-        assert run["num_steps"] == len(run["frames"]) == alone["num_steps"]
+    for request, made in zip(requests, together, strict=True):
+        own = alone_on(plain, request)
+        assert facts(made.run) == facts(own.run) and made.run["result"] == own.run["result"]
+        assert [image.tobytes() for image in made.images] == [x.tobytes() for x in own.images]
+        assert made.run["num_steps"] == len(made.run["frames"]) == own.run["num_steps"]
 
 
 def test_other_settings_and_late_comers_wait_for_the_next_batch(gated) -> None:
-    models, scheduler = ModelHolder(gated), Scheduler(max_batch_images=3)
-    runs = [start(scheduler, models, wish(gated, 0))]
+    runner = LocalRunner(ModelHolder(gated), max_batch_images=3)
+    runs = [start(runner, wish(gated, 0))]
     assert gated.begun.acquire(timeout=30)
     for seed, values in ((1, {}), (2, {"num_steps": 2}), (3, {}), (4, {}), (5, {})):
-        runs.append(start(scheduler, models, wish(gated, seed, **values)))
+        runs.append(start(runner, wish(gated, seed, **values)))
     wait = in_threads(runs)
     gated.let(1000)
-    assert all(images for _, images in wait())
+    assert all(made.images for made in wait())
     assert gated.rows == [[1] * 5, [3] * 5, [1] * 2, [1] * 5]
 
 
 def test_batching_can_be_switched_off(gated) -> None:
-    models, scheduler = ModelHolder(gated), Scheduler(batching=False)
-    runs = [start(scheduler, models, wish(gated, seed)) for seed in range(3)]
+    runner = LocalRunner(ModelHolder(gated), batching=False)
+    runs = [start(runner, wish(gated, seed)) for seed in range(3)]
     wait = in_threads(runs)
     gated.let(1000)
     wait()
@@ -158,32 +172,31 @@ def test_batching_can_be_switched_off(gated) -> None:
 
 
 def test_one_more_than_may_wait_is_refused_in_words(gated) -> None:
-    models, scheduler = ModelHolder(gated), Scheduler(max_waiting=2)
-    runs = [start(scheduler, models, wish(gated, 0))]
+    runner = LocalRunner(ModelHolder(gated), max_waiting=2)
+    runs = [start(runner, wish(gated, 0))]
     assert gated.begun.acquire(timeout=30)
-    runs += [start(scheduler, models, wish(gated, seed)) for seed in (1, 2)]
+    runs += [start(runner, wish(gated, seed)) for seed in (1, 2)]
     with pytest.raises(RequestError, match="2 others are waiting already. Try again in a minute."):
-        next(scheduler.run(generate.generate_run, models, models.name, wish(gated, 3)))
-    places = [run["waiting"] for run, _ in (next(runs[2]), next(runs[1]))]
+        next(follow(wish(gated, 3), runner.decode))
+    places = [made.run["waiting"] for made in (next(runs[2]), next(runs[1]))]
     assert places == [2, 1]
     runs.pop(1).close()
-    assert scheduler.num_waiting == 1 and next(runs[1])[0]["waiting"] == 1
+    assert runner.num_waiting == 1 and next(runs[1]).run["waiting"] == 1
     wait = in_threads(runs)
     gated.let(1000)
-    assert all(images for _, images in wait())
+    assert all(made.images for made in wait())
 
 
-def test_a_full_line_still_takes_one_job_of_a_visitor_who_has_none(gated) -> None:
-    scheduler = Scheduler(max_waiting=2)
+def test_a_full_queue_still_takes_one_job_of_a_visitor_who_has_none(gated) -> None:
+    runner = LocalRunner(ModelHolder(gated), max_waiting=2)
 
     def job(visitor: str) -> Job:
-        return scheduler.submit(Work("tour", "m", run=held), visitor=visitor)
+        return runner._join(held, "tour", "m", visitor=visitor)
 
     let = threading.Event()
 
-    def held() -> Iterator[int]:
-        let.wait(60)
-        yield 0
+    def held() -> int:
+        return 0 * let.wait(60)
 
     first = job("greedy")
     while first.state == WAITING:
@@ -197,10 +210,10 @@ def test_a_full_line_still_takes_one_job_of_a_visitor_who_has_none(gated) -> Non
 
 
 def test_who_leaves_is_dropped_before_the_next_step_and_the_batch_goes_on(gated) -> None:
-    models, scheduler = ModelHolder(gated), Scheduler()
-    runs = [start(scheduler, models, wish(gated, 0))]
+    runner = LocalRunner(ModelHolder(gated))
+    runs = [start(runner, wish(gated, 0))]
     assert gated.begun.acquire(timeout=30)
-    runs += [start(scheduler, models, wish(gated, seed)) for seed in (1, 2)]
+    runs += [start(runner, wish(gated, seed)) for seed in (1, 2)]
     in_threads(runs[:1])
     gated.let(5)
     for _ in range(5):  # five steps of the first run and the beginning of the next batch
@@ -208,18 +221,18 @@ def test_who_leaves_is_dropped_before_the_next_step_and_the_batch_goes_on(gated)
     gated.let()
     assert gated.begun.acquire(timeout=30)
     for run in runs[1:]:
-        while not next(run)[0]["frames"]:
+        while not next(run).run["frames"]:
             pass
     runs[1].close()  # between two steps
     gated.let()
     assert gated.begun.acquire(timeout=30)
-    assert gated.rows[-1] == [2, 1] and scheduler.num_working == 1
+    assert gated.rows[-1] == [2, 1] and runner.num_working == 1
     runs[2].close()
     gated.let()
-    wait_for(lambda: scheduler.num_working == 0 and not scheduler._working)
+    wait_for(lambda: runner.num_working == 0 and not runner.queue.working)
     assert gated.rows[-1] == [2, 1, 0]
     # Nobody is left, so the next visitor's turn comes at once.
-    run = start(scheduler, models, wish(gated, 9))
+    run = start(runner, wish(gated, 9))
     assert gated.begun.acquire(timeout=30)
     run.close()
     gated.let()
@@ -227,78 +240,76 @@ def test_who_leaves_is_dropped_before_the_next_step_and_the_batch_goes_on(gated)
 
 def test_a_job_that_takes_too_long_ends_in_words(monkeypatch) -> None:
     model = tiny_model(pause=0.05)
-    scheduler = Scheduler()
-    monkeypatch.setattr(generate, "MAX_RUN_SECONDS", 0.02)
+    runner = LocalRunner(ModelHolder(model))
+    monkeypatch.setattr(steps, "MAX_RUN_SECONDS", 0.02)
     with pytest.raises(RequestError, match="took too long"):
-        list(scheduler.run(generate.generate_run, ModelHolder(model), model.name, wish(model, 0)))
-    assert scheduler.ledger._jobs == {("generate", "late"): 1}
+        list(follow(wish(model, 0), runner.decode))
+    assert runner.metrics.jobs("generate", "late") == 1
 
 
-def test_an_error_fails_its_batch_and_the_line_goes_on(caplog) -> None:
+def test_an_error_fails_its_batch_and_the_queue_goes_on(caplog) -> None:
     model = tiny_model()
-    models, scheduler = ModelHolder(model), Scheduler()
+    runner = LocalRunner(ModelHolder(model))
     whole = model.preview
     model.preview = lambda tokens: 1 / 0
     with pytest.raises(JobFailed):
-        list(scheduler.run(generate.generate_run, models, model.name, wish(model, 0)))
+        list(follow(wish(model, 0), runner.decode))
     model.preview = whole
-    *_, (_, images) = scheduler.run(generate.generate_run, models, model.name, wish(model, 0))
-    assert len(images) == 1 and "ZeroDivisionError" in caplog.text
+    assert len(last_of(runner, wish(model, 0)).images) == 1
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_freed_memory_goes_back_between_batches_now_and_then(monkeypatch) -> None:
     model, times = tiny_model(), []
-    monkeypatch.setattr("demo.serving.queue.give_back_freed_memory", lambda: times.append(1))
-    models, scheduler = ModelHolder(model), Scheduler()
+    monkeypatch.setattr("demo.serving.local.give_back_freed_memory", lambda: times.append(1))
+    runner = LocalRunner(ModelHolder(model))
 
     def runs() -> None:
         for seed in range(3):
-            list(scheduler.run(generate.generate_run, models, models.name, wish(model, seed)))
-        wait_for(lambda: not scheduler._working)
+            last_of(runner, wish(model, seed))
+        wait_for(lambda: not runner.queue.working)
 
-    monkeypatch.setattr("demo.serving.queue.TIDY_SECONDS", 1e9)
+    monkeypatch.setattr("demo.serving.local.TIDY_SECONDS", 1e9)
     runs()
     assert len(times) == 1
-    monkeypatch.setattr("demo.serving.queue.TIDY_SECONDS", 0.0)
-    scheduler._tidy_at = 0.0
+    monkeypatch.setattr("demo.serving.local.TIDY_SECONDS", 0.0)
+    runner._tidy_at = 0.0
     runs()
     wait_for(lambda: len(times) == 4)
 
 
 def test_other_work_takes_its_turn(tiny_model) -> None:
-    models, scheduler = ModelHolder(tiny_model), Scheduler()
-    request = compare.parse_compare(tiny_model, "sea", 5, "Steps", {"num_steps": 3})
-    *_, (run, images) = scheduler.run(compare.compare_run, models, models.name, request)
-    *_, (alone, _) = compare.compare_run(tiny_model, request)
-    assert facts(run) == facts(alone) and len(images) == 4
-    *_, (made, _) = scheduler.run(generate.generate_run, models, models.name, wish(tiny_model, 1))
-    selection = {"run": made["run"], "cells": [0, 3]}
-    again = redo.parse_redo(made, selection, False, VALUES)
-    *_, (redone, _) = scheduler.run(redo.redo_run, models, models.name, again)
-    kept = frames.tokens_after(redone) == frames.tokens_after(made)
+    runner = LocalRunner(ModelHolder(tiny_model))
+    made = last_of(runner, parse_compare(tiny_model, "sea", 5, "Steps", {"num_steps": 3}))
+    alone = alone_on(tiny_model, parse_compare(tiny_model, "sea", 5, "Steps", {"num_steps": 3}))
+    assert facts(made.run) == facts(alone.run) and len(made.images) == 4
+    run = last_of(runner, wish(tiny_model, 1)).run
+    selection = {"run": run["run"], "cells": [0, 3]}
+    redone = last_of(runner, parse_redo(tiny_model, run, selection, False, VALUES)).run
+    kept = frames.tokens_after(redone) == frames.tokens_after(run)
     assert kept.sum() >= kept.size - 2
-    assert scheduler.call("tour", models, lambda: 7) == 7
-    assert list(scheduler.watch("tour", models, lambda: 8)) == [Place(0), 8]
+    assert runner.call("tour", lambda: 7) == 7
+    assert list(runner.watch("tour", lambda: 8)) == [Place(0), 8]
 
 
 def test_a_switch_waits_for_its_turn_and_later_jobs_for_the_old_model_are_told(tmp_path) -> None:
-    models, scheduler = model_folders.holder(tmp_path), Scheduler()
+    models = model_folders.holder(tmp_path)
+    runner = LocalRunner(models)
     hold, began = threading.Event(), threading.Event()
 
-    def busy() -> Iterator[int]:
+    def busy() -> None:
         began.set()
-        yield int(hold.wait(30))
+        assert hold.wait(30)
 
-    scheduler.submit(Work("tour", models.name, run=busy))
+    threading.Thread(target=runner.call, args=("tour", busy)).start()
     assert began.wait(30)
     folder = models.fetch(model_folders.SECOND)
     switch = threading.Thread(
-        target=lambda: scheduler.call("switch", models, lambda: models.use("animals", folder))
+        target=lambda: runner.call("switch", lambda: models.use("animals", folder))
     )
     switch.start()
-    wait_for(lambda: scheduler.num_waiting == 1)
-    request = generate.parse_generate(models.current, ["rose"], 1, 3, VALUES)
-    run = start(scheduler, models, request)
+    wait_for(lambda: runner.num_waiting == 1)
+    run = start(runner, parse_generate(models.current, ["rose"], 1, 3, VALUES))
     assert models.name == model_folders.FIRST
     hold.set()
     with pytest.raises(RequestError, match="The model was changed to animals"):
@@ -309,15 +320,15 @@ def test_a_switch_waits_for_its_turn_and_later_jobs_for_the_old_model_are_told(t
 
 def test_skipped_pictures_are_made_up_for_only_while_nobody_waits(gated, monkeypatch) -> None:
     monkeypatch.setattr(
-        "demo.serving.queue.LivePictures", lambda model: LivePictures(model, share=1e-9)
+        "demo.serving.local.LivePictures", lambda model: LivePictures(model, share=1e-9)
     )
-    models, scheduler = ModelHolder(gated), Scheduler()
-    runs = [start(scheduler, models, wish(gated, 0))]
+    runner = LocalRunner(ModelHolder(gated))
+    runs = [start(runner, wish(gated, 0))]
     assert gated.begun.acquire(timeout=30)
-    runs += [start(scheduler, models, wish(gated, 1))]
+    runs += [start(runner, wish(gated, 1))]
     gated.let(1000)
     busy, idle = (list(run) for run in runs)
-    finished = [[run for run, images in items if images] for items in (busy, idle)]
+    finished = [[made.run for made in items if made.images] for items in (busy, idle)]
     # The first one's pictures would have kept the second one waiting.
     assert [len(steps) for steps in finished] == [1, 2]
     early, late = finished[1]
@@ -338,46 +349,46 @@ def test_who_closes_at_the_result_is_done_and_has_no_more_pictures_made(gated, m
                 assert closed.wait(30)
                 yield some
 
-    monkeypatch.setattr("demo.serving.queue.LivePictures", lambda model: Watched(model, share=1e-9))
-    models, scheduler = ModelHolder(gated), Scheduler()
-    run = start(scheduler, models, wish(gated, 0, count=16))
+    monkeypatch.setattr("demo.serving.local.LivePictures", lambda model: Watched(model, share=1e-9))
+    runner = LocalRunner(ModelHolder(gated))
+    run = start(runner, wish(gated, 0, count=16))
     gated.let(1000)
-    next(images for _, images in run if images)
+    next(made for made in run if made.images)
     assert begun.wait(30)
     run.close()
     closed.set()
-    wait_for(lambda: scheduler.num_working == 0)
-    assert made == [1] and scheduler.ledger._jobs == {("generate", "done"): 1}
+    wait_for(lambda: runner.num_working == 0)
+    assert made == [1] and runner.metrics.jobs("generate", "done") == 1
 
 
 def test_log_and_counters_tell_of_jobs_and_nothing_else(caplog) -> None:
     model = tiny_model()
-    models, scheduler = ModelHolder(model), Scheduler(max_waiting=8)
+    runner = LocalRunner(ModelHolder(model), max_waiting=8)
     with caplog.at_level(logging.INFO, "maskgit.jobs"):
-        list(scheduler.run(generate.generate_run, models, models.name, wish(model, 5, count=2)))
-        start(scheduler, models, wish(model, 6)).close()
+        last_of(runner, wish(model, 5, count=2))
+        start(runner, wish(model, 6)).close()
     lines = [json.loads(record.message) for record in caplog.records]
     assert [line.pop("outcome") for line in lines] == ["done", "left"]
     times = [(line.pop("ms_waiting"), line.pop("ms_working")) for line in lines]
     assert all(isinstance(ms, int) and ms >= 0 for pair in times for ms in pair)
     assert lines[0] == {
         "event": "job",
-        "model": models.name,
+        "model": model.name,
         "kind": "generate",
         "steps": 5,
         "images": 2,
         "batch_jobs": 1,
     }
-    text = scheduler.ledger.prometheus(waiting=3, working=1)
-    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1\n' in text
-    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1\n' in text
-    assert "maskgit_images_total 2\n" in text and "maskgit_jobs_waiting 3\n" in text
-    assert "# TYPE maskgit_wait_seconds_total counter\n" in text
+    text = runner.metrics.prometheus(waiting=3, working=1).decode()
+    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1.0\n' in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1.0\n' in text
+    assert "maskgit_images_total 2.0\n" in text and "maskgit_jobs_waiting 3.0\n" in text
+    assert "# TYPE maskgit_wait_seconds_total counter\n" in text and "_created" not in text
 
 
 def test_a_run_that_nobody_listened_to_is_forgotten(gated) -> None:
-    scheduler = Scheduler()
-    job = scheduler.submit(Work("tour", "m", run=lambda: iter(())))
+    runner = LocalRunner(ModelHolder(gated))
+    job = runner._join(lambda: None, "tour", "m")
     assert next(job.follow()) == Place(0)
     wait_for(lambda: job.outcome is not None)
-    assert scheduler.num_waiting == 0
+    assert runner.num_waiting == 0

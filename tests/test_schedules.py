@@ -7,11 +7,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from maskgit_core.config import GUIDANCE_SCHEDULES, SCHEDULES
-from maskgit_core.schedules import guidance_at, mask_ratio, reveal_counts
+from maskgit_core.schedules import (
+    GUIDANCE_SCHEDULES,
+    NOISE_SCHEDULES,
+    SCHEDULES,
+    guidance_at,
+    mask_ratio,
+    noise_at,
+    reveal_counts,
+    temperature_at,
+)
 
 TABLES = json.loads((Path(__file__).parent / "fixtures/samplers/tables.json").read_text())
-schedules = st.sampled_from(SCHEDULES)
+schedules = st.sampled_from(list(SCHEDULES))
+rounded = st.sampled_from([name for name in SCHEDULES if name != "arccos_increments"])
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -29,6 +38,8 @@ def test_mask_ratio_falls_from_exactly_one_to_exactly_zero(schedule):
         ("linear", 0.75),
         ("square", 0.9375),
         ("root", 0.5),
+        ("arccos_floor", math.acos(0.25) / (math.pi / 2)),
+        ("arccos_increments", 1 - (math.sqrt(0.4375) - 0.75 * math.acos(0.75))),
     ],
 )
 def test_mask_ratio_follows_its_formula(schedule, at_a_quarter):
@@ -65,7 +76,7 @@ def test_counts_are_positive_and_sum_to_the_unknown_tokens(schedule, num_unknown
     assert sum(counts) == num_unknown
 
 
-@given(schedules, st.integers(1, 400), st.integers(1, 40))
+@given(rounded, st.integers(1, 400), st.integers(1, 40))
 def test_counts_stay_close_to_the_schedule(schedule, num_unknown, num_steps):
     num_steps = min(num_steps, num_unknown)
     masked = num_unknown
@@ -113,7 +124,7 @@ def test_counts_refuse_bad_arguments(arguments, named):
         reveal_counts(*arguments)
 
 
-@pytest.mark.parametrize("schedule", GUIDANCE_SCHEDULES)
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine", "revealed"])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
 def test_guidance_ends_at_the_scale_and_is_it_where_there_is_one_step(schedule, scale):
     assert guidance_at(schedule, scale, 7, 8, 1.0) == pytest.approx(scale, abs=1e-12)
@@ -129,6 +140,36 @@ def test_guidance_between_the_ends():
     assert guidance_at("revealed", 3.0, 1, 5, 0.1) == pytest.approx(1.2)
 
 
+@pytest.mark.parametrize("schedule", ["elapsed", "power_cosine"])
+@pytest.mark.parametrize("scale", [0.0, 1.0, 3.0])
+def test_guidance_by_elapsed_steps_starts_at_none_and_stays_below_the_scale(schedule, scale):
+    scales = [guidance_at(schedule, scale, step, 8, 1.0, 2.5) for step in range(8)]
+    assert scales[0] == guidance_at(schedule, scale, 0, 1, 1.0) == 1
+    assert scales == sorted(scales, reverse=scale < 1)
+    assert scale == 1 or min(scale, 1) < scales[-1] < max(scale, 1)
+
+
+@pytest.mark.parametrize("schedule", NOISE_SCHEDULES)
+def test_noise_falls_to_exactly_none_at_the_last_step(schedule):
+    for steps in (1, 2, 9):
+        scales = [noise_at(schedule, 4.5, step, steps) for step in range(steps)]
+        assert scales[-1] == 0 and scales == sorted(scales, reverse=True) and max(scales) <= 4.5
+
+
+def test_the_first_steps_noise_is_whole_or_a_little_less():
+    assert noise_at("endpoints", 4.5, 0, 8) == 4.5
+    assert noise_at("endpoints", 7.0, 7, 15) == pytest.approx(3.5)
+    assert noise_at("remaining", 4.5, 0, 8) == pytest.approx(4.5 * 7 / 8)
+
+
+def test_temperatures_of_the_first_and_the_last_step():
+    assert [temperature_at(0.7, step, 3) for step in range(3)] == [0.7] * 3
+    assert [temperature_at(0.7, step, 3, first=2.0) for step in range(3)] == [1.4, 0.7, 0.7]
+    falling = [temperature_at(1.3, step, 4, last=0.5 / 1.3) for step in range(4)]
+    assert falling == pytest.approx([1.1, 0.9, 0.7, 0.5])
+    assert temperature_at(6.0, 0, 1, last=0.0) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -141,3 +182,27 @@ def test_guidance_between_the_ends():
 def test_guidance_refuses_bad_arguments(arguments, named):
     with pytest.raises(ValueError, match=f"^{named} must"):
         guidance_at(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("sine", 3.0, 0, 4), "noise_schedule"),
+        (("endpoints", 3.0, 4, 4), "step"),
+        (("endpoints", 3.0, 0, 0), "num_steps"),
+    ],
+)
+def test_noise_refuses_bad_arguments(arguments, named):
+    with pytest.raises(ValueError, match=f"^{named} must"):
+        noise_at(*arguments)
+
+
+@pytest.mark.parametrize("grid", TABLES["v1_counts"])
+def test_arccos_increments_are_the_v1_reproductions(grid):
+    for num_steps, counts in TABLES["v1_counts"][grid].items():
+        assert reveal_counts("arccos_increments", int(grid) ** 2, int(num_steps)) == counts
+
+
+def test_every_schedule_has_a_sentence():
+    for table in (SCHEDULES, GUIDANCE_SCHEDULES, NOISE_SCHEDULES):
+        assert all(entry.info for entry in table.values())

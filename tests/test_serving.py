@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import random
 import re
 import signal
@@ -11,7 +12,6 @@ import socket
 import string
 import subprocess
 import sys
-import types
 import urllib.error
 import urllib.request
 import uuid
@@ -25,15 +25,18 @@ import pytest
 
 import waiting
 from browser_model import tiny_model
-from demo.runs import generate
+from demo.runs.follow import follow
+from demo.runs.generate import parse_generate
 from demo.serving import zero_gpu
 from demo.serving.health import health_routes
+from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
-from demo.serving.queue import Scheduler, make_scheduler
-from demo.tools import loadtest
-from demo.tools.loadtest import run_load
+from demo.serving.runner import make_runner
+from demo.serving.steps import decode_alone
+from page_client import OWN_SETTINGS, events, visit
 
 ROOT = Path(__file__).parent.parent
+TABLE = ("first step", "finished", "left", "refused")
 wait_for = partial(waiting.wait_for, seconds=240.0)
 
 
@@ -46,8 +49,8 @@ def get(url: str) -> tuple[int, str]:
 
 
 def ask(url: str, count: int, steps: int) -> Iterator:
-    arguments = [["sea"], count, 0, steps, *loadtest.SETTINGS]
-    return loadtest._events(url, "generate", arguments)
+    arguments = [["sea"], count, 0, steps, *OWN_SETTINGS]
+    return events(url, "generate", arguments)
 
 
 def heard(web: httpx.Client, address: str, session: str) -> str:
@@ -61,17 +64,18 @@ def heard(web: httpx.Client, address: str, session: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[tuple[str, Scheduler, ModelHolder]]:
+def served() -> Iterator[tuple[str, LocalRunner, ModelHolder]]:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from demo.launch import launch_options, queue_options
     from demo.ui import build_demo
 
-    models, scheduler = ModelHolder(tiny_model(pause=0.03)), Scheduler(max_waiting=3)
-    demo = build_demo(models, scheduler=scheduler)
+    models = ModelHolder(tiny_model(pause=0.03))
+    runner = LocalRunner(models, max_waiting=3)
+    demo = build_demo(models, runner=runner)
     demo.queue(**queue_options())
-    options = launch_options(routes=health_routes(models, scheduler, metrics=True))
+    options = launch_options(routes=health_routes(models, runner, metrics=True))
     _, url, _ = demo.launch(prevent_thread_lock=True, quiet=True, **options)
-    yield url.rstrip("/"), scheduler, models
+    yield url.rstrip("/"), runner, models
     demo.close()
 
 
@@ -88,51 +92,69 @@ def test_health_tells_whether_a_model_is_loaded(served) -> None:
 
 
 def test_a_client_that_leaves_frees_its_place_and_is_counted(served) -> None:
-    url, scheduler, models = served
+    url, runner, models = served
     models.current.pause = 0.2
     events = ask(url, 1, 64)
     while not next(events)[1][0]["step"]:
         pass
-    assert scheduler.num_working == 1
+    assert runner.num_working == 1
     events.close()
-    wait_for(lambda: scheduler.num_working == 0)
+    wait_for(lambda: runner.num_working == 0)
     models.current.pause = 0.03
     *_, (name, (last,)) = ask(url, 2, 2)
     assert name == "complete" and last["done"] and len(last["images"]) == 2
     _, text = get(url + "/metrics")
-    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1\n' in text
-    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1\n' in text
-    assert "maskgit_jobs_working 0\n" in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="left"} 1.0\n' in text
+    assert 'maskgit_jobs_total{kind="generate",outcome="done"} 1.0\n' in text
+    assert "maskgit_jobs_working 0.0\n" in text
 
 
 def test_more_clients_than_places_meet_no_error_but_the_refusal(served) -> None:
-    url, scheduler, models = served
+    url, runner, models = served
     models.current.pause = 0.1
-    refused_before = scheduler.ledger._jobs["generate", "refused"]
-    report = run_load(url, clients=8, seconds=60, leave=0.3, steps=4, most=2, pid=os.getpid())
+    refused_before = runner.metrics.jobs("generate", "refused")
+    met = visit(url, 8, asks=2, steps=4, leave=2)
     models.current.pause = 0.03
-    assert report["failed"] == 0 and report["errors"] == {}
-    assert report["done"] >= 4
-    assert report["done"] + report["left"] + report["refused"] == 8 * 2
-    ended = scheduler.ledger._jobs
-    assert ended["generate", "refused"] - refused_before <= report["refused"]
-    assert report["wait_p95"] >= report["wait_p50"] > 0
-    assert report["megabytes_last"] > 0
-    wait_for(lambda: scheduler.num_working == scheduler.num_waiting == 0)
+    assert not met["failed"] and met["done"] and met["refused"] and met.total() == 16
+    assert runner.metrics.jobs("generate", "refused") - refused_before <= met["refused"]
+    wait_for(lambda: runner.num_working == runner.num_waiting == 0)
+
+
+def test_the_load_test_counts_what_visitors_meet(served) -> None:
+    url, runner, _ = served
+
+    def counted() -> dict[str, int]:
+        found = re.findall(r'outcome="(\w+)"} (\d+)', get(url + "/metrics")[1])
+        outcomes = ("done", "left", "refused")
+        return {o: sum(int(count) for name, count in found if name == o) for o in outcomes}
+
+    before = counted()
+    command = [sys.executable, "-m", "demo.tools.loadtest", "--host", url, "--json"]
+    command += "--users 6 --spawn-rate 6 --run-time 3s --steps 2 --leave 0.4".split()
+    command += ["--pid", str(os.getpid())]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert ended.returncode == 0, ended.stderr
+    table = {row["name"]: row for row in json.loads(ended.stdout[ended.stdout.index("[") :])}
+    counts = {name: table.get(name, {"num_requests": 0})["num_requests"] for name in TABLE}
+    happened = {name: count - before[name] for name, count in counted().items()}
+    assert counts["finished"] == happened["done"] > 0 and "failed" not in table
+    assert counts["refused"] == happened["refused"] and counts["left"] >= happened["left"]
+    assert table["finished"]["max_response_time"] >= table["first step"]["min_response_time"] > 0
+    assert re.search(r"megabytes: \d+ first, \d+ last", ended.stdout + ended.stderr)
 
 
 def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
-    url, scheduler, models = served
+    url, runner, models = served
     web = httpx.Client(base_url=f"{url}/gradio_api", timeout=60)
     config = httpx.get(f"{url}/config", timeout=60).json()
     (number,) = [fn["id"] for fn in config["dependencies"] if fn["api_name"] == "generate"]
     mine = "".join(random.choices(string.ascii_lowercase + string.digits, k=11))
-    body = {"data": [["sea"], 1, 5, 64, *loadtest.SETTINGS], "session_hash": mine}
+    body = {"data": [["sea"], 1, 5, 64, *OWN_SETTINGS], "session_hash": mine}
     models.current.pause = 0.3
     name = web.post("/call/generate", json=body).json()["event_id"]
     # The server names a run by chance, so that nobody finds one by trying.
     assert re.fullmatch("[0-9a-f]{32}", name)
-    wait_for(lambda: scheduler.num_working == 1)
+    wait_for(lambda: runner.num_working == 1)
     for other in ("", "null", "*", mine[:-1], mine.upper(), name):
         tried = {"session_hash": other, "fn_index": number, "event_id": uuid.uuid4().hex}
         web.post("/cancel", json=tried)
@@ -140,7 +162,7 @@ def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
         for address in ("/queue/data", f"/call/generate/{tried['event_id']}"):
             text = heard(web, address, other)
             assert "num_steps" not in text and "data:image" not in text
-    assert scheduler.num_working == 1
+    assert runner.num_working == 1
     models.current.pause = 0.0
     text = web.get(f"/call/generate/{name}").text
     event, data = re.findall(r"event: (\w+)\ndata: (.*)\n", text)[-1]
@@ -149,12 +171,12 @@ def test_nobody_follows_or_stops_the_run_of_another(served) -> None:
 
 
 def test_visitors_are_told_apart_by_the_address_that_they_call_from(served, monkeypatch) -> None:
-    url, scheduler, _ = served
-    taken, submit = [], scheduler.submit
+    url, runner, _ = served
+    taken, join = [], runner.queue.join
     monkeypatch.setattr(
-        scheduler, "submit", lambda work, **more: taken.append(submit(work, **more)) or taken[-1]
+        runner.queue, "join", lambda *job, **more: taken.append(join(*job, **more)) or taken[-1]
     )
-    body = {"data": [["sea"], 1, 5, 2, *loadtest.SETTINGS]}
+    body = {"data": [["sea"], 1, 5, 2, *OWN_SETTINGS]}
     calls = [("127.0.0.2", {}), ("127.0.0.3", {}), ("127.0.0.2", {"X-Forwarded-For": "9.9.9.9"})]
     for address, headers in calls:
         from_there = httpx.HTTPTransport(local_address=address)
@@ -171,7 +193,8 @@ def test_no_counters_unless_asked_for() -> None:
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
-    client = TestClient(Starlette(routes=health_routes(ModelHolder(tiny_model()), Scheduler())))
+    models = ModelHolder(tiny_model())
+    client = TestClient(Starlette(routes=health_routes(models, LocalRunner(models))))
     assert client.get("/healthz").status_code == 200
     assert client.get("/metrics").status_code == 404
 
@@ -218,35 +241,68 @@ def test_without_the_package_nothing_is_decorated(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "spaces", None)
     monkeypatch.setenv("SPACES_ZERO_GPU", "1")
     assert zero_gpu.gpu(len) is len and not zero_gpu.on_zero_gpu()
-    assert isinstance(make_scheduler(ModelHolder(tiny_model())), Scheduler)
+    assert isinstance(make_runner(ModelHolder(tiny_model())), LocalRunner)
 
 
-def test_with_the_package_every_run_is_one_decorated_call(monkeypatch) -> None:
-    calls = []
+class Platform:
+    """Stands in for the package: what goes to the other process and back is pickled."""
 
-    def decorate(duration: int):
+    def __init__(self) -> None:
+        self.durations: list[int] = []
+        self.asked: list[bytes] = []
+        self.answered: list[bytes] = []
+
+    def GPU(self, duration: int):
         def around(function):
             def run(*arguments):
-                calls.append((duration, arguments))
-                yield from function(*arguments)
+                self.durations.append(duration)
+                self.asked.append(pickle.dumps(arguments))
+                for item in function(*pickle.loads(self.asked[-1])):
+                    self.answered.append(pickle.dumps(item))
+                    yield pickle.loads(self.answered[-1])
 
             return run
 
         return around
 
-    monkeypatch.setitem(sys.modules, "spaces", types.SimpleNamespace(GPU=decorate))
-    models = ModelHolder(tiny_model())
-    monkeypatch.delenv("SPACES_ZERO_GPU", raising=False)
-    assert isinstance(make_scheduler(models), Scheduler)
+
+@pytest.fixture
+def platform(monkeypatch) -> Platform:
+    stand_in = Platform()
+    monkeypatch.setitem(sys.modules, "spaces", stand_in)
     monkeypatch.setenv("SPACES_ZERO_GPU", "1")
-    runs = make_scheduler(models)
-    assert runs.concurrency == 1
-    model, moved = models.current, []
+    return stand_in
+
+
+def lent(model) -> tuple[ModelHolder, list[str]]:
+    """A holder whose model notes where it is moved."""
+    moved: list[str] = []
     model.to = lambda device: (moved.append(device), model)[1]
-    request = generate.parse_generate(model, ["sea"], 1, 3, {"num_steps": 3})
-    *_, (run, images) = runs.run(generate.generate_run, models, models.name, request)
-    assert moved == ["cuda"] and len(images) == 1
-    *_, (alone, _) = generate.generate_run(model, request)
-    assert run["result"] == alone["result"]
-    # What is sent to the other process must be plain: a function of a module, and the request.
-    assert calls == [(zero_gpu.GPU_SECONDS, (generate.generate_run, request))]
+    return ModelHolder(model), moved
+
+
+def test_with_the_package_every_run_is_one_decorated_call(monkeypatch, platform) -> None:
+    models, moved = lent(tiny_model())
+    monkeypatch.delenv("SPACES_ZERO_GPU")
+    assert isinstance(make_runner(models), LocalRunner)
+    monkeypatch.setenv("SPACES_ZERO_GPU", "1")
+    runner = make_runner(models)
+    assert runner.concurrency == 1
+    request = parse_generate(models.current, ["sea"], 1, 3, {"num_steps": 3})
+    *_, last = follow(request, runner.decode)
+    assert moved == ["cuda"] and len(last.images) == 1
+    *_, alone = follow(request, decode_alone(models.current))
+    assert last.run["result"] == alone.run["result"]
+    assert platform.durations == [zero_gpu.GPU_SECONDS]
+
+
+def test_a_step_is_sent_from_the_other_process_once(platform) -> None:
+    """The bytes grow with the number of steps, not with its square."""
+    sizes = []
+    for steps in (8, 32):
+        models, _ = lent(tiny_model(grid_size=6))
+        request = parse_generate(models.current, ["sea"], 16, 1, {"num_steps": steps})
+        platform.answered.clear()
+        list(follow(request, make_runner(models).decode))
+        sizes.append(sum(map(len, platform.answered)))
+    assert sizes[1] < 4.4 * sizes[0]

@@ -7,12 +7,12 @@ import torch
 
 import tiny
 from maskgit_core import MaskGIT, SamplingConfig
-from maskgit_core.benchmark.plain_decoding import plain_steps, plain_transformer
 from maskgit_core.config import ORDERS
 from maskgit_core.devices.first_step import StartStore
 from maskgit_core.devices.prepack import pack
 from maskgit_core.devices.token_cache import remembering
 from maskgit_core.weights.checkpoint import Checkpoint
+from plain_decoding import plain_steps, plain_transformer
 
 K = tiny.TRANSFORMER.codebook_size
 KINDS = [

@@ -66,7 +66,7 @@ def test_tokens_are_extracted_once(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
-def test_a_damaged_token_cache_is_made_again(tmp_path, share):
+def test_a_damaged_token_cache_is_made_again_with_a_sentence(tmp_path, share, caplog):
     cache = tmp_path / "tokens.safetensors"
     first = extract_tokens(tiny.tokenizer(), tiny.photos(5), cache=cache)
     whole = cache.read_bytes()
@@ -75,6 +75,8 @@ def test_a_damaged_token_cache_is_made_again(tmp_path, share):
     again = extract_tokens(tiny.tokenizer(), tiny.photos(5), cache=cache)
     assert torch.equal(again.tokens, first.tokens)
     assert cache.read_bytes() == whole
+    (record,) = caplog.records
+    assert record.getMessage().startswith("encoding photos again, tokens.safetensors is damaged")
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from maskgit_core.training import results, tokenizer_stage, transformer_stage
 from maskgit_core.training.budget import Interrupted, train_stage
 from maskgit_core.training.choices import SHIPPED, choose, pick_preset
 from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
-from maskgit_core.weights.checkpoint import load_checkpoint
+from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
 
 SMALL = [
     *("tokenizer.image_size=16", "widths=[8, 16]", "encoder_blocks=[1, 1]"),
@@ -87,6 +87,27 @@ def test_both_stages_from_nothing(capsys, tmp_path):
     assert_refused(capsys, *changed, says="minutes was 0, is 3.0; give it those")
     tiny.write_photos(photos, ["new"], count=1)
     assert_refused(capsys, *from_nothing(photos, out), says="classes was")
+
+
+def test_the_report_measures_the_held_out_photos(monkeypatch, tmp_path, tiny_checkpoint):
+    seen = []
+
+    def evaluate(model: MaskGIT, folders: object, *more: object, **settings: object) -> dict:
+        seen.append(folders)
+        return {"psnr": 20.5}
+
+    monkeypatch.setattr(results, "evaluate", evaluate)
+    photos = tiny.write_photos(tmp_path / "photos", ["forest", "sea"], count=2)
+    val = tiny.write_photos(tmp_path / "val", ["forest", "sea"], count=1)
+    asked = {"--val": val}, {}
+    for number, options in enumerate(asked):
+        more = [word for option in options.items() for word in option]
+        out = tmp_path / f"out-{number}"
+        assert run(*from_checkpoint(photos, out, tiny_checkpoint, "--samples", 4, *more)) == 0
+        card = (out / "checkpoint" / "README.md").read_text(encoding="utf-8")
+        assert "| psnr | 20.5 |" in card
+        assert ("too good to be true" in card) == (not options)
+    assert seen == [(photos, val), (None, photos)]
 
 
 def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
@@ -181,6 +202,49 @@ def test_a_model_learns_new_classes_and_keeps_its_own(capsys, tmp_path, tiny_che
     assert load_checkpoint(out / "checkpoint").classes == ["SEA", "cat"]
 
 
+def test_a_model_goes_on_at_another_size_and_its_card_says_so(capsys, tmp_path, tiny_checkpoint):
+    photos = tiny.write_photos(tmp_path / "photos", ["SEA", "cat"])
+    out = tmp_path / "out"
+    command = from_checkpoint(photos, out, tiny_checkpoint, "--image-size", 24)
+    assert run(*command) == 0
+    printed = capsys.readouterr().out
+    card = (out / "checkpoint" / "README.md").read_text(encoding="utf-8")
+    for sentence in (
+        "The tokenizer of 16 x 16 pixels reads 24 x 24 pixels, 6 x 6 tokens; its weights fit every "
+        "size.",
+        "The table of positions was interpolated from 4 x 4 to 6 x 6 tokens.",
+        'Classes added: cat; each starts at the row of "no class", with a little noise.',
+    ):
+        assert printed.count(sentence) == card.count(sentence) == 1
+    model = MaskGIT.from_pretrained(out / "checkpoint")
+    assert (model.image_size, model.grid_size) == (24, 6)
+    assert model.classes == [*load_checkpoint(tiny_checkpoint).classes, "cat"]
+    assert model.generate(labels=["cat"], seed=0).images.shape == (1, 3, 24, 24)
+    # Decided once: the same command goes on, another size is another run.
+    assert run(*command) == 0
+    other = from_checkpoint(photos, out, tiny_checkpoint, "--image-size", 32)
+    assert_refused(capsys, *other, says="set was")
+
+
+def test_a_size_that_does_not_fit_is_told_before_anything_is_written(
+    capsys, photo_folder, tmp_path, tiny_checkpoint
+):
+    out = tmp_path / "out"
+    for size in (18, 2, 0, -4):
+        command = from_checkpoint(photo_folder, out, tiny_checkpoint, "--image-size", size)
+        assert_refused(capsys, *command, says="image_size must be a multiple of 4, the side of a t")
+        assert_refused(capsys, *from_nothing(photo_folder, out, "--image-size", size), says="image")
+    merging = tmp_path / "merging"
+    network = tiny.transformer(kind="adaln", merge=2)
+    save_checkpoint(merging, tokenizer=tiny.tokenizer(), transformer=network, classes=tiny.CLASSES)
+    command = from_checkpoint(photo_folder, out, merging, "--image-size", 20)
+    assert_refused(capsys, *command, says="must divide the grid; got a grid of 5 x 5")
+    save_checkpoint(merging, tokenizer=tiny.tokenizer(), classes=tiny.CLASSES)
+    command = from_checkpoint(photo_folder, out, merging)
+    assert_refused(capsys, *command, says="init must hold a transformer")
+    assert not out.exists()
+
+
 def test_broken_photos_are_named_and_a_class_of_them_is_refused(
     capsys, photo_folder, tmp_path, tiny_checkpoint
 ):
@@ -229,8 +293,18 @@ def test_what_is_chosen_follows_device_and_data(tiny_checkpoint):
     assert chosen("--init", "none").preset.transformer_training.learning_rate == 2e-3
     given = chosen("--init", str(tiny_checkpoint))
     assert given.keep_classes and given.tokenizer == str(tiny_checkpoint)
+    # A chosen preset names the size of what goes on; a tokenizer that is kept has its own.
+    assert given.image_size is None
+    assert chosen("--init", str(tiny_checkpoint), "--preset", "scenes-flowers-s").image_size == 96
+    asked = chosen("--init", str(tiny_checkpoint), "--set", "tokenizer.image_size=24")
+    assert asked.image_size == 24
+    asked = chosen("--init", str(tiny_checkpoint), "--image-size", "20")
+    assert asked.image_size == 20
+    assert chosen("--init", "none", "--image-size", "64").preset.tokenizer.image_size == 64
+    published = ["--init", str(tiny_checkpoint), "--preset", "imagenet-256-small"]
+    assert chosen(*published).image_size is None
     kept = chosen("--tokenizer", str(tiny_checkpoint))
-    assert kept.init is None and kept.tokenizer == str(tiny_checkpoint)
+    assert kept.image_size is None and kept.init is None and kept.tokenizer == str(tiny_checkpoint)
 
 
 def test_a_budget_ends_a_stage_and_its_length_is_kept(monkeypatch, tmp_path):

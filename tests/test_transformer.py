@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import tiny
-from maskgit_core.networks.transformer import TokenMerge, build_transformer
+from maskgit_core.networks.registry import build_transformer
+from maskgit_core.networks.transformer import TokenMerge
 
 VARIANTS = [
     {"kind": "class_token"},

@@ -11,12 +11,9 @@ from PIL import Image
 
 from maskgit_core import MaskGIT, TokenizerConfig, TrainConfig, TransformerConfig
 from maskgit_core.data.photos import Photos, packed_size
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import (
-    AdaLNMaskedTransformer,
-    MaskedTransformer,
-    build_transformer,
-)
+from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.weights.checkpoint import Checkpoint
 
 CLASSES = ["forest", "sea", "été"]

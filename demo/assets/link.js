@@ -7,7 +7,7 @@
   const url = new URL(window.location.href);
   for (const key of ["model", "class", "images", "seed", ...names]) url.searchParams.delete(key);
   const [classes, count, seed, preset, ...shown] = values;
-  // A preset that was just chosen may not have reached the settings in their fold yet.
+  // A preset that was just chosen may not have reached the settings below it yet.
   const fields = (model && model.presets[preset]) || shown;
   if (MENU && model) url.searchParams.set("model", model.name);
   (Array.isArray(classes) ? classes : []).forEach((name) => url.searchParams.append("class", name));

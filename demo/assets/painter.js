@@ -1,6 +1,7 @@
 // Shows a photo and lets the visitor paint a mask over it. The server sends
 // {photo: data URL, key, framed}; this sends back {key, mask: data URL of white on black, frame} or
-// the same with {incoming: path of a pasted or dropped file}. The frame is in painter_frame.js.
+// the same with {incoming: path of a pasted or dropped file}. The frame is in painter_frame.js, where
+// it may be in painter_geometry.js.
 
 const q = (selector) => element.querySelector(selector);
 const MOST_UNDO = 30;
@@ -156,16 +157,11 @@ function send(more) {
     if (pixels[i] <= 127) continue;
     painted += 1;
     const cell = (i - 3) / 4;
-    if (!inFrame(cell % mask.width, Math.floor(cell / mask.width))) outside += 1;
+    if (frame && !holds(frame, cell % mask.width, Math.floor(cell / mask.width))) outside += 1;
   }
-  const percent = (count) => {
-    const share = (100 * count) / (mask.width * mask.height);
-    return `${share < 1 ? "under 1" : Math.round(share)} %`;
-  };
-  q(".pt-share").textContent = painted
-    ? `${percent(painted)} marked${outside ? `, ${percent(outside)} outside the frame` : ""}`
-    : "";
-  props.value = { key, mask: flat.toDataURL("image/png"), frame: frameShares(), ...more };
+  q(".pt-share").textContent = paintedText(painted, outside, mask.width * mask.height);
+  const shares = frame && sharesOf(frame, mask);
+  props.value = { key, mask: flat.toDataURL("image/png"), frame: shares, ...more };
 }
 
 // ---- pointer and keys ----------------------------------------------------------------------------

@@ -12,11 +12,8 @@ let frame = null;       // {x, y, side} in mask pixels, once the visitor has mov
 let shownFrame = null;  // [left, top, right, bottom] as shares: the automatic one
 let grip = null;        // while the pointer is down: how the frame changes
 
-const shortSide = () => Math.min(mask.width, mask.height);
-const leastSide = () => Math.max(24, 0.1 * shortSide());
-
-function forgetFrame(wanted) {
-  framed = Boolean(wanted);
+function forgetFrame(needed) {
+  framed = Boolean(needed);
   frame = null;
   shownFrame = null;
   q(".pt-move").hidden = !framed;
@@ -47,22 +44,9 @@ function toolsOfFrame() {
 // [left, top, right, bottom] in mask pixels of what is shown; null where there is nothing to show.
 function frameBox() {
   if (!framed || !mask) return null;
-  if (frame) return [frame.x, frame.y, frame.x + frame.side, frame.y + frame.side];
+  if (frame) return boxOf(frame);
   if (shownFrame) return shownFrame.map((share, i) => share * (i % 2 ? mask.height : mask.width));
-  if (tool !== "frame") return null;
-  const side = shortSide();
-  return [(mask.width - side) / 2, (mask.height - side) / 2, (mask.width + side) / 2, (mask.height + side) / 2];
-}
-
-function inFrame(x, y) {
-  if (!frame) return true;
-  return x >= frame.x && y >= frame.y && x < frame.x + frame.side && y < frame.y + frame.side;
-}
-
-// What the server reads: left, top, and the side as a share of the shorter side of the photo.
-function frameShares() {
-  if (!frame) return null;
-  return [frame.x / mask.width, frame.y / mask.height, frame.side / shortSide()];
+  return tool === "frame" ? middleBox(mask) : null;
 }
 
 function drawFrame(context, scale) {
@@ -101,51 +85,24 @@ function drawFrame(context, scale) {
 
 // Takes over the automatic frame, as far as it lies on the photo.
 function ownFrame() {
-  if (frame) return;
-  const [left, top, right, bottom] = frameBox();
-  const side = Math.min(right - left, bottom - top, shortSide());
-  frame = { x: (left + right - side) / 2, y: (top + bottom - side) / 2, side };
-  place(frame.x, frame.y);
+  frame = frame || frameWithin(frameBox(), mask);
 }
 
-function place(x, y) {
-  frame.x = Math.max(0, Math.min(mask.width - frame.side, x));
-  frame.y = Math.max(0, Math.min(mask.height - frame.side, y));
-}
-
-function grabFrame([x, y]) {
+function grabFrame(point) {
   if (!framed) return;
   ownFrame();
   const near = (GRIP * mask.width) / q(".pt-mask").clientWidth;
-  const right = frame.x + frame.side;
-  const bottom = frame.y + frame.side;
-  const touches = (a, b) => Math.abs(a - b) <= near;
-  const atSide = touches(x, frame.x) ? -1 : touches(x, right) ? 1 : 0;
-  const atEnd = touches(y, frame.y) ? -1 : touches(y, bottom) ? 1 : 0;
-  if (atSide && atEnd) {
-    // The corner across stays where it is.
-    grip = { atSide, atEnd, x: atSide < 0 ? right : frame.x, y: atEnd < 0 ? bottom : frame.y };
-  } else {
-    if (!inFrame(x, y)) place(x - frame.side / 2, y - frame.side / 2);
-    grip = { dx: x - frame.x, dy: y - frame.y };
+  grip = gripOf(frame, point, near);
+  if (!grip.atSide && !holds(frame, ...point)) {
+    frame = placed(frame, point[0] - frame.side / 2, point[1] - frame.side / 2, mask);
+    grip = { dx: point[0] - frame.x, dy: point[1] - frame.y };
   }
   draw();
 }
 
-function dragFrame([x, y]) {
+function dragFrame(point) {
   if (!grip) return;
-  if (grip.atSide) {
-    const roomX = grip.atSide < 0 ? grip.x : mask.width - grip.x;
-    const roomY = grip.atEnd < 0 ? grip.y : mask.height - grip.y;
-    const wanted = Math.max(grip.atSide * (x - grip.x), grip.atEnd * (y - grip.y));
-    frame.side = Math.max(leastSide(), Math.min(wanted, roomX, roomY, shortSide()));
-    place(
-      grip.atSide < 0 ? grip.x - frame.side : grip.x,
-      grip.atEnd < 0 ? grip.y - frame.side : grip.y,
-    );
-  } else {
-    place(x - grip.dx, y - grip.dy);
-  }
+  frame = draggedFrame(frame, grip, point, mask);
   draw();
 }
 
@@ -160,12 +117,9 @@ function nudgeFrame(move, larger) {
   ownFrame();
   if (move) {
     const step = Math.max(2, frame.side / 16);
-    place(frame.x + Math.sign(move[0]) * step, frame.y + Math.sign(move[1]) * step);
+    frame = placed(frame, frame.x + Math.sign(move[0]) * step, frame.y + Math.sign(move[1]) * step, mask);
   } else {
-    const grown = Math.max(leastSide(), Math.min(shortSide(), frame.side * (larger > 0 ? 1.1 : 1 / 1.1)));
-    const middle = [frame.x + frame.side / 2, frame.y + frame.side / 2];
-    frame.side = grown;
-    place(middle[0] - grown / 2, middle[1] - grown / 2);
+    frame = scaledFrame(frame, larger > 0 ? 1.1 : 1 / 1.1, mask);
   }
   toolsOfFrame();
   changed();

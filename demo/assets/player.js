@@ -1,18 +1,12 @@
-// The player: draws one run (see demo/frames.py) on canvases, live and afterwards. It asks the
-// server for nothing: all steps are in props.value, which only grows while a run goes on. How it
-// draws, what it says and how it is moved is in player_draw.js, player_words.js, player_moves.js,
-// what ends its last pictures early in player_again.js.
+// The player: draws one run on canvases, live and afterwards. It asks the server for nothing: all
+// steps are in the log in props.value, which only grows while a run goes on. What is read from it is
+// in player_run.js; how the player draws, what it says and how it is moved is in player_draw.js,
+// player_words.js, player_moves.js, what ends its last pictures early in player_again.js.
 
 const q = (selector) => element.querySelector(selector);
-const MASKED = 32767;
-const KNOWN = -1;
 
+let log = { text: "", run: null }; // what was read of props.value
 let run = null;          // the run drawn now
-let built = 0;           // frames already taken into the tables below
-let revealedAt = null;   // per cell: frame number from 1, KNOWN, or MASKED
-let codes = null;        // per cell: token id
-let sureness = null;     // per cell: 0..1000, or -1
-let options = null;      // per cell: [ids, shares] or null
 let pictures = [];       // per frame: Image; index frames.length is the result
 let base = null;         // Image of the photo under an edit
 let beginning = null;    // Image of what is there before the first step
@@ -27,9 +21,7 @@ let inspecting = false;  // keyboard moves the cell instead of the step
 let timer = null;
 let queued = false;
 
-const frames = () => (run && run.frames) || [];
-const positions = () => frames().length + (run && run.result ? 1 : 0);
-const cellsPerImage = () => run.rows * run.columns;
+const positions = () => positionsOf(run);
 const codebook = () => (window.maskgitCodebooks || {})[run && run.model];
 const css = (name) => getComputedStyle(q(".mg")).getPropertyValue(name).trim();
 
@@ -41,26 +33,11 @@ function picture(source) {
 }
 
 function reset(next) {
-  const cells = next.count * next.rows * next.columns;
-  built = 0;
-  revealedAt = new Int16Array(cells).fill(MASKED);
-  codes = new Int32Array(cells).fill(next.mask_id);
-  sureness = new Int16Array(cells).fill(-1);
-  options = new Array(cells).fill(null);
   pictures = [];
   base = next.base ? picture(next.base) : null;
   beginning = next.start ? picture(next.start) : null;
   selected = new Set();
   tellSelection(next);
-  if (next.known) {
-    for (let cell = 0; cell < cells; cell++) {
-      const code = next.known[cell % next.known.length];
-      if (code !== next.mask_id) {
-        codes[cell] = code;
-        revealedAt[cell] = KNOWN;
-      }
-    }
-  }
   at = 0;
   follow = true;
   cursor = null;
@@ -69,51 +46,34 @@ function reset(next) {
   buildStage(next);
 }
 
-function takeIn(next) {
-  if (next && next.forget) {
-    if (run && run.kind !== next.forget) return;
-    next = null;
-  }
-  if (!next || !Array.isArray(next.frames)) {
-    run = null;
-    empty();
-    return;
-  }
+function forget() {
+  log = { text: "", run: null };
+  run = null;
+  empty();
+}
+
+function takeIn(text) {
+  if (!text) return forget();
+  const next = readLog(log, text);
+  if (next.forget) return run && run.kind !== next.forget ? undefined : forget();
+  const { kind, gentle } = next.run;
   // Painting while a run goes on must not take its pictures away.
-  if (next.kind === "preview" && run && run.frames.length && !run.result && live()) return;
-  if (next.gentle && run && run.kind !== next.kind) return;
-  const fresh = !run || run.run !== next.run || next.frames.length < built;
-  if (fresh) reset(next);
+  if (next.fresh && kind === "preview" && run && run.frames.length && !run.result && live()) return;
+  if (next.fresh && gentle && run && run.kind !== kind) return;
   const first = !run;
-  run = next;
-  if (fresh && next.kind !== "preview" && next.kind !== "tour" && !next.result) comeIntoView();
-  if (next.kind !== "preview") lastNews = performance.now();
-  for (; built < next.frames.length; built++) {
-    const frame = next.frames[built];
-    const per = frame.per_cell || 0;
-    pictures[built] = picture(frame.src);
-    frame.cells.forEach((cell, i) => {
-      revealedAt[cell] = built + 1;
-      codes[cell] = frame.ids[i];
-      sureness[cell] = frame.sure[i];
-      if (per) {
-        options[cell] = [
-          frame.alternatives.slice(i * per, i * per + per),
-          frame.shares.slice(i * per, i * per + per),
-        ];
-      }
-    });
-  }
+  log = next;
+  run = next.run;
+  if (next.fresh) reset(run);
+  if (next.fresh && kind !== "preview" && kind !== "tour" && !run.result) comeIntoView();
+  if (kind !== "preview") lastNews = performance.now();
   // Steps that came too fast to be decoded get their picture when the run is over.
-  next.frames.forEach((frame, i) => {
-    if (pictures[i].source !== frame.src) pictures[i] = picture(frame.src);
+  run.frames.forEach((frame, i) => {
+    if (!pictures[i] || pictures[i].source !== frame.src) pictures[i] = picture(frame.src);
   });
-  if (next.result && !pictures[next.frames.length]) {
-    pictures[next.frames.length] = picture(next.result);
-  }
+  if (run.result && pictures.length === run.frames.length) pictures.push(picture(run.result));
   if (follow) at = positions();
   refresh();
-  if (first && next.result && props.shows_itself) showItself();
+  if (first && run.result && props.shows_itself) showItself();
 }
 
 const still = window.matchMedia("(prefers-reduced-motion: reduce)");
@@ -144,7 +104,7 @@ const live = () => performance.now() - lastNews < 3000;
 window.addEventListener("maskgit-stop", ({ detail }) => {
   if (!run || detail !== props.player_id) return;
   stopped = run.run;
-  run = { ...run, waiting: 0 };
+  run.waiting = 0;
   refresh();
 });
 

@@ -23,8 +23,8 @@ document.addEventListener("click", (event) => {
 
 // Gradio drops a click while it waits for the server to say that the old run has ended.
 const toasts = () => document.querySelectorAll(".toast-body").length;
-function press(button, stopper, told, tries) {
-  if (!tries || !stopper.disabled || toasts() > told) return;
+function press(button, stopper, noticed, tries) {
+  if (!tries || !stopper.disabled || toasts() > noticed) return;
   button.click();
-  setTimeout(() => press(button, stopper, told, tries - 1), 150);
+  setTimeout(() => press(button, stopper, noticed, tries - 1), 150);
 }

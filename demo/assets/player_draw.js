@@ -1,13 +1,5 @@
 // How the player draws the images of its run. Part of player.js.
 
-const STOPS = [[59, 47, 107], [49, 104, 142], [42, 157, 143], [138, 196, 96], [250, 222, 92]];
-function ramp(share) {
-  const x = Math.min(Math.max(share, 0), 1) * (STOPS.length - 1);
-  const i = Math.min(Math.floor(x), STOPS.length - 2);
-  const mix = STOPS[i].map((v, c) => Math.round(v + (STOPS[i + 1][c] - v) * (x - i)));
-  return `rgb(${mix.join(",")})`;
-}
-
 function tokenColour(id) {
   const book = codebook();
   if (!book) return `hsl(${(id * 137.5) % 360} 45% 55%)`;
@@ -33,7 +25,7 @@ function drawPatch(canvas, id) {
   context.drawImage(book.image, x, y, book.side, book.side, 0, 0, 22, 22);
 }
 
-const isShown = (cell) => revealedAt[cell] <= at;
+const isShown = (cell) => run.revealedAt[cell] <= at;
 
 function draw() {
   if (queued) return;
@@ -61,7 +53,7 @@ function drawImage(canvas, colours) {
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
   const index = Number(canvas.dataset.image);
-  const first = index * cellsPerImage();
+  const first = index * cellsOf(run);
   const edges = { x: [], y: [] };
   for (let c = 0; c <= run.columns; c++) edges.x.push(Math.round((c * width) / run.columns));
   for (let r = 0; r <= run.rows; r++) edges.y.push(Math.round((r * height) / run.rows));
@@ -73,7 +65,7 @@ function drawImage(canvas, colours) {
 
   context.fillStyle = colours.hole;
   context.fillRect(0, 0, width, height);
-  const result = at > frames().length;
+  const result = at > run.frames.length;
   if (view === "image") {
     if (base && base.complete && !result) context.drawImage(base, 0, 0, width, height);
     const shown = at > 0 ? pictures[at - 1] : beginning;
@@ -86,8 +78,8 @@ function drawImage(canvas, colours) {
       if (base && !result) {
         context.save();
         context.beginPath();
-        for (let cell = first; cell < first + cellsPerImage(); cell++) {
-          if (revealedAt[cell] !== KNOWN) context.rect(...box(cell));
+        for (let cell = first; cell < first + cellsOf(run); cell++) {
+          if (run.revealedAt[cell] !== KNOWN) context.rect(...box(cell));
         }
         context.clip();
       }
@@ -97,7 +89,7 @@ function drawImage(canvas, colours) {
   }
   const gap = view === "image" ? 0 : Math.max(1, Math.round(scale));
   const steps = Math.max(1, run.num_steps - 1);
-  for (let cell = first; cell < first + cellsPerImage(); cell++) {
+  for (let cell = first; cell < first + cellsOf(run); cell++) {
     const [x, y, w, h] = box(cell);
     if (!isShown(cell)) {
       context.fillStyle = colours.hole;
@@ -107,11 +99,11 @@ function drawImage(canvas, colours) {
       context.arc(x + w / 2, y + h / 2, Math.max(1, w * 0.11), 0, 7);
       context.fill();
     } else if (view !== "image") {
-      const known = revealedAt[cell] === KNOWN;
-      if (view === "tokens") context.fillStyle = tokenColour(codes[cell]);
+      const known = run.revealedAt[cell] === KNOWN;
+      if (view === "tokens") context.fillStyle = tokenColour(run.codes[cell]);
       else if (known) context.fillStyle = colours.dot;
-      else if (view === "confidence") context.fillStyle = ramp(sureness[cell] / 1000);
-      else context.fillStyle = ramp((revealedAt[cell] - 1) / steps);
+      else if (view === "confidence") context.fillStyle = ramp(run.sureness[cell] / 1000);
+      else context.fillStyle = ramp((run.revealedAt[cell] - 1) / steps);
       context.fillRect(x, y, w - gap, h - gap);
     }
   }
@@ -119,14 +111,14 @@ function drawImage(canvas, colours) {
   if (q(".mg-outline").checked && !result) {
     context.strokeStyle = colours.line;
     context.lineWidth = pen;
-    for (let cell = first; cell < first + cellsPerImage(); cell++) {
-      if (revealedAt[cell] !== at || at === 0) continue;
+    for (let cell = first; cell < first + cellsOf(run); cell++) {
+      if (run.revealedAt[cell] !== at || at === 0) continue;
       const [x, y, w, h] = box(cell);
       context.strokeRect(x + pen / 2, y + pen / 2, w - pen, h - pen);
     }
   }
   if (selected.size) {
-    for (let cell = first; cell < first + cellsPerImage(); cell++) {
+    for (let cell = first; cell < first + cellsOf(run); cell++) {
       if (!selected.has(cell)) continue;
       const [x, y, w, h] = box(cell);
       context.fillStyle = "rgb(214 0 106 / 38%)";
@@ -136,7 +128,7 @@ function drawImage(canvas, colours) {
       context.strokeRect(x + scale, y + scale, w - 2 * scale, h - 2 * scale);
     }
   }
-  if (cursor !== null && cursor >= first && cursor < first + cellsPerImage()) {
+  if (cursor !== null && cursor >= first && cursor < first + cellsOf(run)) {
     const [x, y, w, h] = box(cursor);
     context.lineWidth = 2 * scale;
     context.strokeStyle = "#fff";

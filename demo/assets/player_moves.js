@@ -46,7 +46,7 @@ function cellAt(event) {
   const c = Math.floor(((event.clientX - rect.left) / rect.width) * run.columns);
   const r = Math.floor(((event.clientY - rect.top) / rect.height) * run.rows);
   if (c < 0 || r < 0 || c >= run.columns || r >= run.rows) return null;
-  return Number(canvas.dataset.image) * cellsPerImage() + r * run.columns + c;
+  return Number(canvas.dataset.image) * cellsOf(run) + r * run.columns + c;
 }
 
 // ---- marking cells by hand: the page listens for the event and offers to decide them again -----
@@ -137,22 +137,6 @@ element.addEventListener("change", (event) => {
   }
 });
 
-function moveCursor(key) {
-  const n = cellsPerImage();
-  let image = Math.floor(cursor / n);
-  let row = Math.floor((cursor % n) / run.columns);
-  let column = (cursor % n) % run.columns;
-  if (key === "ArrowLeft") column -= 1;
-  if (key === "ArrowRight") column += 1;
-  if (key === "ArrowUp") row -= 1;
-  if (key === "ArrowDown") row += 1;
-  if (column < 0 && image > 0) { image -= 1; column = run.columns - 1; }
-  if (column >= run.columns && image < run.count - 1) { image += 1; column = 0; }
-  column = Math.max(0, Math.min(run.columns - 1, column));
-  row = Math.max(0, Math.min(run.rows - 1, row));
-  cursor = image * n + row * run.columns + column;
-}
-
 // The keys work from anywhere on the page that takes no text, for the player that is in view.
 function onKey(event) {
   if (!element.isConnected) return document.removeEventListener("keydown", onKey);
@@ -173,7 +157,7 @@ function onKey(event) {
     mark(cursor, !selected.has(cursor));
     tellSelection(run);
   } else if (inspecting && onStage && event.key.startsWith("Arrow")) {
-    moveCursor(event.key);
+    cursor = movedCell(run, cursor, event.key);
   } else if (event.key === " " && !(target.closest && target.closest("button, input[type=checkbox]"))) {
     play();
   } else if (event.key === "ArrowLeft") {

@@ -1,5 +1,6 @@
-"""One run each: a request in, plain data out. No widgets.
+"""From what a visitor typed to a request, and from decoded steps to plain data. No widgets.
 
-Imports `maskgit_core`. One more kind of run is one file here with a frozen request, its parser
-and its run.
+Imports `serving`, `hardening`, `settings` and `maskgit_core`; never `tabs`, which build on it. One
+more kind of run is one file here with a parser that returns a `serving.request.Request`; `follow`
+decodes it and yields what the page shows.
 """

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from demo.runs import frames, generate, render
+from demo.serving.request import Request
+from demo.serving.steps import new_grid
 from demo.settings import RequestError, build_config, match_class, parse_seed
-from maskgit_core.config import SamplingConfig
 
 # What is compared: the words under the images, and the setting that makes the difference.
 CHOICES: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -33,19 +28,9 @@ def choices_for(guided: bool) -> list[str]:
     return [name for name in CHOICES if guided or name != "Guidance"]
 
 
-@dataclass(frozen=True)
-class CompareRequest:
-    """A checked comparison: one class, one seed, a name and a configuration for each image."""
-
-    label: int
-    seed: int
-    names: tuple[str, ...]
-    configs: tuple[SamplingConfig, ...]
-
-
 def parse_compare(
     model: Any, class_name: Any, seed: Any, what: Any, values: Mapping[str, Any]
-) -> CompareRequest:
+) -> Request:
     """Check a request for a comparison.
 
     Args:
@@ -63,95 +48,15 @@ def parse_compare(
     if class_name in (None, "", []):
         raise RequestError("Choose a class first.")
     variants = CHOICES[what]
-    return CompareRequest(
-        match_class(class_name, list(model.classes)),
-        parse_seed(seed),
-        tuple(name for name, _ in variants),
-        tuple(build_config({**values, **change}) for _, change in variants),
-    )
-
-
-class _Decode:
-    """One image on its way, and how long its steps have taken."""
-
-    def __init__(self, model: Any, request: CompareRequest, index: int) -> None:
-        self._model = model
-        self._steps = model.generate_steps(
-            labels=[request.label], config=request.configs[index], seed=request.seed
-        )
-        self.state: Any = None
-        self.images: np.ndarray | None = None
-        self.seconds = 0.0
-        self.count = 0
-
-    def advance(self) -> bool:
-        """Take one step; False if there was none left."""
-        started = time.monotonic()
-        state = next(self._steps, None)
-        self.seconds += time.monotonic() - started
-        if state is None:
-            return False
-        self.state = state
-        self.count += 1
-        self.images = generate.as_array(self._model.preview(state.tokens))
-        return True
-
-
-def compare_run(
-    model: Any, request: CompareRequest
-) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decode all images in step; one that is done rests. Yields as `generate.generate_run`.
-
-    Raises:
-        RequestError: the run exceeded the time limit.
-    """
-    started = time.monotonic()
-    side = int(model.grid_size)
-    total = side * side
-    plans = [
-        generate.plan_shares(config.schedule, total, total, config.num_steps)
-        for config in request.configs
-    ]
-    run = frames.run_head(
-        run=generate.new_run_name(),
+    count = len(variants)
+    return Request(
         kind="compare",
-        model_name=generate.model_name(model),
-        grid=(side, side),
-        captions=list(request.names),
-        plan=max(plans, key=len),
-        mask_token_id=model.mask_token_id,
-        labels=[request.label] * len(plans),
-    )
-    yield run, []
-    decodes = [_Decode(model, request, index) for index in range(len(plans))]
-    while True:
-        moved = [decode.advance() for decode in decodes]
-        if not any(moved):
-            break
-        run = frames.add_frame(run, _joint_frame(model, decodes, moved))
-        yield run, []
-        generate.check_time(started)
-    images = render.to_uint8(
-        np.concatenate([generate.as_array(model.decode(d.state.tokens)) for d in decodes])
-    )
-    run["captions"] = [
-        f"{name}, {decode.count} steps, {decode.seconds:.1f} s"
-        for name, decode in zip(request.names, decodes, strict=True)
-    ]
-    run = frames.finish(run, images, time.monotonic() - started)
-    yield run, [Image.fromarray(image) for image in images]
-
-
-def _joint_frame(model: Any, decodes: list[_Decode], moved: list[bool]) -> dict[str, Any]:
-    def joined(name: str) -> np.ndarray:
-        return np.concatenate([generate.as_array(getattr(d.state, name)) for d in decodes])
-
-    new = joined("newly_revealed") & np.array(moved)[:, None, None]
-    return frames.step_frame(
-        joined("tokens"),
-        new,
-        joined("confidence"),
-        np.concatenate([decode.images for decode in decodes]),
-        int(model.mask_token_id),
-        (joined("alternative_ids"), joined("alternative_probs")),
+        model=str(model.name),
+        mask_token_id=int(model.mask_token_id),
+        tokens_per_cell=int(model.tokens_per_cell),
+        tokens=new_grid(model, count),
+        labels=(match_class(class_name, list(model.classes)),) * count,
+        seeds=(parse_seed(seed),) * count,
+        configs=tuple(build_config({**values, **change}) for _, change in variants),
+        captions=tuple(name for name, _ in variants),
     )

@@ -8,19 +8,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from demo.settings import RequestError, parse_number
+from demo.settings import AMOUNT, RequestError, parse_number, parse_value
 from maskgit_core.data.images import Box
 from maskgit_core.editing.plan import EditPlan
 
 DIRECTIONS = ("left", "right", "up", "down")
-MAX_VARIATIONS = 4
 # All variations together: every pixel takes three bytes, and takes its time to be packed.
 MAX_RESULT_PIXELS = 100_000_000
 
 
-def parse_variations(count: Any) -> int:
-    """Number of variations, 1 to `MAX_VARIATIONS`; RequestError for anything else."""
-    return int(parse_number("Variations", count, 1, MAX_VARIATIONS, whole=True))
+class NothingPainted(RequestError):
+    """There is nothing to repaint."""
 
 
 def check_size(pixels: float, count: int) -> None:
@@ -81,7 +79,8 @@ def plan_repaint(
         box: in pixels; it must hold all that is painted.
 
     Raises:
-        RequestError: nothing is painted inside the frame, or it or the box cannot be used.
+        NothingPainted: nothing is painted inside the frame.
+        RequestError: the frame or the box cannot be used.
     """
     if box is not None:
         if not isinstance(box, list | tuple) or len(box) != 4:
@@ -94,7 +93,7 @@ def plan_repaint(
     framed = parse_frame(frame, photo.size)
     inside = framed_mask(pixel_mask, framed)
     if not inside.any():
-        raise RequestError(
+        raise NothingPainted(
             "Nothing is painted inside the frame. Move the frame, or press Automatic frame."
         )
     return model.plan_inpaint(photo, inside, framed)
@@ -104,7 +103,7 @@ def parse_sides(directions: Any, amount: Any) -> dict[str, float]:
     """How far an extension goes to each chosen side, as a share of the photo's width or height.
 
     Args:
-        directions: some of `DIRECTIONS`.
+        directions: a list of some of `DIRECTIONS`.
         amount: per cent, 10 to 100.
 
     Raises:
@@ -114,28 +113,26 @@ def parse_sides(directions: Any, amount: Any) -> dict[str, float]:
     chosen = [str(word).lower() for word in given]
     if not chosen or any(word not in DIRECTIONS for word in chosen):
         raise RequestError("Choose at least one side to extend: left, right, up or down.")
-    share = parse_number("Extend by", amount, 10, 100, whole=False) / 100
+    share = parse_value(AMOUNT, amount) / 100
     return {word: share for word in chosen}
 
 
-def plan_sides(
-    model: Any, photo: Image.Image, sides: Mapping[str, float], count: int = 1
-) -> tuple[EditPlan, dict[str, float]]:
-    """Plan an extension; returns the sides that it goes to as well.
+def plan_sides(model: Any, photo: Image.Image, sides: Mapping[str, float]) -> EditPlan:
+    """Plan to carry a photo on beyond its edges.
 
     Args:
-        sides: shares by the names of `DIRECTIONS`, each in [0, 1].
-        count: results, all of which must be handled together.
+        model: a `MaskGIT`.
+        photo: RGB or RGBA, any size.
+        sides: shares of its width or height by the names of `DIRECTIONS`, each in [0, 1].
 
     Raises:
-        RequestError: no side, or further than the results may be large.
+        RequestError: no side, or further than the result may be large.
     """
-    chosen = {side: share for side, share in sides.items() if share > 0}
-    wide = 1 + chosen.get("left", 0) + chosen.get("right", 0)
-    high = 1 + chosen.get("up", 0) + chosen.get("down", 0)
-    check_size(photo.width * wide * photo.height * high, count)
+    wide = 1 + sides.get("left", 0) + sides.get("right", 0)
+    high = 1 + sides.get("up", 0) + sides.get("down", 0)
+    check_size(photo.width * wide * photo.height * high, 1)
     try:
-        return model.plan_outpaint(photo, **chosen), chosen
+        return model.plan_outpaint(photo, **sides)
     except ValueError as error:
         raise RequestError(f"This photo cannot be extended so: {error}.") from None
 

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from demo.runs import edit, edit_frame
+from demo.runs.edit import Edit
 from demo.runs.photos import PhotoStore, open_photo, painted_mask, painter_value
-from demo.serving.models import as_holder
+from demo.serving.models import ModelHolder, as_holder
+from demo.serving.request import Request
+from demo.settings import RequestError
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 REPAINT = "Repaint what I mark"
 EXTEND = "Extend beyond the edges"
+# Of photos whose last plan is kept, all together: about 5 bytes each. The last one always is.
+MAX_PLANNED_PIXELS = 24_000_000
+
+Key = tuple[str, tuple[str, str, str]]  # name of the model, and `Task.key`
 
 
 def example_photos() -> list[Path]:
@@ -19,8 +30,35 @@ def example_photos() -> list[Path]:
     return sorted(EXAMPLES.glob("*.jpg"))
 
 
+@dataclass(frozen=True)
+class Task:
+    """What is to be done with the photo in use: all that its plan depends on.
+
+    Args:
+        kept: where the photo is kept; None where there is none.
+        painted: what the painter sent: {mask, frame}.
+        mode: `REPAINT` or `EXTEND`.
+        directions, amount: as in `edit_frame.parse_sides`.
+    """
+
+    kept: str | None
+    painted: Any = None
+    mode: str = REPAINT
+    directions: Any = ()
+    amount: Any = 50
+
+    def key(self) -> tuple[str, str, str]:
+        """Equal for equal plans of a photo; the first is the mode."""
+        if self.mode == EXTEND:
+            return EXTEND, repr(self.directions), repr(self.amount)
+        value = self.painted if isinstance(self.painted, dict) else {}
+        return REPAINT, str(value.get("mask")), repr(value.get("frame"))
+
+
 class EditSession:
     """Photos in, requests out; the photo in use is named by the path it is kept at.
+
+    A photo's last plan is kept, so that what was planned for its preview is what is run.
 
     Args:
         model: a `MaskGIT`, or the holder of the one in use.
@@ -28,13 +66,10 @@ class EditSession:
     """
 
     def __init__(self, model: Any, store: PhotoStore) -> None:
-        self._models = as_holder(model)
+        self._models: ModelHolder = as_holder(model)
         self.store = store
-
-    @property
-    def model(self) -> Any:
-        """The model in use."""
-        return self._models.current
+        self._lock = threading.Lock()
+        self._planned: dict[str, tuple[Key, Edit]] = {}  # by path, the latest last
 
     def open(self, source: Any) -> tuple[dict[str, Any], str]:
         """Take a photo in: what the painter shows, and where the photo is kept.
@@ -44,72 +79,90 @@ class EditSession:
         """
         photo = open_photo(source)
         # A small square photo is always seen whole: there is nothing to frame.
-        whole = photo.width == photo.height <= 2 * int(self.model.image_size)
+        whole = photo.width == photo.height <= 2 * int(self._models.current.image_size)
         # An example is kept where it lies: there it outlives any sweep, and a full disk.
         own = isinstance(source, Path) and source in example_photos()
         path = str(source) if own else self.store.save(photo)
         return painter_value(photo) | {"framed": not whole}, path
 
-    def preview(self, value: Any, kept: str | None) -> tuple[dict[str, Any], list[float]] | None:
-        """What a repaint would do, while the mask is still being painted.
-
-        Returns:
-            A run without steps that shows which cells would be decided, and the frame as
-            `edit_frame.frame_shares`; None where nothing is painted (inside it).
-        """
-        if kept is None:
-            return None
-        photo = self.store.load(kept)
-        mask = painted_mask(value, photo.size)
-        if mask is None:
-            return None
-        frame = value.get("frame")
-        if not edit_frame.framed_mask(mask, edit_frame.parse_frame(frame, photo.size)).any():
-            return None
-        plan = edit_frame.plan_repaint(self.model, photo, mask, frame)
-        return edit.mask_preview(self.model, plan), edit_frame.frame_shares(plan)
-
-    def preview_extend(
-        self, kept: str | None, directions: list[str], amount: Any
-    ) -> dict[str, Any] | None:
-        """A run without steps that shows which cells an extension would decide; None if none can.
+    def plan(self, task: Task, model: Any = None) -> Edit:
+        """Plan an edit, once for a photo, what is painted on it and the frame.
 
         Args:
-            kept, directions, amount: as in `request`.
+            task: what to do.
+            model: a `MaskGIT`; None is the one in use.
+
+        Raises:
+            RequestError: one sentence that says what to change.
         """
-        if kept is None or not directions:
+        model = self._models.current if model is None else model
+        if task.kept is None:
+            raise RequestError("Open a photo first, or pick one of the examples.")
+        key = (str(model.name), task.key())
+        with self._lock:
+            before = self._planned.get(task.kept)
+        if before is not None and before[0] == key:
+            return before[1]
+        photo = self._photo_of(before) or self.store.load(task.kept)
+        made = self._made(model, task, photo)
+        with self._lock:
+            self._planned.pop(task.kept, None)
+            self._planned[task.kept] = (key, made)
+            self._drop_oldest()
+        return made
+
+    @staticmethod
+    def _photo_of(planned: tuple[Key, Edit] | None) -> Image.Image | None:
+        """The photo of a plan; None of an extension, whose plan holds a larger canvas."""
+        if planned is None or planned[0][1][0] == EXTEND:
             return None
-        photo = self.store.load(kept)
-        plan, _ = edit_frame.plan_sides(
-            self.model, photo, edit_frame.parse_sides(directions, amount)
-        )
-        return edit.mask_preview(self.model, plan)
+        return planned[1].plan.image
+
+    def _made(self, model: Any, task: Task, photo: Image.Image) -> Edit:
+        if task.mode == EXTEND:
+            return edit.extend(model, photo, edit_frame.parse_sides(task.directions, task.amount))
+        frame = task.painted.get("frame") if isinstance(task.painted, dict) else None
+        return edit.repaint(model, photo, painted_mask(task.painted, photo.size), frame)
+
+    def _drop_oldest(self) -> None:
+        plans = [made.plan for _, made in self._planned.values()]
+        sizes = [plan.pixel_mask.size for plan in plans]
+        while len(sizes) > 1 and sum(sizes) > MAX_PLANNED_PIXELS:
+            self._planned.pop(next(iter(self._planned)))
+            sizes.pop(0)
+
+    def preview(self, task: Task) -> tuple[dict[str, Any], list[float] | None] | None:
+        """What an edit would do, while the mask is still being painted.
+
+        Returns:
+            The head of a run without steps that shows which cells would be decided, and the frame
+            of a repaint as `edit_frame.frame_shares`; None where nothing is painted (inside it),
+            or no side is chosen.
+        """
+        if task.kept is None or (task.mode == EXTEND and not task.directions):
+            return None
+        try:
+            made = self.plan(task)
+        except edit_frame.NothingPainted:
+            return None
+        shares = None if task.mode == EXTEND else edit_frame.frame_shares(made.plan)
+        return edit.preview_head(self._models.current, made), shares
 
     def request(
         self,
-        value: Any,
-        kept: str | None,
-        mode: str,
-        directions: list[str],
-        amount: Any,
+        model: Any,
+        task: Task,
         class_name: Any,
         count: Any,
         seed: Any,
         values: dict[str, Any],
         start_percent: Any = 0,
-    ) -> edit.EditRequest:
-        """Check all that the tab holds.
+    ) -> Request:
+        """Check all that the tab holds; arguments as `edit.edit_request`.
 
         Raises:
             RequestError: one sentence that says what to change.
         """
-        photo = None if kept is None else self.store.load(kept)
-        if mode == EXTEND:
-            return edit.parse_extend(
-                self.model, photo, directions, amount, class_name, count, seed, values
-            )
-        mask = None if photo is None else painted_mask(value, photo.size)
-        frame = value.get("frame") if isinstance(value, dict) else None
-        return edit.parse_edit(
-            self.model, photo, mask, class_name, count, seed, values, start_percent, frame
-        )
+        percent = 0 if task.mode == EXTEND else start_percent
+        made = self.plan(task, model)
+        return edit.edit_request(model, made, class_name, count, seed, values, percent)

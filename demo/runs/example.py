@@ -9,7 +9,12 @@ from typing import Any
 
 from PIL import Image
 
-from demo.runs import frames, generate, render
+from demo.runs import frames, render
+from demo.runs.follow import Progress, follow
+from demo.runs.generate import parse_generate
+from demo.serving.models import ModelHolder
+from demo.serving.runner import Runner
+from demo.serving.steps import decode_alone
 from demo.settings import usual_values
 
 Turn = Callable[[Callable[[], Any]], Any]
@@ -30,9 +35,14 @@ def at_once(work: Callable[[], Any]) -> Any:
     return work()
 
 
-def in_line(scheduler: Any, models: Any) -> Turn:
+def in_turn(runner: Runner) -> Turn:
     """Return what computes a piece when its turn has come among the jobs of visitors."""
-    return partial(scheduler.call, "example", models, refusable=False)
+    return partial(runner.call, "example", refusable=False)
+
+
+def first_result(models: ModelHolder) -> FirstResult:
+    """That of the model in use."""
+    return models.once(FirstResult)
 
 
 class FirstResult:
@@ -49,7 +59,7 @@ class FirstResult:
         self._model = model
         self._usual = usual_values(model)
         self._lock = threading.Lock()
-        self._run: dict[str, Any] | None = None
+        self._run: Progress | None = None
         self._codebook: dict[str, Any] | None = None
         self._tiles: dict[str, Any] | None = None
 
@@ -58,27 +68,24 @@ class FirstResult:
         """Whether the model is small enough to be shown off while visitors wait."""
         return sum(p.numel() for p in self._model.transformer.parameters()) <= QUICK_PARAMETERS
 
-    def run(self, turn: Turn = at_once) -> dict[str, Any]:
-        """Four images of classes spread over the list, as `generate.generate_run` ends.
-
-        Empty for a model that is not quick.
-        """
+    def run(self, turn: Turn = at_once) -> Progress | None:
+        """Four images of classes spread over the list, finished; None where not `quick`."""
         with self._lock:
             if self._run is None and self.quick:
                 self._run = turn(self._example)
-            return self._run or {}
+            return self._run
 
-    def _example(self) -> dict[str, Any]:
+    def _example(self) -> Progress:
         chosen = example_classes(list(self._model.classes))
-        request = generate.parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
-        return list(generate.generate_run(self._model, request))[-1][0]
+        request = parse_generate(self._model, chosen, 4, EXAMPLE_SEED, self._usual)
+        return list(follow(request, decode_alone(self._model)))[-1]
 
     def codebook(self, turn: Turn = at_once) -> dict[str, Any]:
         """Colours and decoded patches of all codes."""
         with self._lock:
             if self._codebook is None:
-                patches = generate.as_array(turn(self._model.codebook_patches))
-                self._codebook = frames.codebook_payload(generate.model_name(self._model), patches)
+                patches = frames.as_array(turn(self._model.codebook_patches))
+                self._codebook = frames.codebook_payload(str(self._model.name), patches)
             return self._codebook
 
     def tiles(self, turn: Turn = at_once) -> dict[str, Any]:
@@ -96,9 +103,9 @@ class FirstResult:
             return self._tiles
 
     def _tile(self, name: str, seed: int) -> str:
-        request = generate.parse_generate(self._model, [name], 1, seed, self._usual)
-        result = self._model.generate(list(request.labels), config=request.config, seed=seed)
-        (image,) = render.to_uint8(generate.as_array(result.images))
+        request = parse_generate(self._model, [name], 1, seed, self._usual)
+        result = self._model.generate(list(request.labels), config=request.configs[0], seed=seed)
+        (image,) = render.to_uint8(frames.as_array(result.images))
         return render.data_url(Image.fromarray(image))
 
     def warm_up(self, turn: Turn) -> None:

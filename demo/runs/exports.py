@@ -126,18 +126,24 @@ def result_sheet(images: list[Image.Image], columns: int) -> Image.Image:
 
 
 def recipe_of(run: dict[str, Any], index: int | None = None) -> dict[str, Any] | None:
-    """The recipe that a file of a run carries.
+    """The recipe that a file of a run carries, see `frames`; arguments as `file_recipe`."""
+    return file_recipe(run["recipe"], index, run["count"])
+
+
+def file_recipe(
+    recipe: dict[str, Any] | None, index: int | None, count: int
+) -> dict[str, Any] | None:
+    """The recipe that a file carries.
 
     Args:
-        run: see `frames`.
-        index: which of the run's images the file holds; None is all of them.
+        recipe: of all images; None where no recipe can make them.
+        index: which of the images the file holds; None is all of them.
+        count: how many there are.
 
     Returns:
-        The recipe of all images, and where there are several the place of this one; None where no
-        recipe can repeat the run.
+        The recipe of all images, and where there are several the place of this one.
     """
-    recipe = run["recipe"]
-    if recipe is None or index is None or run["count"] == 1:
+    if recipe is None or index is None or count == 1:
         return recipe
     return {**recipe, "image": index}
 

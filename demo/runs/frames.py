@@ -1,14 +1,22 @@
 """Decoding steps as plain data for the player: what each step adds, and one small picture.
 
-A run is a dict that only grows: a head that never changes, and `frames`. Before its first frame
-`waiting` tells its place in line, 0 where it has none. Cells are numbered
-image by image, row by row: cell = image * N + position.
+A run is a dict: a head that never changes, and what grows. It grows by events, one dict each:
+
+- `{"waiting": n}`: its place in the queue before its first frame, 0 where it has none;
+- `{"frame": ...}`: one more step, see `step_frame`;
+- `{"pictures": {step: data URL}}`: better pictures of steps that are there already;
+- `{"result": data URL, "seconds": s, "captions": [...]}`: the end.
+
+The player gets the head and the events as lines of JSON, each once. Cells are numbered image by
+image, row by row: cell = image * N + position.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +24,8 @@ import numpy as np
 from PIL import Image
 
 from demo.runs import render
+from demo.serving.request import Request
+from maskgit_core.schedules import reveal_counts
 
 NUM_ALTERNATIVES = 5
 
@@ -74,11 +84,82 @@ def run_head(
         "labels": list(labels),
         "known": None if known is None else [int(code) for code in known.ravel()],
         "recipe": recipe,
-        "waiting": 0,
-        "frames": [],
-        "result": None,
-        "seconds": None,
     }
+
+
+def request_head(request: Request) -> dict[str, Any]:
+    """The head of the run of a request; see `run_head`."""
+    unknown, total = (
+        cells * request.tokens_per_cell
+        for cells in (request.num_unknown, request.tokens[0].numel())
+    )
+    plans = [
+        plan_shares(config.schedule, unknown, total, config.num_steps) for config in request.configs
+    ]
+    return run_head(
+        run=new_run_name(),
+        kind=request.kind,
+        model_name=request.model,
+        grid=(request.tokens.shape[1], request.tokens.shape[2]),
+        captions=request.captions,
+        plan=max(plans, key=len),
+        mask_token_id=request.mask_token_id,
+        base=request.base,
+        known=known_cells(request),
+        labels=request.labels,
+        start=request.start,
+        recipe=request.recipe,
+    )
+
+
+def known_cells(request: Request) -> np.ndarray | None:
+    """The cells that stay, as `run_head` takes them; None where there is none."""
+    grids = as_array(request.tokens)
+    if (grids == request.mask_token_id).all():
+        return None
+    return grids[0] if (grids == grids[:1]).all() else grids
+
+
+def plan_shares(schedule: str, unknown: int, total: int, num_steps: int) -> list[float]:
+    """Share of all tokens still masked before the first step and after each step."""
+    left = unknown
+    shares = [left / total]
+    for count in reveal_counts(schedule, unknown, num_steps):
+        left -= count
+        shares.append(left / total)
+    return shares
+
+
+def new_run_name() -> str:
+    """A name that no other run has."""
+    return secrets.token_hex(6)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """A tensor or array as a numpy array on the CPU."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
+def new_run(head: dict[str, Any]) -> dict[str, Any]:
+    """A run without a step."""
+    return {**head, "waiting": 0, "frames": [], "result": None, "seconds": None}
+
+
+def grown(run: dict[str, Any], event: Mapping[str, Any]) -> dict[str, Any]:
+    """A run with one more event; the old one is left as it was."""
+    if "frame" in event:
+        return {**run, "waiting": 0, "frames": [*run["frames"], event["frame"]]}
+    if "pictures" in event:
+        steps = list(run["frames"])
+        for step, picture in event["pictures"].items():
+            steps[int(step)] = {**steps[int(step)], "src": picture}
+        return {**run, "frames": steps}
+    return {**run, **event}
+
+
+def log_line(data: Mapping[str, Any]) -> str:
+    """A head or an event as a line for the player."""
+    return json.dumps(data, separators=(",", ":")) + "\n"
 
 
 def _per_mille(probability: float) -> int:
@@ -125,30 +206,24 @@ def step_picture(images: np.ndarray, masked: np.ndarray) -> str:
     return render.data_url(render.contact_sheet(shown, sheet_columns(len(shown))))
 
 
-def add_frame(run: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
-    """A new run with one more frame; the old one is left as it was."""
-    return {**run, "frames": [*run["frames"], frame]}
+def late_pictures(run: dict[str, Any], images: Mapping[int, np.ndarray]) -> dict[str, Any]:
+    """The event of other pictures for some steps, by number: float32 (B, 3, H, W) in [-1, 1]."""
+    pictures = {
+        str(step): step_picture(picture, masked_after(run, step + 1))
+        for step, picture in images.items()
+    }
+    return {"pictures": pictures}
 
 
-def with_pictures(run: dict[str, Any], images: Mapping[int, np.ndarray]) -> dict[str, Any]:
-    """A new run with other pictures for some steps, by number: float32 (B, 3, H, W) in [-1, 1]."""
-    steps = list(run["frames"])
-    for step, picture in images.items():
-        masked = masked_after(run, step + 1)
-        steps[step] = {**steps[step], "src": step_picture(picture, masked)}
-    return {**run, "frames": steps}
-
-
-def finish(run: dict[str, Any], images: np.ndarray, seconds: float) -> dict[str, Any]:
-    """A new run that also holds its result.
+def result_event(images: np.ndarray, seconds: float) -> dict[str, Any]:
+    """The event of a result.
 
     Args:
-        run: a run with all its frames.
         images: uint8 (B, H, W, 3), the finished images.
         seconds: how long the run took.
     """
-    sheet = render.contact_sheet(images, run["sheet_columns"])
-    return {**run, "result": render.data_url(sheet, quality=92), "seconds": round(seconds, 2)}
+    sheet = render.contact_sheet(images, sheet_columns(len(images)))
+    return {"result": render.data_url(sheet, quality=92), "seconds": round(seconds, 2)}
 
 
 def masked_after(run: dict[str, Any], step: int) -> np.ndarray:

@@ -15,8 +15,8 @@ from demo.settings import (
     RequestError,
     match_class,
     parse_count,
-    parse_field,
     parse_seed,
+    parse_value,
 )
 
 MAX_RECIPE_BYTES = 100_000
@@ -31,7 +31,7 @@ def _nearest(name: str, text: str) -> Any:
         return text if text in field.choices else usual
     try:
         number = min(max(float(text), field.low), field.high)
-        return parse_field(name, int(number) if field.whole else number)
+        return parse_value(field, int(number) if field.whole else number)
     except (ValueError, OverflowError):  # RequestError is one
         return usual
 
@@ -122,8 +122,8 @@ def settings_from_recipe(classes: list[str], text: str | bytes) -> dict[str, Any
         "seed": parse_seed(recipe.get("seed", 0)),
         "model": str(recipe.get("model", ""))[:100],
         **{
-            field.name: parse_field(
-                field.name, recipe.get(field.name, PRESETS[DEFAULT_PRESET][field.name])
+            field.name: parse_value(
+                field, recipe.get(field.name, PRESETS[DEFAULT_PRESET][field.name])
             )
             for field in FIELDS
         },

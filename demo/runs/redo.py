@@ -3,44 +3,25 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from demo.runs import frames, generate, render
-from demo.serving.decoding import Decode, DecodeRequest, decode_alone
+from demo.runs import frames, render
 from demo.serving.one_thread import in_one_thread
+from demo.serving.request import Request
 from demo.settings import MAX_SEED, RequestError, build_config
-from maskgit_core.config import SamplingConfig
-
-
-@dataclass(frozen=True)
-class RedoRequest:
-    """A checked request to decide cells again.
-
-    Args:
-        run: the run that is changed.
-        tokens: int64 (B, h, w), the mask id where a cell is decided again.
-        seed: image i uses seed + i.
-        config: how to decode.
-    """
-
-    run: dict[str, Any]
-    tokens: np.ndarray
-    seed: int
-    config: SamplingConfig
 
 
 def parse_redo(
-    run: dict[str, Any] | None, selection: Any, keep: bool, values: Mapping[str, Any]
-) -> RedoRequest:
+    model: Any, run: dict[str, Any] | None, selection: Any, keep: bool, values: Mapping[str, Any]
+) -> Request:
     """Check a request to decide cells again.
 
     Args:
+        model: a `MaskGIT`.
         run: the run on the page.
         selection: what the page sent: {run, cells}.
         keep: the marked cells stay and all others of the images in which something is marked are
@@ -52,6 +33,11 @@ def parse_redo(
     """
     if not run or not run.get("frames"):
         raise RequestError("Generate something first; then its cells can be decided again.")
+    if run["model"] != model.name:
+        raise RequestError(
+            f"These images were made with {str(run['model'])[:60]}. Generate new ones first, or "
+            "choose that model in the model menu."
+        )
     sent = selection if isinstance(selection, dict) else {}
     tokens = frames.tokens_after(run)
     cells = sent.get("cells") if sent.get("run") == run["run"] else None
@@ -67,46 +53,20 @@ def parse_redo(
         again = ~marked & touched
     if not again.any():
         raise RequestError("All cells are marked to stay, so there is nothing to decide again.")
-    masked = np.where(again, run["mask_id"], tokens)
+    tokens = torch.from_numpy(np.where(again, run["mask_id"], tokens))
     # A fresh seed: the old one would draw the old cells again.
     seed = secrets.randbelow(MAX_SEED - len(tokens))
-    return RedoRequest(run, masked, seed, build_config(values))
-
-
-def redo_run(
-    model: Any, request: RedoRequest, decode: Decode | None = None
-) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """Decide the cells again; arguments and yields as `generate.generate_run`.
-
-    Raises:
-        RequestError: another model made the images, or the run exceeded the time limit.
-    """
-    decode = decode or decode_alone(model)
-    old = request.run
-    if old["model"] != generate.model_name(model):
-        raise RequestError(
-            f"These images were made with {str(old['model'])[:60]}. Generate new ones first, or "
-            "choose that model in the model menu."
-        )
-    unknown = request.tokens == old["mask_id"]
-    most = int(unknown.sum(axis=(1, 2)).max())
-    tokens = torch.from_numpy(request.tokens)
-    before = render.to_uint8(generate.as_array(in_one_thread(model.decode_partial, tokens)))
-    sheet = render.contact_sheet(render.hide_cells(before, unknown), old["sheet_columns"])
-    run = frames.run_head(
-        run=generate.new_run_name(),
+    before = render.to_uint8(frames.as_array(in_one_thread(model.decode_partial, tokens)))
+    sheet = render.contact_sheet(render.hide_cells(before, again), run["sheet_columns"])
+    return Request(
         kind="redo",
-        model_name=generate.model_name(model),
-        grid=request.tokens.shape[1:],
-        captions=old["captions"],
-        plan=generate.plan_shares(
-            request.config.schedule, most, unknown[0].size, request.config.num_steps
-        ),
-        mask_token_id=old["mask_id"],
-        known=request.tokens,
-        labels=old["labels"],
+        model=str(model.name),
+        mask_token_id=int(run["mask_id"]),
+        tokens_per_cell=int(model.tokens_per_cell),
+        tokens=tokens,
+        labels=tuple(run["labels"]),
+        seeds=tuple(seed + i for i in range(len(tokens))),
+        configs=(build_config(values),),
+        captions=tuple(run["captions"]),
         start=render.data_url(sheet),
     )
-    work = DecodeRequest("redo", tokens, tuple(old["labels"]), request.config, request.seed)
-    del model  # a run that waits must not keep it in memory
-    yield from generate.follow_steps(run, decode(work))

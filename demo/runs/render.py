@@ -11,6 +11,9 @@ import io
 import numpy as np
 from PIL import Image
 
+from maskgit_core import pixels
+from maskgit_core.data.contact_sheet import contact_sheet
+
 HOLE = (226, 228, 234)  # flat tone under cells that are still masked
 HOLE_DOT = (196, 200, 210)
 OUTLINE = (37, 99, 235)
@@ -25,8 +28,7 @@ def to_uint8(images: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (B, H, W, 3).
     """
-    scaled = (np.asarray(images, dtype=np.float32) + 1.0) * 127.5
-    return np.moveaxis(np.clip(np.rint(scaled), 0, 255).astype(np.uint8), 1, -1)
+    return pixels.to_uint8(images).numpy()
 
 
 def upsample_cells(cells: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -97,35 +99,13 @@ def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
     return images.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
-def contact_sheet(
-    images: np.ndarray, columns: int, gap: int = 0, background: tuple[int, int, int] = (255,) * 3
-) -> Image.Image:
-    """Lay images out in rows, left to right.
-
-    Args:
-        images: uint8 (B, H, W, 3).
-        columns: images a row.
-        gap: pixels between neighbours.
-        background: RGB of gaps and empty places.
-    """
-    count, height, width, _ = images.shape
-    columns = max(1, min(columns, count))
-    rows = -(-count // columns)
-    size = (columns * (width + gap) - gap, rows * (height + gap) - gap)
-    sheet = Image.new("RGB", size, background)
-    for index, image in enumerate(images):
-        row, column = divmod(index, columns)
-        sheet.paste(Image.fromarray(image), (column * (width + gap), row * (height + gap)))
-    return sheet
-
-
 def split_sheet(sheet: Image.Image, count: int, columns: int) -> np.ndarray:
     """The inverse of `contact_sheet` without gaps: uint8 (count, H, W, 3)."""
     columns = max(1, min(columns, count))
     rows = -(-count // columns)
     width, height = sheet.width // columns, sheet.height // rows
-    pixels = np.asarray(sheet.convert("RGB"))
-    grid = pixels.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
+    grid = np.asarray(sheet.convert("RGB"))
+    grid = grid.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
     return grid.reshape(rows * columns, height, width, 3)[:count]
 
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from demo.runs import frames, generate, render
-from demo.serving.decoding import Decode, DecodeRequest, decode_alone
+from demo.runs import frames, render
 from demo.serving.one_thread import in_one_thread
+from demo.serving.request import Request
 from maskgit_core.config import SamplingConfig
 from maskgit_core.data.images import crop_to_square, flatten_alpha, to_tensor
+from maskgit_core.pixels import from_uint8, psnr
 
 SHOWN_SIDE = 288
 HIDDEN_SHARE = 0.6
@@ -31,41 +31,27 @@ def hidden_cells(grid: tuple[int, ...], seed: int = 0) -> np.ndarray:
     return (chance < HIDDEN_SHARE)[None]
 
 
-def tour_run(
-    model: Any, photo: Image.Image, decode: Decode | None = None, *, seed: int = 0
-) -> Iterator[tuple[dict[str, Any], list[Image.Image]]]:
-    """The hidden cells of the training example, filled in by the model without a class.
+def tour_request(model: Any, photo: Image.Image, *, seed: int = 0) -> Request:
+    """The hidden cells of the training example, to be filled in by the model without a class.
 
     Args:
         model, photo, seed: as in `tour_pictures`.
-        decode: as in `generate.generate_run`.
-
-    Yields:
-        As `generate.generate_run`.
     """
-    decode = decode or decode_alone(model)
     square = crop_to_square(flatten_alpha(photo), int(model.image_size))
     tokens = in_one_thread(model.encode, to_tensor(square))
-    masked = hidden_cells(tuple(tokens.shape[1:]), seed)
-    known = tokens.masked_fill(torch.from_numpy(masked), int(model.mask_token_id))
-    label = None if model.null_label is not None else 0
-    config = SamplingConfig(num_steps=TOUR_STEPS, guidance_scale=1.0)
-    unknown = int(masked.sum())
-    run = frames.run_head(
-        run=generate.new_run_name(),
+    masked = torch.from_numpy(hidden_cells(tuple(tokens.shape[1:]), seed))
+    return Request(
         kind="tour",
-        model_name=generate.model_name(model),
-        grid=masked.shape[1:],
-        captions=["The hidden cells, filled in"],
-        plan=generate.plan_shares(config.schedule, unknown, masked.size, TOUR_STEPS),
-        mask_token_id=model.mask_token_id,
+        model=str(model.name),
+        mask_token_id=int(model.mask_token_id),
+        tokens_per_cell=int(model.tokens_per_cell),
+        tokens=tokens.masked_fill(masked, int(model.mask_token_id)),
+        labels=(None if model.null_label is not None else 0,),
+        seeds=(seed,),
+        configs=(SamplingConfig(num_steps=TOUR_STEPS, guidance_scale=1.0),),
+        captions=("The hidden cells, filled in",),
         base=frames.preview_url(square),
-        known=generate.as_array(known),
-        labels=[label],
     )
-    work = DecodeRequest("tour", known, (label,), config, seed)
-    del model  # a run that waits must not keep it in memory
-    yield from generate.follow_steps(run, decode(work))
 
 
 def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str, Any]:
@@ -84,12 +70,11 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
     size = int(model.image_size)
     square = crop_to_square(flatten_alpha(photo), size)
     pixels = np.asarray(square)
-    tokens = in_one_thread(model.encode, to_tensor(square))
-    back = render.to_uint8(generate.as_array(in_one_thread(model.decode, tokens)))[0]
-    error = float(np.mean((back.astype(np.float64) - pixels) ** 2))
-    psnr = 99.0 if error == 0 else 10 * float(np.log10(255.0**2 / error))
-    colours = render.token_colours(generate.as_array(in_one_thread(model.codebook_patches)))
-    grid = generate.as_array(tokens)[0]
+    images = to_tensor(square)
+    tokens = in_one_thread(model.encode, images)
+    back = render.to_uint8(frames.as_array(in_one_thread(model.decode, tokens)))[0]
+    colours = render.token_colours(frames.as_array(in_one_thread(model.codebook_patches)))
+    grid = frames.as_array(tokens)[0]
     masked = hidden_cells(grid.shape, seed)
     return {
         "photo": _shown(pixels),
@@ -101,7 +86,7 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
         ),
         "back": _shown(back),
         "hidden": _shown(render.draw_pattern(pixels[None], masked)[0]),
-        "psnr": round(psnr, 1),
+        "psnr": round(psnr(from_uint8(back)[None], images).item(), 1),
         "cells": int(grid.size),
         "different": int(len(np.unique(grid))),
         "codes": int(model.mask_token_id),

@@ -1,6 +1,6 @@
 """Fairness between visitors: whose a job is, and in which order the jobs of several are served.
 
-Visitors take turns. The line itself holds whose turn it is: the first job's visitor is next, and
+Visitors take turns. The queue itself holds whose turn it is: the first job's visitor is next, and
 the jobs of who has been served go behind those of all others who wait by then. So nothing is kept
 of a visitor who has no job here, and whoever comes waits for one job of each of the others at most.
 """
@@ -60,37 +60,37 @@ def _household(host: str) -> str:
     return str(address.ipv4_mapped or ipaddress.ip_network((address.packed, 64), strict=False))
 
 
-def behind(line: list[Job], served: Iterable[Job]) -> list[Job]:
-    """The line once these jobs have been served: those of the same visitors go to its end."""
+def behind(waiting: list[Job], served: Iterable[Job]) -> list[Job]:
+    """The queue once these jobs have been served: those of the same visitors go to its end."""
     for visitor in [job.visitor for job in served]:
-        line = sorted(line, key=lambda job: job.visitor == visitor)
-    return line
+        waiting = sorted(waiting, key=lambda job: job.visitor == visitor)
+    return waiting
 
 
-def next_batch(line: list[Job], most_images: int) -> tuple[list[Job], list[Job]]:
-    """The jobs that are served next, and the line that is left.
+def next_batch(waiting: list[Job], most_images: int) -> tuple[list[Job], list[Job]]:
+    """The jobs that are served next, and the queue that is left.
 
     Args:
-        line: with at least one job.
+        waiting: with at least one job.
         most_images: so many images may share a batch; jobs that may share it join in turn.
     """
-    first = line[0]
-    batch, rest = [first], behind(line[1:], [first])
-    room, key = most_images - first.work.images, first.work.together
+    first = waiting[0]
+    batch, rest = [first], behind(waiting[1:], [first])
+    room, key = most_images - first.images, first.together
 
     def fits(job: Job) -> bool:
-        return job.work.images <= room and job.work.together == key
+        return job.images <= room and job.together == key
 
     while key is not None and (job := next(filter(fits, rest), None)):
-        room -= job.work.images
+        room -= job.images
         batch.append(job)
         rest.remove(job)
         rest = behind(rest, [job])
     return batch, rest
 
 
-def service_order(line: list[Job], most_images: int) -> Iterator[Job]:
-    """Yield the jobs of a line as they will be served if nobody comes or leaves."""
-    while line:
-        batch, line = next_batch(line, most_images)
+def service_order(waiting: list[Job], most_images: int) -> Iterator[Job]:
+    """Yield the jobs of a queue as they will be served if nobody comes or leaves."""
+    while waiting:
+        batch, waiting = next_batch(waiting, most_images)
         yield from batch

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from demo.serving.models import ModelHolder
+from demo.serving.runner import Runner
 
 
-def health_routes(models: ModelHolder, scheduler: Any, *, metrics: bool = False) -> list[Route]:
+def health_routes(models: ModelHolder, runner: Runner, *, metrics: bool = False) -> list[Route]:
     """The addresses, for `launch.launch_options`.
 
     Args:
         models: holds the model; without one /healthz answers 503.
-        scheduler: whose jobs are counted.
+        runner: whose jobs are counted.
         metrics: whether there is a /metrics.
     """
 
@@ -25,16 +25,14 @@ def health_routes(models: ModelHolder, scheduler: Any, *, metrics: bool = False)
         content = {
             "status": "ok" if ready else "no model is loaded",
             "model": models.name if ready else None,
-            "waiting": scheduler.num_waiting,
-            "working": scheduler.num_working,
+            "waiting": runner.num_waiting,
+            "working": runner.num_working,
         }
         return JSONResponse(content, 200 if ready else 503)
 
     async def counters(request: Request) -> PlainTextResponse:
-        text = scheduler.ledger.prometheus(
-            waiting=scheduler.num_waiting, working=scheduler.num_working
-        )
-        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
+        text = runner.metrics.prometheus(waiting=runner.num_waiting, working=runner.num_working)
+        return PlainTextResponse(text, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
     routes = [Route("/healthz", healthz)]
     if metrics:

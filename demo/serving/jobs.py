@@ -1,4 +1,4 @@
-"""One visitor's work between the line and its end: what is asked, and what comes back."""
+"""One visitor's job: its place in the queue, whose it is, and how it ends."""
 
 from __future__ import annotations
 
@@ -9,40 +9,16 @@ from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from demo.serving.decoding import DecodedStep, DecodeRequest, Place
+from demo.serving.request import Request
+from demo.serving.steps import DecodedStep, Place
 
 WAITING, WORKING, ENDED = "waiting", "working", "ended"
 DONE, LEFT, LATE, FAILED, REFUSED = "done", "left", "late", "failed", "refused"
 OUTCOMES = (DONE, LEFT, LATE, FAILED, REFUSED)
+Task = Request | Callable[[], Any]
+
 FIRST_LOOK_SECONDS = 0.3
 NEXT_LOOKS_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a job computes; exactly one of `request` and `run` is given.
-
-    Args:
-        kind: for the log, such as `generate`.
-        model_name: for the log.
-        model: gives the model when the job's turn has come; RequestError where another is in use.
-        request: grids to decode, together with those of others who want the same settings.
-        run: something else, computed alone; each thing that it yields goes to the visitor.
-        steps, images: for the log.
-    """
-
-    kind: str
-    model_name: str
-    model: Callable[[], Any] | None = None
-    request: DecodeRequest | None = None
-    run: Callable[[], Iterator[Any]] | None = None
-    steps: int = 0
-    images: int = 0
-
-    @property
-    def together(self) -> Hashable | None:
-        """Jobs of which this is equal may share a batch; None stays alone."""
-        return None if self.request is None else (self.model_name, self.request.config)
 
 
 @dataclass(frozen=True)
@@ -55,23 +31,30 @@ class JobFailed(RuntimeError):
 
 
 class Job:
-    """A piece of work, seen from both ends: the thread that computes and the visitor who waits.
+    """What is computed, seen from both ends: the thread that computes and the visitor who waits.
 
     Args:
-        work: what to compute.
-        place: tells a waiting job's place in line.
+        task: a request, decoded together with those of others who want the same settings; or a
+            function, computed alone, of which the result goes to the visitor.
+        kind: for the log, such as `generate`.
+        model: name of the model, for the log.
+        place: tells a waiting job's place in the queue.
         ended: called once, with the job, when it has ended in any way.
         visitor: whose it is; tells nothing but whether two jobs are of the same.
     """
 
     def __init__(
         self,
-        work: Work,
+        task: Task,
+        kind: str,
+        model: str,
+        *,
         place: Callable[[Job], int],
         ended: Callable[[Job], None],
         visitor: str = "",
     ) -> None:
-        self.work, self.visitor = work, visitor
+        self.task, self.kind, self.model, self.visitor = task, kind, model, visitor
+        self.request = task if isinstance(task, Request) else None
         self.state = WAITING
         self.outcome: str | None = None
         self.batch_jobs = 0
@@ -83,13 +66,28 @@ class Job:
         self._finished: float | None = None
 
     @property
-    def wanted(self) -> bool:
+    def images(self) -> int:
+        """Images that it makes."""
+        return self.request.num_images if self.request else 0
+
+    @property
+    def steps(self) -> int:
+        """Steps that were asked for."""
+        return max(config.num_steps for config in self.request.configs) if self.request else 0
+
+    @property
+    def together(self) -> Hashable | None:
+        """Jobs of which this is equal may share a batch; None stays alone."""
+        return self.request.together if self.request else None
+
+    @property
+    def goes_on(self) -> bool:
         """Whether anyone still waits for what it makes."""
         return self.state != ENDED
 
     @property
     def wait_seconds(self) -> float:
-        """How long it has stood in line."""
+        """How long it has waited in the queue."""
         until = self.started or self._finished or time.monotonic()
         return until - self._joined
 

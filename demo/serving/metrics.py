@@ -4,40 +4,48 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections import Counter
 from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    disable_created_metrics,
+    generate_latest,
+)
 
 log = logging.getLogger("maskgit.jobs")
 
 
-class Ledger:
+class Metrics:
     """Writes a line for each job that has ended, and adds it up."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs: Counter[tuple[str, str]] = Counter()
-        self._images = 0
-        self._batches = 0
-        self._batched_jobs = 0
-        self._wait_seconds = 0.0
-        self._work_seconds = 0.0
+        disable_created_metrics()  # a second line for each counter, with the time of its first job
+        own = {"namespace": "maskgit", "registry": CollectorRegistry()}
+        self._registry = own["registry"]
+        self._jobs = Counter("jobs", "Jobs that have ended.", ["kind", "outcome"], **own)
+        self._images = Counter("images", "Images of jobs that were done.", **own)
+        self._batches = Counter("batches", "Batches decoded.", **own)
+        self._batched_jobs = Counter("batched_jobs", "Jobs in them.", **own)
+        self._wait_seconds = Counter("wait_seconds", "Time in the queue.", **own)
+        self._work_seconds = Counter("work_seconds", "Time worked on.", **own)
+        self._waiting = Gauge("jobs_waiting", "Jobs in the queue now.", **own)
+        self._working = Gauge("jobs_working", "Jobs worked on now.", **own)
 
     def record(self, job: Any) -> None:
         """Log and count a `Job` that has ended."""
-        work = job.work
-        with self._lock:
-            self._jobs[work.kind, job.outcome] += 1
-            self._wait_seconds += job.wait_seconds
-            self._work_seconds += job.work_seconds
-            if job.outcome == "done":
-                self._images += work.images
+        self._jobs.labels(job.kind, job.outcome).inc()
+        self._wait_seconds.inc(job.wait_seconds)
+        self._work_seconds.inc(job.work_seconds)
+        if job.outcome == "done":
+            self._images.inc(job.images)
         line = {
             "event": "job",
-            "model": work.model_name,
-            "kind": work.kind,
-            "steps": work.steps,
-            "images": work.images,
+            "model": job.model,
+            "kind": job.kind,
+            "steps": job.steps,
+            "images": job.images,
             "ms_waiting": round(1000 * job.wait_seconds),
             "ms_working": round(1000 * job.work_seconds),
             "batch_jobs": job.batch_jobs,
@@ -47,36 +55,23 @@ class Ledger:
 
     def count_batch(self, num_jobs: int) -> None:
         """Count a batch that has begun."""
-        with self._lock:
-            self._batches += 1
-            self._batched_jobs += num_jobs
+        self._batches.inc()
+        self._batched_jobs.inc(num_jobs)
 
-    def prometheus(self, *, waiting: int, working: int) -> str:
+    def jobs(self, kind: str, outcome: str) -> int:
+        """How many jobs of a kind have ended so."""
+        labels = {"kind": kind, "outcome": outcome}
+        return int(self._registry.get_sample_value("maskgit_jobs_total", labels) or 0)
+
+    def prometheus(self, *, waiting: int, working: int) -> bytes:
         """Everything in the text format that Prometheus reads.
 
         Args:
-            waiting, working: jobs in line, and in the batch that is computed now.
+            waiting, working: jobs in the queue, and in the batch that is computed now.
         """
-        with self._lock:
-            jobs = {
-                f'{{kind="{kind}",outcome="{outcome}"}}': number
-                for (kind, outcome), number in sorted(self._jobs.items())
-            }
-            metrics: list[tuple[str, str, str, dict[str, float]]] = [
-                ("jobs_total", "counter", "Jobs that have ended.", jobs),
-                ("images_total", "counter", "Images of jobs that were done.", {"": self._images}),
-                ("batches_total", "counter", "Batches decoded.", {"": self._batches}),
-                ("batched_jobs_total", "counter", "Jobs in them.", {"": self._batched_jobs}),
-                ("wait_seconds_total", "counter", "Time in line.", {"": self._wait_seconds}),
-                ("work_seconds_total", "counter", "Time worked on.", {"": self._work_seconds}),
-                ("jobs_waiting", "gauge", "Jobs in line now.", {"": waiting}),
-                ("jobs_working", "gauge", "Jobs worked on now.", {"": working}),
-            ]
-        lines = []
-        for name, kind, text, values in metrics:
-            lines += [f"# HELP maskgit_{name} {text}", f"# TYPE maskgit_{name} {kind}"]
-            lines += [f"maskgit_{name}{label} {value:g}" for label, value in values.items()]
-        return "\n".join(lines) + "\n"
+        self._waiting.set(waiting)
+        self._working.set(working)
+        return generate_latest(self._registry)
 
 
 def log_to_stderr() -> None:

@@ -7,93 +7,54 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-from demo.runs.example import FirstResult
+from demo.serving.catalogue import Lookout, ModelEntry
 from demo.settings import RequestError
 from maskgit_core import CheckpointError, MaskGIT
-from maskgit_core.inputs import folder_name
+from maskgit_core.hub_client import FetchError
 from maskgit_core.weights import hub
-from maskgit_core.weights.checkpoint import load_checkpoint, read_config
-from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights
+from maskgit_core.weights.checkpoint import load_checkpoint
+from maskgit_core.weights.known import size_words
+from maskgit_core.weights.progress import CHECKING, CONVERTING, Progress
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 REPORT_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class ModelEntry:
-    """One line of the menu.
+# What a visitor is told of a fetch that failed; the log has the rest.
+REASONS = {
+    "offline": "there is no connection to where it is kept",
+    "no room": "there is no room for it on this machine's disk",
+    "missing": "it is no longer where it was published",
+    "refused": "its publisher asks for a login first",
+    "busy": "the server that keeps it is busy; try again in some minutes",
+    "broken": "the download broke off; try again",
+    "damaged": "what arrived was damaged and has been removed; try again",
+    "changed": "its publisher has replaced it by something that nobody here has checked",
+}
 
-    Args:
-        name: what the page, links and recipes call the model.
-        source: a checkpoint folder, a known name or owner/name of a Hub repository.
-        known: what is known of published weights; None for other models.
+
+class Report(NamedTuple):
+    """How far a fetch is.
+
+    Attributes:
+        sentence: for people.
+        share: of the bytes that have arrived, 0 to 1; None where nothing travels.
     """
 
-    name: str
-    source: str
-    known: KnownWeights | None = None
-
-    def facts(self) -> str:
-        """One line on size, resolution, published quality and what the first use downloads."""
-        if self.known is None:
-            return _folder_facts(Path(self.source))
-        known = self.known
-        parts = [
-            f"{known.image_size} px",
-            f"{known.params:.0f} M parameters",
-            f"FID {known.fid:g}",
-            _where(known),
-        ]
-        return ", ".join(parts)
-
-    @property
-    def download(self) -> bool:
-        """Whether its first use asks another machine for files."""
-        return self.known is not None and bool(self.known.repo) and not hub.is_converted(self.known)
+    sentence: str
+    share: float | None = None
 
 
-def _where(known: KnownWeights) -> str:
-    if hub.is_converted(known):
-        return "on this machine"
-    if not known.repo:
-        return "needs files brought by hand"
-    size = known.download_megabytes
-    return f"about {size / 1000:.1f} GB to download" if size >= 1000 else f"{size} MB to download"
+class Fetch(Protocol):
+    """Gives an entry's folder, fetched where necessary; may take long."""
 
-
-def _folder_facts(folder: Path) -> str:
-    try:
-        config = read_config(folder)
-        size, classes = int(config["tokenizer"]["image_size"]), len(config.get("classes", []))
-    except (CheckpointError, KeyError, TypeError, ValueError):
-        return ""
-    return f"{size} px, {classes} classes, on this machine"
-
-
-def known_entries() -> tuple[ModelEntry, ...]:
-    """The published weights that load by name."""
-    return tuple(ModelEntry(name, name, known) for name, known in KNOWN_WEIGHTS.items())
-
-
-def menu_entries(embedded: str, started: tuple[str, str]) -> tuple[ModelEntry, ...]:
-    """The whole menu: the model that ships, the one that the page starts with, published ones.
-
-    Args:
-        embedded: folder of the model that ships; left out where it is missing.
-        started: name and source of the model that the page starts with.
-    """
-    first = []
-    if Path(embedded).is_dir():
-        first.append(ModelEntry(folder_name(embedded), embedded))
-    known = known_entries()
-    if started[0] not in {entry.name for entry in (*first, *known)}:
-        first.append(ModelEntry(*started))
-    return (*first, *known)
+    def __call__(self, source: str, *, progress: Progress) -> Path: ...
 
 
 def load_model(folder: Path, name: str, *, precision: str = "float32") -> MaskGIT:
@@ -112,8 +73,12 @@ class ModelHolder:
         source: folder of `model`, from which it can be read again. Without one it stays in
             memory until its successor is loaded.
         fixed: whether the menu is switched off.
-        fetch: from an entry's source to a folder; may take long.
+        fetch: from an entry's source to a folder.
         load: from a folder and a name to a model.
+
+    Attributes:
+        entries: the menu.
+        lookout: what this machine can do.
     """
 
     def __init__(
@@ -123,10 +88,11 @@ class ModelHolder:
         *,
         source: Path | None = None,
         fixed: bool = False,
-        fetch: Callable[[str], Path] = hub.resolve_checkpoint,
+        fetch: Fetch = hub.resolve_checkpoint,
         load: Callable[[Path, str], MaskGIT] = load_model,
     ) -> None:
         self.entries = () if fixed else tuple(entries)
+        self.lookout = Lookout()
         self._fetch = fetch
         self._load = load
         # Reading is guarded too: while a model is loaded there may be none.
@@ -136,7 +102,7 @@ class ModelHolder:
 
     def _put(self, model: MaskGIT, source: Path | None) -> None:
         self._model: MaskGIT | None = model
-        self._first: FirstResult | None = FirstResult(model)
+        self._made: dict[Any, Any] = {}
         self._source = source
         self._name = str(model.name)
 
@@ -163,10 +129,25 @@ class ModelHolder:
         return self._name
 
     @property
-    def first(self) -> FirstResult:
-        """What the page shows of the model in use before the first click."""
+    def title(self) -> str:
+        """What the page calls the model in use."""
+        return self.title_of(self._name)
+
+    def title_of(self, name: str) -> str:
+        """What the page calls a model."""
+        entry = self.find(name)
+        return name if entry is None else entry.title
+
+    def once(self, make: Callable[[MaskGIT], T]) -> T:
+        """What a function makes of the model in use: made once, and dropped with the model.
+
+        Raises:
+            RequestError: as `current`.
+        """
         with self._lock:
-            return self._first or FirstResult(self.current)
+            if make not in self._made:
+                self._made[make] = make(self.current)
+            return self._made[make]
 
     def find(self, name: str) -> ModelEntry | None:
         """The entry of that name; None where the menu has none."""
@@ -181,41 +162,40 @@ class ModelHolder:
         with self._lock:
             if self.name != name:
                 raise RequestError(
-                    f"The model was changed to {self.name} on another page. To go on with it, "
-                    f"choose {self.name} in the model menu and press Use this model."
+                    f"The model was changed to {self.title} on another page. To go on with it, "
+                    f"choose {self.title} in the model menu and press Use this model."
                 )
             return self.current
 
-    def fetch(self, name: str) -> Path:
+    def fetch(self, name: str, progress: Progress | None = None) -> Path:
         """Return the folder of a model of the menu, downloaded and converted where necessary.
 
         Raises:
-            RequestError: it is not in the menu or cannot be fetched; one sentence.
+            RequestError: it is not in the menu, cannot be fetched, or was cancelled; one sentence.
         """
         entry = self.find(name)
         if entry is None:
             raise RequestError("Choose a model from the menu.")
+        progress = progress or Progress()
         try:
             # One at a time: a second visitor who asks for the same finds it done.
             with self._fetching:
-                return Path(self._fetch(entry.source))
-        except (CheckpointError, ValueError, OSError) as error:
-            raise RequestError(self._refusal(name, error)) from None
+                progress.check()
+                return Path(self._fetch(entry.source, progress=progress))
         except Exception as error:
-            log.exception("a model could not be fetched")
             raise RequestError(self._refusal(name, error)) from None
 
     def fetch_watched(
-        self, name: str, every: float = REPORT_SECONDS
-    ) -> Generator[str, None, Path | None]:
-        """As `fetch`, with a sentence on its progress now and then; returns the folder."""
-        entry = self.find(name)
-        started, before = time.monotonic(), _cached_bytes(entry)
+        self, name: str, progress: Progress | None = None, every: float = REPORT_SECONDS
+    ) -> Generator[Report, None, Path]:
+        """As `fetch`, with a report on its progress now and then; returns the folder."""
+        progress = progress or Progress()
+        started = time.monotonic()
         done: dict[str, Any] = {}
 
         def work() -> None:
             try:
-                done["folder"] = self.fetch(name)
+                done["folder"] = self.fetch(name, progress)
             except Exception as error:
                 done["error"] = error
 
@@ -223,7 +203,7 @@ class ModelHolder:
         thread.start()
         thread.join(min(every, 0.2))
         while thread.is_alive():
-            yield _progress(name, entry, _cached_bytes(entry) - before, time.monotonic() - started)
+            yield _report(self.title_of(name), progress, time.monotonic() - started)
             thread.join(every)
         if "error" in done:
             raise done["error"]
@@ -240,15 +220,13 @@ class ModelHolder:
                 return self._model
             before, source = self._name, self._source
             if source is not None:
-                self._model = self._first = None
+                self._model, self._made = None, {}
                 gc.collect()
             try:
                 self._put(self._load(folder, name), folder)
                 gc.collect()
                 return self.current
             except Exception as error:
-                if not isinstance(error, CheckpointError | ValueError | OSError):
-                    log.exception("a model could not be loaded")
                 sentence = self._refusal(name, error)
             # Outside the handler, where nothing holds on to the half of the model that was read.
             if self._model is None and source is not None:
@@ -259,11 +237,20 @@ class ModelHolder:
             raise RequestError(sentence)
 
     def _refusal(self, name: str, error: Exception) -> str:
-        plain = isinstance(error, CheckpointError | ValueError | OSError)
-        reason = " ".join(str(error).split()) if plain else "an unexpected error"
-        if isinstance(error, MemoryError):
+        """What a visitor is told; the log gets what an owner needs."""
+        stays = f"{self.title} stays in use."
+        if isinstance(error, FetchError) and error.reason == "cancelled":
+            return f"The download was cancelled. {stays}"
+        if isinstance(error, FetchError):
+            reason = REASONS[error.reason]
+        elif isinstance(error, MemoryError):
             reason = "there is not enough memory"
-        return f"{name} cannot be used: {reason.rstrip('.')}. {self._name} stays in use."
+        elif isinstance(error, CheckpointError | ValueError | OSError):
+            reason = "its files cannot be read here"
+        else:
+            reason = "something went wrong"
+        log.warning("%s cannot be used: %s", name, " ".join(str(error).split()), exc_info=error)
+        return f"{self.title_of(name)} cannot be used: {reason}. {stays}"
 
 
 def as_holder(model: MaskGIT | ModelHolder) -> ModelHolder:
@@ -271,17 +258,13 @@ def as_holder(model: MaskGIT | ModelHolder) -> ModelHolder:
     return model if isinstance(model, ModelHolder) else ModelHolder(model)
 
 
-def _cached_bytes(entry: ModelEntry | None) -> int:
-    if entry is None or entry.known is None or not entry.download:
-        return 0
-    return hub.cached_bytes(entry.known)
-
-
-def _progress(name: str, entry: ModelEntry | None, got: int, seconds: float) -> str:
-    if entry is None or entry.known is None or not entry.download:
-        return f"Preparing {name}, {seconds:.0f} s so far."
-    total = entry.known.download_megabytes
-    megabytes = got / 1e6
-    if megabytes >= 0.98 * total:
-        return f"Converting {name}, {seconds:.0f} s so far."
-    return f"Fetching {name}: {megabytes:.0f} of about {total} MB, {seconds:.0f} s so far."
+def _report(title: str, progress: Progress, seconds: float) -> Report:
+    done, total = progress.done, progress.total
+    if progress.stage == CONVERTING:
+        return Report(f"Converting {title}, {seconds:.0f} s so far.", 1.0)
+    if not total:
+        return Report(f"Preparing {title}, {seconds:.0f} s so far.")
+    share = done / total
+    if progress.stage == CHECKING:
+        return Report(f"Checking {title}.", share)
+    return Report(f"Fetching {title}: {size_words(done)} of {size_words(total)}.", share)

@@ -1,4 +1,4 @@
-"""Small work of the model beside the line, such as encoding a photo: in one thread for everybody.
+"""Small work of the model beside the queue, such as encoding a photo: in one thread for everybody.
 
 Torch gives every thread that computes helpers and buffers of its own, some megabytes, and keeps
 them as long as the thread lives. The page answers in dozens of threads, and their buffers, all over
@@ -24,7 +24,7 @@ def in_one_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 
 @cache
 def _thread() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, "beside the line")
+    return ThreadPoolExecutor(1, "beside the queue")
 
 
 # A process that was forked has none of the threads.

@@ -1,17 +1,27 @@
 """Hugging Face ZeroGPU: a GPU that is lent for the length of one decorated call.
 
 The call runs in a forked process, so neither a computing thread nor a batch can be shared: each
-run is one call of its own, and ZeroGPU keeps the line. Outside the call the model stays on the
+request is one call of its own, and ZeroGPU keeps the queue. Outside the call the model stays on the
 CPU; the fork moves its own copy to the GPU. Only the platform can show that this works: the tests
 use a stand-in for its package.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from demo.environment import load_spaces
+from demo.serving.metrics import Metrics
+from demo.serving.models import ModelHolder
+from demo.serving.request import Request
+from demo.serving.steps import Decoded, DecodedStep, LatePictures, Place, decoded_steps
+from maskgit_core.decoding.loop import StepState
 
 GPU_SECONDS = 60
 
@@ -19,18 +29,10 @@ GPU_SECONDS = 60
 def gpu(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function with `spaces.GPU` around it where that package is there, else as it is.
 
-    Load that package before torch: call `load_spaces` first thing.
+    That package must be loaded before torch: `environment.load_spaces` comes first thing.
     """
     spaces = load_spaces()
     return function if spaces is None else spaces.GPU(duration=GPU_SECONDS)(function)
-
-
-def load_spaces() -> Any | None:
-    """The package `spaces`, None where it is not installed."""
-    try:
-        return importlib.import_module("spaces")
-    except ImportError:
-        return None
 
 
 def on_zero_gpu() -> bool:
@@ -38,41 +40,69 @@ def on_zero_gpu() -> bool:
     return bool(os.environ.get("SPACES_ZERO_GPU")) and load_spaces() is not None
 
 
-class GpuRuns:
-    """Takes the place of a `Scheduler`: every run is one call on a lent GPU.
+class ZeroGpuRunner:
+    """Every request is one call on a lent GPU; see `runner.Runner`.
 
     Args:
         models: holds the model.
-        ledger: for the counters; runs are not counted, since they happen elsewhere.
     """
 
     concurrency: int | None = 1
     num_waiting = num_working = 0
 
-    def __init__(self, models: Any, ledger: Any) -> None:
-        self.ledger = ledger
+    def __init__(self, models: ModelHolder) -> None:
+        self.models = models
+        self.metrics = Metrics()  # stays empty: the jobs are not counted here
 
-        # Arguments and results are sent between processes, so no function and no model among them.
-        def run_on_gpu(make: Callable[..., Iterator[Any]], request: Any) -> Iterator[Any]:
-            yield from make(models.current.to("cuda"), request)
+        # The request and the steps are sent between processes, so no model is among them.
+        def on_gpu(request: Request) -> Iterator[Decoded]:
+            for item in decoded_steps(models.current.to("cuda"), request):
+                yield _packed(item)
 
-        self._run = gpu(run_on_gpu)
+        self._on_gpu = gpu(on_gpu)
 
-    def run(
-        self, make: Callable[..., Iterator[Any]], models: Any, name: str, request: Any
-    ) -> Iterator[Any]:
-        """As `Scheduler.run`, also for `compare.compare_run`."""
-        models.expect(name)
-        return self._run(make, request)
+    def decode(self, request: Request) -> Iterator[Decoded]:
+        """As `Runner.decode`; ZeroGPU tells no place."""
+        self.models.expect(request.model)
+        return self._decoded(request)
 
-    def call(
-        self, kind: str, models: Any, run: Callable[[], Any], *, refusable: bool = True
-    ) -> Any:
-        """As `Scheduler.call`, in this thread and on the CPU."""
-        return run()
+    def _decoded(self, request: Request) -> Iterator[Decoded]:
+        yield Place(0)
+        for item in self._on_gpu(replace(request, base=None, start=None, plan=None)):
+            yield _unpacked(item)
+
+    def call(self, kind: str, function: Callable[[], Any], *, refusable: bool = True) -> Any:
+        """As `Runner.call`, in this thread and on the CPU."""
+        return function()
 
     def watch(
-        self, kind: str, models: Any, run: Callable[[], Any], *, refusable: bool = True
+        self, kind: str, function: Callable[[], Any], *, refusable: bool = True
     ) -> Iterator[Any]:
-        """As `Scheduler.watch`, in this thread and on the CPU."""
-        yield run()
+        """As `Runner.watch`, in this thread and on the CPU."""
+        yield function()
+
+
+def _packed(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
+    """An item as it is sent between processes: off the GPU, pictures for the eye as bytes."""
+    if isinstance(item, LatePictures):
+        return LatePictures({number: _as_bytes(images) for number, images in item.images.items()})
+    state = {
+        name: value.cpu() if isinstance(value, Tensor) else value
+        for name, value in vars(item.state).items()
+    }
+    images = item.images.cpu() if item.last else _as_bytes(item.images)
+    return replace(item, state=StepState(**state), images=images)
+
+
+def _unpacked(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
+    if isinstance(item, LatePictures):
+        return LatePictures({number: _as_floats(images) for number, images in item.images.items()})
+    return item if item.last else replace(item, images=_as_floats(item.images))
+
+
+def _as_bytes(images: Tensor) -> Tensor:
+    return ((images.cpu() + 1) * 127.5).round().to(torch.uint8)
+
+
+def _as_floats(images: Tensor) -> Tensor:
+    return images.float() / 127.5 - 1

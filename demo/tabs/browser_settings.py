@@ -81,7 +81,7 @@ def read_settings(text: Any, model: str, widgets: Widgets) -> dict[str, Any]:
 
 
 def with_presets(found: dict[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings in which a chosen preset counts more than what its fold still held."""
+    """Settings in which a chosen preset counts more than what its settings still held."""
     filled = dict(found)
     for name, value in found.items():
         prefix, _, last = name.rpartition("preset")

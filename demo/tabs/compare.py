@@ -8,14 +8,26 @@ from typing import Any
 
 import gradio as gr
 
-from demo.messages import explain, notice
-from demo.runs import compare
+from demo.messages import explain
+from demo.runs.compare import choices_for, parse_compare
 from demo.runs.example import EXAMPLE_SEED
+from demo.runs.follow import follow
 from demo.serving.models import ModelHolder
+from demo.serving.request import Request
+from demo.serving.runner import Runner
 from demo.settings import model_presets
 from demo.tabs.browser_settings import Widgets, named
 from demo.tabs.model_menu import ModelMenu, ModelParts
-from demo.tabs.widgets import advanced_fold, field_values, player, preset_radio, seed_row, stop_js
+from demo.tabs.widgets import (
+    advanced_settings,
+    field_values,
+    go_row,
+    model_event,
+    player,
+    preset_radio,
+    seed_row,
+    wire_stop,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class CompareTab:
     remembered: Widgets
 
 
-def build_compare_tab(models: ModelHolder, menu: ModelMenu, scheduler: Any) -> CompareTab:
+def build_compare_tab(models: ModelHolder, menu: ModelMenu, runner: Runner) -> CompareTab:
     """Lay the tab out and wire it. Call inside a `gr.Tab`."""
     model = models.current
     classes, guided = list(model.classes), model.null_label is not None
@@ -42,7 +54,7 @@ def build_compare_tab(models: ModelHolder, menu: ModelMenu, scheduler: Any) -> C
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=300, elem_classes="settings"):
             what = gr.Radio(
-                compare.choices_for(guided),
+                choices_for(guided),
                 value="Order",
                 label="What differs",
                 info="Everything else is the same, the seed too.",
@@ -51,48 +63,27 @@ def build_compare_tab(models: ModelHolder, menu: ModelMenu, scheduler: Any) -> C
             name = gr.Dropdown(classes, value=classes[-1], label="Class", elem_id="cmp-class")
             seed = seed_row("cmp", EXAMPLE_SEED)
             preset = preset_radio("cmp", presets)
-            with gr.Row(elem_classes="actions go-row"):
-                go = gr.Button("Compare", variant="primary", elem_id="cmp-go", scale=3)
-                stop = gr.Button("Stop", interactive=False, elem_id="cmp-stop", scale=1)
-            fields = advanced_fold("cmp", preset, presets, guided=guided)
+            go, stop = go_row("cmp", "Compare")
+            fields = advanced_settings("cmp", preset, presets, guided=guided)
         with gr.Column(scale=3, min_width=320, elem_classes="results"):
             view = player("cmp-player", "Press Compare to see the same image made in four ways.")
 
+    def parse(shown: str, difference: str, label: str, first: float, values: Any) -> Request:
+        # A call of its own: a run that waits must not keep the model in memory.
+        return parse_compare(models.expect(shown), label, first, difference, field_values(values))
+
     def on_compare(
-        shown: str, difference: str, class_name: str, first_seed: float, *values: Any
+        shown: str, difference: str, label: str, first: float, *values: Any
     ) -> Iterator[tuple[Any, Any]]:
         with explain():
-            request = compare.parse_compare(
-                models.expect(shown), class_name, first_seed, difference, field_values(values)
-            )
-            told = False
-            for run, _ in scheduler.run(compare.compare_run, models, shown, request):
-                if "frames" in run:
-                    yield run, gr.update(interactive=True)
-                    continue
-                if run["waiting"] and not told:
-                    notice(f"You are number {run['waiting']} in line.")
-                    told = True
-                yield gr.skip(), gr.update(interactive=True)
+            request = parse(shown, difference, label, first, values)
+            for progress in follow(request, runner.decode):
+                yield progress.log, gr.update(interactive=True)
         yield gr.skip(), gr.update(interactive=False)
 
     event = go.click(
-        on_compare,
-        [menu.shown, what, name, seed, *fields],
-        [view, stop],
-        show_progress="hidden",
-        concurrency_id="model",
-        concurrency_limit=scheduler.concurrency,
-        api_visibility="private",
+        on_compare, [menu.shown, what, name, seed, *fields], [view, stop], **model_event(runner)
     )
-    stop.click(
-        lambda: gr.update(interactive=False),
-        None,
-        stop,
-        js=stop_js("cmp-player"),
-        cancels=[event],
-        queue=False,
-        api_visibility="private",
-    )
+    wire_stop(stop, "cmp-player", event)
     parts = ModelParts(name, preset, fields)
     return CompareTab(parts, what, named("compare", parts, {"what": what, "seed": seed}))

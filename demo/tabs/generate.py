@@ -10,23 +10,30 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
-from demo.runs import generate, redo
 from demo.runs.example import EXAMPLE_SEED, example_classes
+from demo.runs.follow import follow
+from demo.runs.generate import parse_generate
 from demo.runs.photos import PhotoStore
+from demo.runs.redo import parse_redo
 from demo.serving.models import ModelHolder
-from demo.settings import DEFAULT_PRESET, FIELDS, MAX_IMAGES, PRESETS, model_presets
-from demo.tabs.keep import KeepFold, build_keep_fold, wire_keep_fold
+from demo.serving.request import Request
+from demo.serving.runner import Runner
+from demo.settings import COUNT, DEFAULT_PRESET, FIELDS, PRESETS, model_presets
+from demo.tabs.keep import KeepWidgets, build_keep, wire_keep
 from demo.tabs.model_menu import ModelMenu, ModelParts
 from demo.tabs.widgets import (
-    advanced_fold,
+    advanced_settings,
     asset,
     field_values,
+    go_row,
+    model_event,
     picture_tiles,
     player,
     preset_radio,
     seed_row,
     selection_of,
-    stop_js,
+    slider,
+    wire_stop,
 )
 
 TOGGLE_JS = """(tiles, names) => {
@@ -41,23 +48,56 @@ CHOSEN_JS = """(names) => {
 
 
 @dataclass(frozen=True)
-class GenerateTab:
-    """Widgets that the page fills from outside the tab (link, recipe, example result)."""
+class Settings:
+    """Widgets of what is to be made, and the buttons that start and stop it."""
 
     classes: gr.Dropdown
+    tiles: gr.HTML
     count: gr.Slider
     seed: gr.Number
     preset: gr.Radio
     fields: list[gr.components.Component]
+    go: gr.Button
+    stop: gr.Button
+
+    @property
+    def linked(self) -> list[gr.components.Component]:
+        """What a link holds."""
+        return [self.classes, self.count, self.seed, self.preset, *self.fields]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The player and what is done with its run.
+
+    Args:
+        player: of the run.
+        selection: its marked cells.
+        again, keep_marked: buttons that decide marked cells again, or all but them.
+        keep: what a visitor takes home.
+        run, images: states, the run and its finished images.
+    """
+
     player: gr.HTML
+    selection: gr.HTML
+    again: gr.Button
+    keep_marked: gr.Button
+    keep: KeepWidgets
     run: gr.State
-    tiles: gr.HTML
-    keep: KeepFold
+    images: gr.State
+
+
+@dataclass(frozen=True)
+class GenerateTab:
+    """Widgets that the page fills from outside the tab (link, recipe, example result)."""
+
+    settings: Settings
+    results: Results
 
     @property
     def parts(self) -> ModelParts:
         """What depends on the model."""
-        return ModelParts(self.classes, self.preset, self.fields)
+        return ModelParts(self.settings.classes, self.settings.preset, self.settings.fields)
 
 
 def link_js(*, copy: bool, menu: bool) -> str:
@@ -80,142 +120,118 @@ def link_js(*, copy: bool, menu: bool) -> str:
 
 
 def build_generate_tab(
-    models: ModelHolder, store: PhotoStore, menu: ModelMenu, scheduler: Any
+    models: ModelHolder, store: PhotoStore, menu: ModelMenu, runner: Runner
 ) -> GenerateTab:
     """Lay the tab out and wire it. Call inside a `gr.Tab`."""
-    model = models.current
-    classes, guided = list(model.classes), model.null_label is not None
-    presets = model_presets(model)
-    del model  # the page must not keep it in memory
-    run_state = gr.State(None)
-    final_state = gr.State(None)
     with gr.Row(elem_classes="workbench"):
         with gr.Column(scale=2, min_width=300, elem_classes="settings"):
-            chosen = gr.Dropdown(
-                classes,
-                value=example_classes(classes),
-                multiselect=True,
-                filterable=True,
-                label="Classes",
-                info="Type to search. With several, the images take turns.",
-                elem_id="gen-classes",
-            )
-            tiles = picture_tiles(
-                "gen-tiles", "Classes by picture", chosen=example_classes(classes)
-            )
-            count = gr.Slider(
-                1, MAX_IMAGES, value=4, step=1, label="Images", elem_id="gen-count", buttons=[]
-            )
-            seed = seed_row("gen", EXAMPLE_SEED)
-            preset = preset_radio("gen", presets)
-            with gr.Row(elem_classes="actions go-row"):
-                go = gr.Button("Generate", variant="primary", elem_id="gen-go", scale=3)
-                stop = gr.Button("Stop", interactive=False, elem_id="gen-stop", scale=1)
-            fields = advanced_fold("gen", preset, presets, guided=guided)
+            settings = _settings(models.current)
         with gr.Column(scale=3, min_width=320, elem_classes="results"):
-            view = player(
-                "gen-player",
-                "Choose a class and press Generate.",
-                selectable=True,
-                shows_itself=True,
-            )
-            # Outside the fold: what a closed fold holds is not on the page and hears nothing.
-            selection = selection_of("gen-player")
-            with gr.Accordion("Touch the tokens", open=False, elem_id="gen-touch"):
-                gr.Markdown(
-                    "Turn on Select cells above and mark some with the pointer. Then let the model "
-                    "decide them again, or keep only them. All other cells stay as they are."
-                )
-                with gr.Row(elem_classes="actions tools"):
-                    again = gr.Button("Decide marked cells again", elem_id="gen-redo")
-                    keep = gr.Button("Keep marked, redo the rest", elem_id="gen-redo-rest")
-            keep_fold = build_keep_fold()
-    tab = GenerateTab(chosen, count, seed, preset, fields, view, run_state, tiles, keep_fold)
-    tiles.click(None, [tiles, chosen], chosen, js=TOGGLE_JS, api_visibility="private")
-    chosen.change(None, chosen, None, js=CHOSEN_JS, api_visibility="private")
-    redo_buttons = {again: False, keep: True}
-    _wire_run(models, scheduler, menu, tab, go, stop, final_state, redo_buttons, selection)
-    settings = [chosen, count, seed, preset, *fields]
-    keep_fold.copy.click(
+            results = _results()
+    tab = GenerateTab(settings, results)
+    settings.tiles.click(
         None,
-        settings,
-        keep_fold.link,
-        js=link_js(copy=True, menu=len(models.entries) > 1),
+        [settings.tiles, settings.classes],
+        settings.classes,
+        js=TOGGLE_JS,
         api_visibility="private",
     )
-    wire_keep_fold(store, keep_fold, run_state, final_state)
+    settings.classes.change(None, settings.classes, None, js=CHOSEN_JS, api_visibility="private")
+    _wire_run(models, runner, menu, tab)
+    _wire_links(settings, results.keep, menu=len(models.entries) > 1)
+    wire_keep(store, results.keep, results.run, results.images)
     return tab
 
 
-def _wire_run(
-    models: ModelHolder,
-    scheduler: Any,
-    menu: ModelMenu,
-    tab: GenerateTab,
-    go: gr.Button,
-    stop: gr.Button,
-    final_state: gr.State,
-    redo_buttons: dict[gr.Button, bool],
-    selection: gr.HTML,
-) -> None:
-    finished = (gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False))
+def _settings(model: Any) -> Settings:
+    classes, presets = list(model.classes), model_presets(model)
+    chosen = example_classes(classes)
+    names = gr.Dropdown(
+        classes,
+        value=chosen,
+        multiselect=True,
+        filterable=True,
+        label="Classes",
+        info="Type to search. With several, the images take turns.",
+        elem_id="gen-classes",
+    )
+    tiles = picture_tiles("gen-tiles", "Classes by picture", chosen=chosen)
+    count = slider(COUNT, "gen-count", 4)
+    seed = seed_row("gen", EXAMPLE_SEED)
+    preset = preset_radio("gen", presets)
+    go, stop = go_row("gen", "Generate")
+    fields = advanced_settings("gen", preset, presets, guided=model.null_label is not None)
+    return Settings(names, tiles, count, seed, preset, fields, go, stop)
 
-    def stream(runs: Iterator[tuple[dict[str, Any], Any]]) -> Iterator[tuple[Any, ...]]:
-        for run, images in runs:
-            yield run, run, images or None, gr.update(interactive=True)
 
-    def on_click(
-        event: gr.EventData,
-        shown: str,
-        run: Any,
-        marked: Any,
-        names: list[str],
-        number: float,
-        first_seed: float,
-        *values: Any,
-    ) -> Iterator[tuple[Any, ...]]:
-        with explain():
-            fields = field_values(values)
-            if event.target in redo_buttons:
-                request: Any = redo.parse_redo(run, marked, redo_buttons[event.target], fields)
-                make: Any = redo.redo_run
-            else:
-                model = models.expect(shown)
-                request = generate.parse_generate(model, names, number, first_seed, fields)
-                del model  # a run that waits must not keep it in memory
-                make = generate.generate_run
-            yield from stream(scheduler.run(make, models, shown, request))
-        yield finished
+def _results() -> Results:
+    view = player(
+        "gen-player", "Choose a class and press Generate.", selectable=True, shows_itself=True
+    )
+    # Outside the accordion: what a closed one holds is not on the page and hears nothing.
+    selection = selection_of("gen-player")
+    with gr.Accordion("Touch the tokens", open=False, elem_id="gen-touch"):
+        gr.Markdown(
+            "Turn on Select cells above and mark some with the pointer. Then let the model "
+            "decide them again, or keep only them. All other cells stay as they are."
+        )
+        with gr.Row(elem_classes="actions tools"):
+            again = gr.Button("Decide marked cells again", elem_id="gen-redo")
+            keep_marked = gr.Button("Keep marked, redo the rest", elem_id="gen-redo-rest")
+    return Results(
+        view, selection, again, keep_marked, build_keep(), gr.State(None), gr.State(None)
+    )
 
-    settings = [tab.classes, tab.count, tab.seed, *tab.fields]
-    linked = [tab.classes, tab.count, tab.seed, tab.preset, *tab.fields]
-    outputs = [tab.player, tab.run, final_state, stop]
-    # One event for all three buttons: there is one player, so one run at a time.
-    event = gr.on(
-        [go.click, *[button.click for button in redo_buttons]],
-        on_click,
-        [menu.shown, tab.run, selection, *settings],
-        outputs,
-        show_progress="hidden",
-        concurrency_id="model",
-        concurrency_limit=scheduler.concurrency,
+
+def _wire_links(settings: Settings, keep: KeepWidgets, *, menu: bool) -> None:
+    keep.copy.click(
+        None,
+        settings.linked,
+        keep.link,
+        js=link_js(copy=True, menu=menu),
         api_visibility="private",
     )
     # The address bar follows the settings, so that a reload brings them back.
     gr.on(
-        [go.click, *[widget.change for widget in linked]],
+        [settings.go.click, *[widget.change for widget in settings.linked]],
         None,
-        linked,
+        settings.linked,
         None,
-        js=link_js(copy=False, menu=len(models.entries) > 1),
+        js=link_js(copy=False, menu=menu),
         api_visibility="private",
     )
-    stop.click(
-        lambda: gr.update(interactive=False),
-        None,
-        stop,
-        js=stop_js("gen-player"),
-        cancels=[event],
-        queue=False,
-        api_visibility="private",
+
+
+def _wire_run(models: ModelHolder, runner: Runner, menu: ModelMenu, tab: GenerateTab) -> None:
+    settings, results = tab.settings, tab.results
+    redo_buttons = {results.again: False, results.keep_marked: True}
+
+    def parse(event: gr.EventData, shown: str, run: Any, marked: Any, chosen: Any) -> Request:
+        # A call of its own: a run that waits must not keep the model in memory.
+        model = models.expect(shown)
+        names, number, first_seed, *values = chosen
+        fields = field_values(values)
+        if event.target in redo_buttons:
+            return parse_redo(model, run, marked, redo_buttons[event.target], fields)
+        return parse_generate(model, names, number, first_seed, fields)
+
+    def on_click(
+        event: gr.EventData, shown: str, run: Any, marked: Any, *chosen: Any
+    ) -> Iterator[tuple[Any, ...]]:
+        with explain():
+            request = parse(event, shown, run, marked, chosen)
+            for progress in follow(request, runner.decode):
+                images = progress.images or None
+                yield progress.log, progress.run, images, gr.update(interactive=True)
+        yield gr.skip(), gr.skip(), gr.skip(), gr.update(interactive=False)
+
+    # One event for all three buttons: there is one player, so one run at a time.
+    event = gr.on(
+        [settings.go.click, *[button.click for button in redo_buttons]],
+        on_click,
+        [menu.shown, results.run, results.selection]
+        + [settings.classes, settings.count, settings.seed, *settings.fields],
+        [results.player, results.run, results.images, settings.stop],
+        **model_event(runner),
     )
+    wire_stop(settings.stop, "gen-player", event)

@@ -1,4 +1,4 @@
-"""The Keep it fold: what a visitor takes home from the images on the page."""
+"""The Keep it accordion: what a visitor takes home from the images on the page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import gradio as gr
 from demo.messages import explain
 from demo.runs import exports
 from demo.runs.photos import PhotoStore
-from demo.tabs.widgets import asset
+from demo.tabs.widgets import unseen
 
 SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
 
 
 @dataclass(frozen=True)
-class KeepFold:
-    """Widgets of the fold.
+class KeepWidgets:
+    """Widgets of the accordion.
 
     Args:
         image, strip, recipe, animation: buttons that make a file.
@@ -40,8 +40,8 @@ class KeepFold:
     dropped: gr.HTML
 
 
-def build_keep_fold() -> KeepFold:
-    """Lay the fold out; `wire_keep_fold` brings it to life. Call inside the tab."""
+def build_keep() -> KeepWidgets:
+    """Lay the accordion out; `wire_keep` brings it to life. Call inside the tab."""
     with gr.Accordion("Keep it", open=False, elem_id="gen-keep"):
         with gr.Row(elem_classes="actions tools"):
             image = gr.Button("Images (PNG)", elem_id="gen-save-image")
@@ -74,19 +74,13 @@ def build_keep_fold() -> KeepFold:
             elem_id="gen-open-recipe",
         )
     file = gr.DownloadButton("File", visible="hidden", elem_id="gen-file")
-    dropped = gr.HTML(
-        value=None,
-        html_template="<span></span>",
-        js_on_load=asset("recipe_drop.js"),
-        visible="hidden",
-        elem_id="gen-dropped-recipe",
-    )
+    dropped = unseen("gen-dropped-recipe", "recipe_drop.js")
     options: list[gr.components.Component] = [kind, speed, lines]
-    return KeepFold(image, strip, recipe, animation, options, file, link, copy, load, dropped)
+    return KeepWidgets(image, strip, recipe, animation, options, file, link, copy, load, dropped)
 
 
-def wire_keep_fold(
-    store: PhotoStore, fold: KeepFold, run_state: gr.State, final_state: gr.State
+def wire_keep(
+    store: PhotoStore, widgets: KeepWidgets, run_state: gr.State, final_state: gr.State
 ) -> None:
     """Let the buttons make their files of the run and the finished images on the page."""
 
@@ -132,21 +126,21 @@ def wire_keep_fold(
         return handler
 
     jobs = [
-        (fold.image, save_image, []),
-        (fold.strip, save_strip, []),
-        (fold.recipe, save_recipe, []),
-        (fold.animation, save_animation, fold.options),
+        (widgets.image, save_image, []),
+        (widgets.strip, save_strip, []),
+        (widgets.recipe, save_recipe, []),
+        (widgets.animation, save_animation, widgets.options),
     ]
     for button, make, more in jobs:
         button.click(
             saver(make),
             [run_state, final_state, *more],
-            fold.file,
+            widgets.file,
             show_progress="hidden",
             api_visibility="private",
         ).then(
             None,
-            fold.file,
+            widgets.file,
             None,
             js="(file) => { if (file) setTimeout(() => document.querySelector("
             "'#gen-file a, a#gen-file, #gen-file')?.click(), 150); }",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,10 @@ import gradio as gr
 
 from demo.messages import explain
 from demo.runs import compare, recipes
-from demo.runs.example import example_classes, in_line
+from demo.runs.example import example_classes, first_result, in_turn
+from demo.serving.catalogue import measured_speed
 from demo.serving.models import ModelHolder
+from demo.serving.runner import Runner
 from demo.settings import (
     CUSTOM,
     FIELDS,
@@ -24,7 +25,22 @@ from demo.settings import (
     usual_preset,
     usual_values,
 )
-from demo.tabs.widgets import codebook_holder, facts_holder, model_facts, shown
+from demo.tabs.model_choice import (
+    FETCHES,
+    choice_list,
+    choice_value,
+    chosen_name,
+    fetched,
+    sentence_html,
+)
+from demo.tabs.widgets import (
+    PRIVATE,
+    codebook_holder,
+    facts_holder,
+    model_event,
+    model_facts,
+    shown,
+)
 
 Updates = dict[Any, Any]
 
@@ -34,25 +50,29 @@ class ModelMenu:
     """Widgets of the menu, and what the page remembers about its model.
 
     Args:
-        fold: holds the menu; its label names the model in use.
-        choice: the menu itself.
+        accordion: holds the menu; its label names the model in use.
+        choice: the menu itself, see `choice_value`.
         go: fetches and loads what is chosen.
+        cancel: stops the fetch that `go` began.
         status: one sentence on what goes on.
         shown: state, name of the model that this page is laid out for.
         pending: state, a link or recipe that waits for another model: the model, its
             kind and content.
         folder: state, the fetched folder on its way to be loaded; empty where there is none.
+        fetch: state, number of the fetch that this page began; 0 where it has none.
         facts: tells the page's scripts about the model.
         codebook: the model's colours.
     """
 
-    fold: gr.Accordion
-    choice: gr.Dropdown
+    accordion: gr.Accordion
+    choice: gr.HTML
     go: gr.Button
+    cancel: gr.Button
     status: gr.HTML
     shown: gr.State
     pending: gr.State
     folder: gr.State
+    fetch: gr.State
     facts: gr.HTML
     codebook: gr.HTML
 
@@ -61,12 +81,12 @@ class ModelMenu:
         if wanted == models.name or models.find(wanted) is None:
             return None
         sentence = (
-            f"This {kind} was made with {wanted}. Press Use this model to switch to it; the "
-            "settings follow."
+            f"This {kind} was made with {models.title_of(wanted)}. Press Use this model to switch "
+            "to it; the settings follow."
         )
         return {
-            self.fold: gr.update(open=True),
-            self.choice: gr.update(value=wanted),
+            self.accordion: gr.update(open=True),
+            self.choice: choice_value(models, wanted),
             self.status: sentence_html(sentence),
             self.pending: (wanted, kind, content),
         }
@@ -114,17 +134,6 @@ class PageParts:
         return [*parts, self.count, self.seed, self.what, self.tiles, self.tour]
 
 
-def sentence_html(sentence: str) -> str:
-    """A sentence for the menu's status line."""
-    return f'<p role="status">{html.escape(sentence, quote=False)}</p>' if sentence else ""
-
-
-def menu_choices(models: ModelHolder) -> list[tuple[str, str]]:
-    """Text and name of each entry."""
-    facts = [(entry.name, entry.facts()) for entry in models.entries]
-    return [(f"{name}: {text}" if text else name, name) for name, text in facts]
-
-
 def edit_classes(model: Any) -> list[str]:
     """What an edit can be filled with."""
     return [*([] if model.null_label is None else [NO_CLASS]), *model.classes]
@@ -136,32 +145,26 @@ def build_menu(models: ModelHolder) -> ModelMenu:
     facts = facts_holder(model_facts(models.name, model_presets(model)))
     codebook = codebook_holder()
     with gr.Accordion(
-        f"Model: {models.name}",
+        f"Model: {models.title}",
         open=False,
         elem_id="model-menu",
         visible=len(models.entries) > 1,
-    ) as fold:
-        with gr.Row(elem_classes="seed-row"):
-            choice = gr.Dropdown(
-                menu_choices(models),
-                value=models.name if models.find(models.name) else None,
-                label="Choose a model",
-                info="All visitors share it. Published models are fetched when they are first "
-                "used. FID measures how far their images are from photos; lower is better.",
-                elem_id="model-choice",
-                scale=5,
-                min_width=260,
-            )
-            go = gr.Button("Use this model", elem_id="model-go", scale=1, min_width=150)
+    ) as accordion:
+        choice = choice_list(models)
+        with gr.Row(elem_classes="actions"):
+            go = gr.Button("Use this model", elem_id="model-go", min_width=150)
+            cancel = gr.Button("Cancel", elem_id="model-cancel", min_width=100, visible=False)
         status = gr.HTML("", elem_id="model-status")
     return ModelMenu(
-        fold,
+        accordion,
         choice,
         go,
+        cancel,
         status,
         gr.State(models.name),
         gr.State(None),
         gr.State(""),
+        gr.State(0),
         facts,
         codebook,
     )
@@ -204,8 +207,8 @@ def model_updates(
         ),
         page.tiles: {"tiles": []},
         page.tour: False,
-        menu.fold: gr.update(label=f"Model: {models.name}"),
-        menu.choice: gr.update(choices=menu_choices(models), value=models.name),
+        menu.accordion: gr.update(label=f"Model: {models.title}"),
+        menu.choice: choice_value(models, models.name),
         menu.shown: models.name,
         menu.facts: model_facts(models.name, model_presets(model)),
     }
@@ -256,53 +259,31 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
     return link_settings(models, content)
 
 
-def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: Any) -> None:
+def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Runner) -> None:
     """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
 
-    def on_fetch(name: str | None) -> Iterator[Updates]:
-        stays = ""
-        yield {menu.go: gr.update(interactive=False), menu.folder: ""}
-        with explain():
-            try:
-                if name == models.name:
-                    stays = f"{name} is in use."
-                else:
-                    watched = models.fetch_watched(str(name or ""))
-                    while True:
-                        try:
-                            yield {menu.status: sentence_html(next(watched))}
-                        except StopIteration as end:
-                            folder = end.value
-                            break
-                    yield {
-                        menu.status: sentence_html(f"Loading {name}."),
-                        menu.folder: str(folder),
-                    }
-                    return
-            except RequestError as error:
-                stays = str(error)
-                raise
-        yield {menu.status: sentence_html(stays), menu.go: gr.update(interactive=True)}
+    def on_expand(value: Any) -> Iterator[Any]:
+        chosen = chosen_name(value) or models.name
+        models.lookout.reach()
+        yield choice_value(models, chosen)
+        # The network is asked at once; the processor is measured when it has nothing else to do.
+        if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
+            yield choice_value(models, chosen)
 
-    def on_load(
-        name: str | None, folder: str, shown_name: str, pending: Any, *chosen: Any
-    ) -> Updates:
+    def on_fetch(value: Any) -> Iterator[Updates]:
+        number, progress = FETCHES.begin()
+        busy = {menu.go: gr.update(interactive=False), menu.cancel: gr.update(visible=True)}
+        try:
+            yield {**busy, menu.folder: "", menu.fetch: number}
+            yield from fetched(models, menu, chosen_name(value), progress)
+        finally:
+            FETCHES.end(number)
+
+    def on_load(value: Any, folder: str, shown_name: str, pending: Any, *chosen: Any) -> Updates:
+        name = chosen_name(value)
         done: Updates = {menu.go: gr.update(interactive=True), menu.folder: ""}
         if folder:
-            done[menu.status] = ""
-            with explain():
-                try:
-                    # In its turn: no run may be under way while one model makes room for another.
-                    scheduler.call(
-                        "switch",
-                        models,
-                        lambda: models.use(str(name), Path(folder)) and None,
-                        refusable=False,
-                    )
-                    done[menu.status] = sentence_html(f"{models.name} is in use.")
-                except RequestError as error:
-                    done[menu.status] = sentence_html(str(error))
-                    raise
+            done |= _switched(models, menu, runner, name, Path(folder))
         if shown_name == models.name or (not folder and name != models.name):
             return done
         done |= model_updates(models, menu, page, chosen)  # type: ignore[arg-type]
@@ -311,34 +292,56 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, scheduler: 
             done = merged(done, setting_updates(models, page, pending_settings(models, pending)))
         return done
 
-    turn = in_line(scheduler, models)
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    def on_loaded() -> tuple[Any, Any]:
+        first, turn = first_result(models), in_turn(runner)
+        return first.codebook(turn) or gr.skip(), first.tiles(turn)
+
     chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
+    menu.accordion.expand(
+        on_expand,
+        menu.choice,
+        menu.choice,
+        concurrency_id="outlook",
+        concurrency_limit=4,
+        **PRIVATE,
+    )
+    menu.cancel.click(FETCHES.cancel, menu.fetch, None, queue=False, **PRIVATE)
     menu.go.click(
         on_fetch,
         menu.choice,
-        [menu.status, menu.folder, menu.go],
+        [menu.status, menu.folder, menu.go, menu.cancel, menu.fetch],
         concurrency_id="models",
         concurrency_limit=4,
-        **quiet,
+        **PRIVATE,
     ).then(
         on_load,
         [menu.choice, menu.folder, menu.shown, menu.pending, *chosen],
         menu_outputs(menu, page),
-        concurrency_id="model",
-        concurrency_limit=scheduler.concurrency,
-        **quiet,
-    ).then(
-        lambda: (models.first.codebook(turn) or gr.skip(), models.first.tiles(turn)),
-        None,
-        [menu.codebook, page.tiles],
-        concurrency_id="model",
-        concurrency_limit=scheduler.concurrency,
-        **quiet,
-    )
+        **model_event(runner),
+    ).then(on_loaded, None, [menu.codebook, page.tiles], **model_event(runner))
+
+
+def _switched(
+    models: ModelHolder, menu: ModelMenu, runner: Runner, name: str, folder: Path
+) -> Updates:
+    """Switch to a model that was fetched; what the status says of it."""
+
+    def use() -> None:
+        models.use(name, folder)
+
+    sentence = ""
+    with explain():
+        try:
+            # In its turn: no run may be under way while one model makes room for another.
+            runner.call("switch", use, refusable=False)
+            sentence = f"{models.title} is in use."
+        except RequestError as error:
+            sentence = str(error)
+            raise
+    return {menu.status: sentence_html(sentence)}
 
 
 def menu_outputs(menu: ModelMenu, page: PageParts) -> list[Any]:
     """Everything that a switch may change."""
     states = [menu.shown, menu.pending, menu.folder]
-    return [menu.fold, menu.choice, menu.go, menu.status, menu.facts, *states, *page.all]
+    return [menu.accordion, menu.choice, menu.go, menu.status, menu.facts, *states, *page.all]

@@ -1,4 +1,4 @@
-"""Widgets that both tabs share: presets, the advanced fold, the seed with its dice, the player."""
+"""Widgets that several tabs share: presets, all settings, the seed with its dice, the player."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from typing import Any
 
 import gradio as gr
 
-from demo.settings import CUSTOM, FIELDS, MAX_SEED, Field, usual_preset
+from demo.serving.runner import Runner
+from demo.settings import CUSTOM, FIELDS, SEED, Field, usual_preset
 
 ASSETS = Path(__file__).parents[1] / "assets"
 
-NEW_SEED_JS = f"() => Math.floor(Math.random() * {MAX_SEED + 1})"
+NEW_SEED_JS = f"() => Math.floor(Math.random() * {SEED.high + 1})"
+
+# Of the page's own events: no name that programs may call, and nothing drawn over the results.
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+Presets = dict[str, dict[str, Any]]
+
+
+def model_event(runner: Runner) -> dict[str, Any]:
+    """Options of an event that waits for the model."""
+    return {"concurrency_id": "model", "concurrency_limit": runner.concurrency, **PRIVATE}
 
 
 def asset(name: str) -> str:
@@ -21,6 +32,7 @@ def asset(name: str) -> str:
 
 
 PLAYER_SCRIPTS = (
+    "player_run.js",
     "player_draw.js",
     "player_words.js",
     "player_moves.js",
@@ -32,7 +44,9 @@ PLAYER_SCRIPTS = (
 def player(
     elem_id: str, empty_text: str, *, selectable: bool = False, shows_itself: bool = False
 ) -> gr.HTML:
-    """The player: draws a run (see `frames`) and plays it without asking the server.
+    """The player: draws a run and plays it without asking the server.
+
+    Its value is the run's log, see `frames`.
 
     Args:
         elem_id: its id on the page.
@@ -54,35 +68,50 @@ def player(
     )
 
 
-def stop_js(player_id: str) -> str:
-    """A script for a Stop button: tells a player that nothing more will come."""
-    return f"""() => {{
+def go_row(prefix: str, words: str) -> tuple[gr.Button, gr.Button]:
+    """The button that starts a run, and the one that stops it."""
+    with gr.Row(elem_classes="actions go-row"):
+        go = gr.Button(words, variant="primary", elem_id=f"{prefix}-go", scale=3)
+        stop = gr.Button("Stop", interactive=False, elem_id=f"{prefix}-stop", scale=1)
+    return go, stop
+
+
+def wire_stop(stop: gr.Button, player_id: str, event: Any) -> None:
+    """Let a Stop button end an event, and tell a player that nothing more will come."""
+    stop.click(
+        lambda: gr.update(interactive=False),
+        None,
+        stop,
+        js=f"""() => {{
     window.dispatchEvent(new CustomEvent("maskgit-stop", {{ detail: "{player_id}" }}));
     return [];
-}}"""
+}}""",
+        cancels=[event],
+        queue=False,
+        api_visibility="private",
+    )
 
 
 def selection_of(player_id: str) -> gr.HTML:
     """An unseen element whose value is {run, cells}: what is marked in a player."""
+    return unseen(f"{player_id}-selection", "selection.js", player=player_id)
+
+
+def unseen(elem_id: str, script: str, value: Any = None, **props: Any) -> gr.HTML:
+    """An element without looks, whose script hands its value on."""
     return gr.HTML(
-        value=None,
+        value=value,
         html_template="<span></span>",
-        js_on_load=asset("selection.js"),
+        js_on_load=asset(script),
         visible="hidden",
-        elem_id=f"{player_id}-selection",
-        player=player_id,
+        elem_id=elem_id,
+        **props,
     )
 
 
 def codebook_holder() -> gr.HTML:
     """An unseen element that hands the codebook's colours to every player."""
-    return gr.HTML(
-        value=None,
-        html_template="<span></span>",
-        js_on_load=asset("codebook.js"),
-        visible="hidden",
-        elem_id="codebook",
-    )
+    return unseen("codebook", "codebook.js")
 
 
 def preset_table(presets: Presets) -> dict[str, list[Any]]:
@@ -97,13 +126,7 @@ def model_facts(name: str, presets: Presets) -> dict[str, Any]:
 
 def facts_holder(value: dict[str, Any]) -> gr.HTML:
     """An unseen element that tells scripts which model is in use."""
-    return gr.HTML(
-        value=value,
-        html_template="<span></span>",
-        js_on_load=asset("model.js"),
-        visible="hidden",
-        elem_id="model-facts",
-    )
+    return unseen("model-facts", "model.js", value)
 
 
 def picture_tiles(
@@ -126,35 +149,35 @@ def shown(field: Field, guided: bool) -> bool | str:
     return True if guided or not field.name.startswith("guidance") else "hidden"
 
 
-def _widget(field: Field, value: Any, prefix: str, guided: bool) -> gr.components.Component:
-    elem_id = f"{prefix}-{field.name}"
-    if field.choices:
-        return gr.Dropdown(
-            [(word.capitalize(), word) for word in field.choices],
-            value=value,
-            label=field.label,
-            info=field.info,
-            elem_id=elem_id,
-            visible=shown(field, guided),
-        )
+def slider(field: Field, elem_id: str, value: float, **options: Any) -> gr.Slider:
+    """A slider for a number of the table of settings."""
     return gr.Slider(
         field.low,
         field.high,
         value=value,
         step=field.step,
-        label=field.label,
-        info=field.info,
         elem_id=elem_id,
         buttons=[],
-        visible=shown(field, guided),
+        **{"label": field.label, "info": field.info or None, **options},
     )
 
 
-Presets = dict[str, dict[str, Any]]
+def _widget(field: Field, value: Any, prefix: str, guided: bool) -> gr.components.Component:
+    elem_id, visible = f"{prefix}-{field.name}", shown(field, guided)
+    if not field.choices:
+        return slider(field, elem_id, value, visible=visible)
+    return gr.Dropdown(
+        [(word.replace("_", " ").capitalize(), word) for word in field.choices],
+        value=value,
+        label=field.label,
+        info=field.info,
+        elem_id=elem_id,
+        visible=visible,
+    )
 
 
 def preset_radio(prefix: str, presets: Presets) -> gr.Radio:
-    """Presets by name; `Custom` is what the fold below may make of them."""
+    """Presets by name; `Custom` is what the settings below may make of them."""
     return gr.Radio(
         [*presets, CUSTOM],
         value=usual_preset(presets),
@@ -164,13 +187,13 @@ def preset_radio(prefix: str, presets: Presets) -> gr.Radio:
     )
 
 
-def advanced_fold(
+def advanced_settings(
     prefix: str, preset: gr.Radio, presets: Presets, *, guided: bool = True
 ) -> list[gr.components.Component]:
-    """The fold with every sampling setting, in the order of `FIELDS`, tied to the preset.
+    """Every sampling setting, in the order of `FIELDS`, in an accordion and tied to the preset.
 
-    The tie runs in the browser: choosing a preset fills the fold, changing the fold names the
-    preset that it equals. The presets are those of the model in use, see `model_facts`.
+    The tie runs in the browser: choosing a preset fills the settings, changing one names the
+    preset that they equal. The presets are those of the model in use, see `model_facts`.
 
     Args:
         prefix: of the widgets' ids.
@@ -217,5 +240,5 @@ def seed_row(prefix: str, value: int = 1) -> gr.Number:
 
 
 def field_values(values: tuple[Any, ...] | list[Any]) -> dict[str, Any]:
-    """Name the values that the fold's widgets sent."""
+    """Name the values that the widgets of `advanced_settings` sent."""
     return {field.name: value for field, value in zip(FIELDS, values, strict=True)}

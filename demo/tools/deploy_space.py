@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from maskgit_core.cli.main import Parser, run_command
+from maskgit_core.hub_client import check_repo, uploading
 from maskgit_core.weights.checkpoint import read_config
-from maskgit_core.weights.hub import check_repo, uploading
 
 ROOT = Path(__file__).parents[2]
 # Everything that `app.py` reads. Tests, tools and other models stay at home.

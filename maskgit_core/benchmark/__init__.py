@@ -1,4 +1,5 @@
-"""Speed and memory of a model on this machine, beside a plain loop that does the same work.
+"""How long a model takes on this machine, timed by `torch.utils.benchmark`.
 
-Imports everything but `cli`; nothing imports it but the command.
+Imports everything but `cli`; nothing imports it but the command. One more part is one entry of
+`run.PARTS`.
 """

@@ -1,80 +1,65 @@
-"""Speed and memory of a model on this machine, beside a plain loop that does the same work.
-
-Absolute numbers belong to one machine; the ratio to the plain reference loop (`reference_loop`),
-measured in the same run, and the share of the machine's own matrix product hold on any.
-"""
+"""All parts of `benchmark`: a model in, measurements and what they depend on out."""
 
 from __future__ import annotations
 
 import os
 import platform
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.benchmark import Measurement
 
+from maskgit_core.benchmark.decoding import decode_cases, forward_cases, inpaint_cases, load_cases
 from maskgit_core.benchmark.models import load_model
-from maskgit_core.benchmark.parts import (
-    decode_jobs,
-    first_jobs,
-    forward_jobs,
-    inpaint_jobs,
-    live_jobs,
-    load_jobs,
-    tokenizer_jobs,
-)
-from maskgit_core.benchmark.precision import precision_jobs
-from maskgit_core.benchmark.processes import app_jobs, import_jobs, memory_jobs
-from maskgit_core.benchmark.setup import Bench, Job
-from maskgit_core.benchmark.timing import Row
-from maskgit_core.benchmark.training import train_jobs
-from maskgit_core.cli.benchmark import PARTS
+from maskgit_core.benchmark.start import start_cases
+from maskgit_core.benchmark.timing import Case, Setup
+from maskgit_core.benchmark.training import train_cases
 
-JOBS: dict[str, Callable[[Bench], list[Job]]] = {
-    "import": import_jobs,
-    "load": load_jobs,
-    "tokenizer": tokenizer_jobs,
-    "forward": forward_jobs,
-    "decode": decode_jobs,
-    "live": live_jobs,
-    "first": first_jobs,
-    "inpaint": inpaint_jobs,
-    "precision": precision_jobs,
-    "train": train_jobs,
-    "memory": memory_jobs,
-    "app": app_jobs,
+PARTS: dict[str, Callable[[Setup], list[Case]]] = {
+    "start": start_cases,
+    "load": load_cases,
+    "forward": forward_cases,
+    "decode": decode_cases,
+    "inpaint": inpaint_cases,
+    "train": train_cases,
 }
 MOST_THREADS = 4  # what app.py takes
 
 
+def chosen_parts(only: str | None) -> list[str]:
+    """Return the parts that are named, separated by commas, in the order of `PARTS`; None is all.
+
+    Raises:
+        ValueError: an unknown part, or none.
+    """
+    names = list(PARTS) if only is None else [name.strip() for name in only.split(",")]
+    for name in names:
+        if name not in PARTS:
+            raise ValueError(f"only must name parts among {', '.join(PARTS)}; got {only!r}")
+    return [part for part in PARTS if part in names]
+
+
 def benchmark(
     name: str,
-    parts: Sequence[str] = PARTS,
+    parts: Sequence[str],
     *,
-    repeats: int = 5,
-    limit: float = 20.0,
-    steps: Sequence[int] = (8, 12, 32),
-    batches: Sequence[int] = (1, 4, 16),
-    app: str = "",
     threads: int | None = None,
     progress: Callable[[int, int, str], None] = lambda done, total, label: None,
-) -> tuple[list[Row], dict[str, Any]]:
+    **settings: Any,
+) -> tuple[list[Measurement], dict[str, Any]]:
     """Measure a model.
 
     Args:
-        name: as in `benchmark_models.load_model`.
+        name: as in `models.load_model`.
         parts: names of `PARTS`.
-        repeats: runs of each measurement.
-        limit: seconds after which a measurement is not repeated further; what is expected to take
-            three times as long is left out, with a note.
-        steps: decoding steps of part `decode`.
-        batches: images at once.
-        app: path of the program that serves the page; empty leaves it out.
         threads: of torch; None takes as many as `app.py`, one a core and at most four.
-        progress: called with jobs done, jobs in all, and what comes next.
+        progress: called with cases done, cases in all, and what comes next.
+        settings: of `timing.Setup`.
 
     Returns:
-        The rows, and facts about model and machine.
+        The measurements, and facts about model and machine.
 
     Raises:
         ValueError: an unknown shape, or a page that does not start.
@@ -83,24 +68,23 @@ def benchmark(
     before = torch.get_num_threads()
     torch.set_num_threads(threads or max(1, min(MOST_THREADS, os.cpu_count() or 1)))
     try:
-        model = load_model(name)
-        bench = Bench(model, name, repeats, limit, tuple(steps), tuple(batches), app)
-        jobs = [job for part in parts for job in JOBS[part](bench)]
-        rows: list[Row] = []
-        for done, (label, job) in enumerate(jobs):
-            progress(done, len(jobs), label)
-            rows += job()
-        progress(len(jobs), len(jobs), "done")
-        return rows, facts(bench)
+        setup = Setup(load_model(name), name, **settings)
+        cases = [case for part in parts for case in PARTS[part](setup)]
+        found = []
+        for done, case in enumerate(cases):
+            progress(done, len(cases), f"{case.part}: {case.row} {case.column}".strip())
+            found.append(case.measure(case))
+        progress(len(cases), len(cases), "done")
+        return found, facts(setup)
     finally:
         torch.set_num_threads(before)
 
 
-def facts(bench: Bench) -> dict[str, Any]:
+def facts(setup: Setup) -> dict[str, Any]:
     """Return what the numbers depend on: the model and the machine."""
-    model = bench.model
+    model = setup.model
     return {
-        "model": bench.name,
+        "model": setup.name,
         "image_size": model.image_size,
         "grid_size": model.grid_size,
         "codebook_size": model.codebook_size,
@@ -117,10 +101,8 @@ def facts(bench: Bench) -> dict[str, Any]:
 def processor() -> str:
     """Return the processor's name as the system tells it."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                if line.startswith("model name"):
-                    return line.split(":", 1)[1].strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,80 +1,83 @@
-"""The training part of `benchmark`: the real loop of both stages, on random data."""
+"""The training part of `benchmark`: steps of the real loop of both stages, on random data."""
 
 from __future__ import annotations
 
 import copy
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch.utils.benchmark import Measurement
 
-from maskgit_core.benchmark.plain_decoding import plain_transformer
-from maskgit_core.benchmark.plain_training import plain_training
-from maskgit_core.benchmark.setup import Bench, Job
-from maskgit_core.benchmark.timing import Row, spread
-from maskgit_core.cli.options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS
-from maskgit_core.config import TrainConfig
-from maskgit_core.data.photos import WHOLE, Part, Photos
+from maskgit_core.benchmark.timing import Case, Setup, measured
+from maskgit_core.config import TRAIN_PRECISIONS, TrainConfig
+from maskgit_core.data.photos import Photos, packed_size
 from maskgit_core.data.shards import TokenData
 from maskgit_core.devices.precision import bfloat16_pays
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
+from maskgit_core.networks.registry import trains
 from maskgit_core.training.loop import Stage, train
+from maskgit_core.training.presets import load_preset
 from maskgit_core.training.tokenizer_stage import TokenizerStage
 from maskgit_core.training.transformer_stage import TransformerStage
 
+PRESET = "scenes-flowers-xs"
 NUM_IMAGES = 64
-STEPS_A_ROUND = 2
 LARGE_TRANSFORMER = 50_000_000  # parameters; above it a step takes fewer images
 LARGE_BATCH = 4
 
 
-class PlainTransformerStage(TransformerStage):
-    """The same step in the plain way: logits and cross-entropy over all positions."""
+def train_cases(setup: Setup) -> list[Case]:
+    """A step of both stages, optimizer and EMA included; none for a published network."""
+    model, device = setup.model, setup.model.device
+    stages: dict[str, tuple[Callable[[TrainConfig], Stage], TrainConfig]] = {}
+    if trains(model.tokenizer):
+        # Without the perceptual loss, whose network is not among what the project needs, and
+        # quantising from the start, as all but the first steps of a training do.
+        config = replace(
+            load_preset(PRESET).tokenizer_training,
+            perceptual_weight=0.0,
+            continuous_steps=0,
+            revive_every=0,
+        )
+        stages["tokenizer"] = (lambda config: _tokenizer_stage(setup, config), config)
+    if trains(model.transformer):
+        config = load_preset(PRESET).transformer_training
+        if sum(p.numel() for p in model.transformer.parameters()) > LARGE_TRANSFORMER:
+            config = replace(config, batch_size=LARGE_BATCH)
+        stages["transformer"] = (lambda config: _transformer_stage(setup, config), config)
+    precisions = [
+        name
+        for name in TRAIN_PRECISIONS
+        if name == "float32" or (name != "auto" and bfloat16_pays(device.type))
+    ]
 
-    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the cross-entropy at the masked positions."""
-        tokens, labels, targets, token_mask, _ = self._batch(step, part)
-        logits = self.model(tokens, labels)
-        wanted = targets.masked_fill(~token_mask, -100)
-        smoothing = self.config.label_smoothing
-        loss = F.cross_entropy(logits.transpose(1, 2), wanted, label_smoothing=smoothing)
-        return loss, {}
+    def case(name: str, precision: str) -> Case:
+        build, config = stages[name]
+        config = replace(config, precision=precision)
 
+        def measure(case: Case) -> Measurement:
+            return measured(case, step_seconds(build(config), config, setup.seconds))
 
-class PlainTokenizerStage(TokenizerStage):
-    """The same step in the plain way: images as they come, no measures."""
+        return Case("train", f"{name}, a step of {config.batch_size} images", precision, measure)
 
-    def __init__(self, model: VQTokenizer, photos: Photos, config: TrainConfig) -> None:
-        super().__init__(model, photos, None, config)
-        model.to(memory_format=torch.contiguous_format)
-
-    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum of the losses of pixels and codes."""
-        images, config = self._batch(step, part).contiguous(), self.config
-        output, quantized = self.model(images)
-        loss = config.l1_weight * F.l1_loss(output, images)
-        loss = loss + config.l2_weight * F.mse_loss(output, images)
-        code_loss = quantized.codebook_loss + config.commit_weight * quantized.commit_loss
-        return loss + code_loss, {}
+    return [case(name, precision) for name in stages for precision in precisions]
 
 
 class _Enough(Exception):
     """Raised by the report of a step to leave the training loop."""
 
 
-def step_seconds(stage: Stage, config: TrainConfig, num_steps: int) -> list[float]:
-    """Return the seconds of `num_steps` steps of the training loop, after one to warm up."""
+def step_seconds(stage: Stage, config: TrainConfig, seconds: float) -> list[float]:
+    """Return the seconds of steps of the training loop, after one to warm up, at least one."""
     ends: list[float] = []
 
     def report(step: int, line: dict[str, float]) -> None:
         ends.append(time.perf_counter())
-        if len(ends) > num_steps:
+        if len(ends) > 1 and ends[-1] - ends[0] >= seconds:
             raise _Enough
 
     rare = config.max_steps + 1
@@ -87,97 +90,20 @@ def step_seconds(stage: Stage, config: TrainConfig, num_steps: int) -> list[floa
     return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
 
 
-def plain_seconds(stage: Stage, config: TrainConfig, num_steps: int) -> list[float]:
-    """Return the seconds of `num_steps` steps of the plain loop, after one to warm up."""
-    ends = []
-    for _ in plain_training(lambda step: stage.loss(step, WHOLE)[0], stage.model, config):
-        ends.append(time.perf_counter())
-        if len(ends) > num_steps:
-            break
-    return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
-
-
-def tokenizer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
-    """Return ours and the plain stage of `train-tokenizer` on random photos.
-
-    None for a published tokenizer.
-    """
-    tokenizer = bench.model.tokenizer
-    if type(tokenizer) is not VQTokenizer:
-        return None
-    # Quantising from the start, as all but the first steps of a training do.
-    config = replace(TOKENIZER_DEFAULTS, continuous_steps=0, revive_every=0)
+def _tokenizer_stage(setup: Setup, config: TrainConfig) -> Stage:
+    side = packed_size(setup.model.image_size)
     random = np.random.default_rng(0)
-    side = bench.model.image_size + 4
     pixels = random.integers(0, 256, (NUM_IMAGES, side, side, 3), dtype=np.uint8)
     photos = Photos(pixels, torch.zeros(NUM_IMAGES, dtype=torch.int64), ["photo"], [])
-    stages: list[Stage] = [
-        TokenizerStage(_trainable(tokenizer), photos, None, config, fit_codes=False)
-    ]
-    if bench.plain is not None:
-        stages.append(PlainTokenizerStage(_trainable(tokenizer), photos, config))
-    return stages, config
+    return TokenizerStage(_trainable(setup.model.tokenizer), photos, None, config, fit_codes=False)
 
 
-def transformer_stages(bench: Bench) -> tuple[list[Stage], TrainConfig] | None:
-    """Return ours and the plain stage of `train-transformer`; None for a published decoder."""
-    model = bench.model
-    if not isinstance(model.transformer, MaskedTransformer | AdaLNMaskedTransformer):
-        return None
-    config = TRANSFORMER_DEFAULTS
-    if sum(p.numel() for p in model.transformer.parameters()) > LARGE_TRANSFORMER:
-        config = replace(config, batch_size=LARGE_BATCH)
-    tokens = bench.finished(NUM_IMAGES).view(NUM_IMAGES, 1, -1)
-    data = TokenData(tokens, torch.tensor(bench.labels(NUM_IMAGES)), model.classes)
-    arguments = (model.tokenizer, data, None, config)
-    stages: list[Stage] = [TransformerStage(_trainable(model.transformer), *arguments)]
-    if bench.plain is not None:
-        plain = _trainable(plain_transformer(model.transformer))
-        stages.append(PlainTransformerStage(plain, *arguments))
-    return stages, config
-
-
-def train_jobs(bench: Bench) -> list[Job]:
-    """Images a second of a training step, optimizer and running mean included."""
-
-    def job(name: str) -> list[Row]:
-        build = tokenizer_stages if name == "tokenizer" else transformer_stages
-        found = build(bench)
-        if found is None:
-            return [
-                Row("train", name, "images/s", None, note="published network, not trained here")
-            ]
-        (stage, *plain), config = found
-        rounded = replace(config, precision="bf16")
-        ways = {"": lambda: step_seconds(stage, config, STEPS_A_ROUND)}
-        if bfloat16_pays(bench.model.device.type):
-            ways[", bfloat16"] = lambda: step_seconds(stage, rounded, STEPS_A_ROUND)
-        if plain:
-            ways["plain"] = lambda: plain_seconds(plain[0], config, STEPS_A_ROUND)
-        taken: dict[str, list[float]] = {way: [] for way in ways}
-        started = time.perf_counter()
-        while len(taken[""]) < bench.repeats and (
-            not taken[""] or time.perf_counter() - started < bench.limit
-        ):
-            for way, seconds in ways.items():
-                taken[way] += seconds()
-        rates = {way: spread(values).per(config.batch_size) for way, values in taken.items()}
-        other = rates.pop("plain", None)
-        case = f"{name}, batch {config.batch_size}"
-        return [
-            Row(
-                "train",
-                case + way,
-                "images/s",
-                rate,
-                other,
-                None if other is None else rate.median / other.median,
-                note="the plain loop is float32" if way and other is not None else "",
-            )
-            for way, rate in rates.items()
-        ]
-
-    return [(f"train: {name}", lambda n=name: job(n)) for name in ("tokenizer", "transformer")]
+def _transformer_stage(setup: Setup, config: TrainConfig) -> Stage:
+    model, generator = setup.model, torch.Generator().manual_seed(0)
+    shape = (NUM_IMAGES, 1, model.grid_size**2)
+    tokens = torch.randint(model.codebook_size, shape, generator=generator)
+    data = TokenData(tokens, torch.tensor(setup.labels(NUM_IMAGES)), model.classes)
+    return TransformerStage(_trainable(model.transformer), model.tokenizer, data, None, config)
 
 
 def _trainable(module: torch.nn.Module) -> torch.nn.Module:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from maskgit_core.data.folders import labels_of, training_folders
+
 if TYPE_CHECKING:
     from maskgit_core.data.photos import Photos
-
-HELD_OUT = ("val", "validation")  # the second is the usual name on the Hub
 
 
 def fetch_data(args: argparse.Namespace) -> None:
@@ -26,28 +27,18 @@ def fetch_data(args: argparse.Namespace) -> None:
 
 def data_folders(args: argparse.Namespace) -> tuple[Path, Path | None]:
     """Return the folders of training photos and of held-out ones."""
-    data = Path(args.data)
-    held_out = Path(args.val) if args.val else None
-    if not _is_split(data):
-        return data, held_out
-    for name in HELD_OUT:
-        if held_out is None and (data / name).is_dir():
-            held_out = data / name
-    return data / "train", held_out
-
-
-def _is_split(data: Path) -> bool:
-    """Whether data/train holds the training data, and is not a class of this name."""
-    if not (data / "train").is_dir():
-        return False
-    names = {path.name for path in data.iterdir() if path.is_dir()}
-    return names <= {"train", *HELD_OUT, "test"} or any(
-        p.is_dir() for p in (data / "train").iterdir()
-    )
+    found = training_folders(args.data, args.val)
+    assert found.train is not None
+    return found.train, found.val
 
 
 def load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Photos | None]:
-    """Read training photos and held-out ones, with a bar."""
+    """Read training photos and held-out ones, labelled as those of training, with a bar.
+
+    Raises:
+        ValueError: the held-out photos have other classes.
+    """
+    import torch
     from tqdm import tqdm
 
     from maskgit_core.data.photos import pack_photos, packed_size, scan_folder
@@ -59,15 +50,12 @@ def load_photos(args: argparse.Namespace, image_size: int) -> tuple[Photos, Phot
     def pack(folder: Path) -> Photos:
         return first_alone(lambda: pack_photos(folder, size, cache_dir=cache, progress=progress))
 
+    cache, size = Path(args.cache or args.out), packed_size(image_size)
     train_dir, val_dir = data_folders(args)
-    if val_dir is not None:
-        # Names first: reading a large folder takes minutes.
-        wanted, got = scan_folder(train_dir).classes, scan_folder(val_dir).classes
-        if got != wanted:
-            raise ValueError(
-                f"val must have the classes of the training data, {', '.join(wanted)}; "
-                f"got {', '.join(got)}"
-            )
-    cache = Path(args.cache or args.out)
-    size = packed_size(image_size)
-    return pack(train_dir), pack(val_dir) if val_dir is not None else None
+    if val_dir is None:
+        return pack(train_dir), None
+    # Names first: reading a large folder takes minutes.
+    classes, held_out = scan_folder(train_dir).classes, scan_folder(val_dir).classes
+    labels = labels_of(held_out, classes, where=val_dir, whose="the training data", argument="val")
+    photos, val = pack(train_dir), pack(val_dir)
+    return photos, replace(val, labels=torch.tensor(labels)[val.labels], classes=classes)

@@ -16,6 +16,8 @@ from maskgit_core.cli.sampling import (
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from maskgit_core.evaluation.tables import EvaluatedModel
 
 RESULTS_FOLDER = "runs/evaluate"
@@ -29,11 +31,13 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         required=True,
         metavar="DIR",
-        help="holds train/ and val/, each with one folder per class; or held-out photos alone",
+        help="holds train/ and val/ (validation, valid, test), each with one folder per class; or "
+        "held-out photos alone",
     )
-    parser.add_argument(
-        "--train", default=None, metavar="DIR", help="training photos, where not in --data"
-    )
+    for name, photos in (("--train", "training"), ("--val", "held-out")):
+        parser.add_argument(
+            name, default=None, metavar="DIR", help=f"{photos} photos, where not in --data"
+        )
     parser.add_argument(
         "--num-samples", type=int, default=5000, help="samples; 0 measures the tokenizer only"
     )
@@ -41,7 +45,7 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         default=None,
         metavar="DIR",
-        help=f"results and finished parts; {RESULTS_FOLDER}/<checkpoint> if unset",
+        help=f"results and stored tables; {RESULTS_FOLDER}/<checkpoint> if unset",
     )
     parser.add_argument(
         "--cache-dir", default=CACHE_FOLDER, metavar="DIR", help="packed photos, their features"
@@ -53,34 +57,38 @@ def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
         "--neighbours", type=int, default=3, help="k of precision and recall (3 in the paper)"
     )
     parser.add_argument("--batch-size", type=int, default=32, help="samples drawn at once")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--device", default="cpu", help="auto, cpu or cuda")
     add_sampling_arguments(parser)
 
 
 def run_evaluate(args: argparse.Namespace) -> None:
     """Run the command: print the result as JSON, bars and hints on the error stream."""
     from maskgit_core.config import SamplingConfig
-    from maskgit_core.evaluation.evaluate import RESULT_FILE, evaluate
+    from maskgit_core.data.folders import evaluation_folders
+    from maskgit_core.distributed.group import local_device
+    from maskgit_core.evaluation.evaluate import RESULT_FILE, EvaluationSettings, evaluate
     from maskgit_core.inputs import folder_name
 
-    model = _load_model(args.checkpoint, args.num_samples, args.device, args.precision)
+    device = local_device(args.device)
+    model = _load_model(args.checkpoint, args.num_samples, device, args.precision)
     name = Path(args.checkpoint)
     out = Path(args.out) if args.out else Path(RESULTS_FOLDER) / "-".join(name.parts[-2:])
     try:
         result = evaluate(
             model,
-            args.data,
-            num_samples=args.num_samples,
-            out=out,
-            sampling=sampling_config(args, getattr(model, "sampling", SamplingConfig())),
-            seed=args.seed,
-            progress=_bar,
+            evaluation_folders(args.data, args.train, args.val),
+            out,
+            EvaluationSettings(
+                args.num_samples,
+                sampling_config(args, getattr(model, "sampling", SamplingConfig())),
+                args.seed,
+                args.neighbours,
+                args.batch_size,
+            ),
             features=args.features,
-            train_dir=args.train,
             cache_dir=args.cache_dir,
-            neighbours=args.neighbours,
-            batch_size=args.batch_size,
-            device=args.device,
+            device=device,
+            progress=_bar,
             name=folder_name(args.checkpoint),
         )
     except KeyboardInterrupt:
@@ -90,7 +98,9 @@ def run_evaluate(args: argparse.Namespace) -> None:
     print(f"written to {out / RESULT_FILE}, with sheets beside it", file=sys.stderr)
 
 
-def _load_model(checkpoint: str, num_samples: int, device: str, precision: str) -> EvaluatedModel:
+def _load_model(
+    checkpoint: str, num_samples: int, device: torch.device, precision: str
+) -> EvaluatedModel:
     from maskgit_core.evaluation.tables import TokenizerModel
     from maskgit_core.pipeline import MaskGIT
     from maskgit_core.weights.checkpoint import load_checkpoint
@@ -98,21 +108,8 @@ def _load_model(checkpoint: str, num_samples: int, device: str, precision: str) 
     if num_samples == 0 and Path(checkpoint).is_dir():
         loaded = load_checkpoint(checkpoint)
         if loaded.transformer is None:
-            return TokenizerModel(loaded.tokenizer.to(_checked_device(device)), loaded.classes)
-    model = MaskGIT.from_pretrained(checkpoint, precision=precision)
-    return model.to(_checked_device(device))
-
-
-def _checked_device(name: str) -> Any:
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"device must be cpu or cuda; got {name!r}") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device must be cpu: this torch finds no cuda device")
-    return device
+            return TokenizerModel(loaded.tokenizer.to(device), loaded.classes)
+    return MaskGIT.from_pretrained(checkpoint, precision=precision).to(device)
 
 
 def _bar(description: str, items: Sequence[Any]) -> Iterable[Any]:

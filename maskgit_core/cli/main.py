@@ -120,7 +120,7 @@ def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
     except SystemExit as stop:
         return int(stop.code or 0)
     # torch takes a second to load; --help and typing errors need not wait for it.
-    from maskgit_core.weights.checkpoint import CheckpointError
+    from maskgit_core.files import CheckpointError
 
     keep_freed_memory()
     try:

@@ -18,6 +18,7 @@ from maskgit_core.training.presets import (
     TOKENIZER_ONLY,
     TRANSFORMER_ONLY,
     load_preset,
+    names_setting,
     preset_names,
     with_settings,
 )
@@ -71,8 +72,9 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--init",
         default=None,
-        help="checkpoint whose tokenizer to start from; with --continuous-steps 0 also from its "
-        "codes, which then move little, so that its transformer adapts quickly",
+        help="checkpoint whose tokenizer to start from, for photos of any size; with "
+        "--continuous-steps 0 also from its codes, which then move little, so that its transformer "
+        "adapts quickly",
     )
     parser.add_argument(
         "--sampled",
@@ -95,7 +97,20 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crops", type=int, default=None, help="crops a photo that are encoded, 1-5 (1 if unset)"
     )
-    parser.add_argument("--init", default=None, help="checkpoint whose transformer to start from")
+    parser.add_argument(
+        "--init",
+        default=None,
+        help="checkpoint whose transformer to start from, trained on the same tokenizer; another "
+        "grid is interpolated, classes are matched by name and new ones added",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=None,
+        metavar="N",
+        help="pixels a side, where it is not the tokenizer's own: its weights fit every multiple "
+        "of a token's side",
+    )
     _add_settings(parser, "training", TRANSFORMER_DEFAULTS, TOKENIZER_ONLY)
     _add_settings(parser, "network", TransformerConfig(), FROM_DATA)
 
@@ -107,6 +122,21 @@ def stage_settings(
     names = (f"{stage}_training", stage)
     changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
     return tuple(_with_options(args, changed[name]) for name in names)  # type: ignore[return-value]
+
+
+def asked_for(args: argparse.Namespace, name: str) -> bool:
+    """Whether a setting was given by its own option or by --set."""
+    return getattr(args, name, None) is not None or names_setting(args.set, name)
+
+
+def shape_notes(args: argparse.Namespace, wanted: Any, got: Any) -> list[str]:
+    """Return what was asked of a network's shape and cannot be had, as --init brings its own."""
+    values = to_dict(got)
+    return [
+        f"The network is that of --init: {name} is {values[name]}, not {value}."
+        for name, value in to_dict(wanted).items()
+        if asked_for(args, name) and name in values and values[name] != value
+    ]
 
 
 def _with_options(args: argparse.Namespace, default: Any) -> Any:

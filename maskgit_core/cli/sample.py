@@ -37,9 +37,10 @@ def run_sample(args: argparse.Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from maskgit_core.data.contact_sheet import tile
+    from maskgit_core.data.contact_sheet import contact_sheet
     from maskgit_core.data.image_files import image_format
     from maskgit_core.pipeline import MAX_IMAGES, MaskGIT
+    from maskgit_core.pixels import to_uint8
     from maskgit_core.recipes import generate_recipe
 
     image_format(args.out)
@@ -56,7 +57,8 @@ def run_sample(args: argparse.Namespace) -> None:
     names = [model.class_name(model.label_id(label)) for label in labels]
     starts = range(0, len(labels), SAMPLE_BATCH)
     images = []
-    with tqdm(total=min(config.num_steps, model.grid_size**2) * len(starts), unit="step") as bar:
+    num_steps = min(config.num_steps, model.grid_size**2 * model.tokens_per_cell)
+    with tqdm(total=num_steps * len(starts), unit="step") as bar:
         for start in starts:
             batch = labels[start : start + SAMPLE_BATCH]
             for state in model.generate_steps(batch, config, args.seed + start):
@@ -65,4 +67,5 @@ def run_sample(args: argparse.Namespace) -> None:
             images.append(model.decode(tokens.cpu()))
     columns = args.columns or (args.count if args.count > 1 else 4)
     recipe = generate_recipe(model.name, names, args.seed, config, model.precision)
-    save_image(tile(torch.cat(images), min(columns, len(labels))), args.out, recipe)
+    sheet = contact_sheet(to_uint8(torch.cat(images)), columns, gap=2)
+    save_image(sheet, args.out, recipe)

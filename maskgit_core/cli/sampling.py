@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from maskgit_core.config import (
-    GUIDANCE_SCHEDULES,
-    ORDERS,
-    PRECISIONS,
-    SCHEDULES,
-    SamplingConfig,
-    to_dict,
-)
+from maskgit_core.config import PRECISIONS, SamplingConfig, to_dict
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,18 +27,11 @@ def add_sampling_arguments(
     parser: argparse.ArgumentParser, *, seed_help: str = "image i uses seed + i"
 ) -> None:
     """Add one option for each setting of `SamplingConfig`, --seed and --precision."""
-    unset = argparse.SUPPRESS
-    parser.add_argument("--num-steps", type=int, default=unset, help="decoding steps")
-    parser.add_argument("--order", choices=ORDERS, default=unset, help="reveal order")
-    parser.add_argument("--schedule", choices=SCHEDULES, default=unset, help="tokens a step")
-    parser.add_argument("--temperature", type=float, default=unset, help="divides the logits")
-    parser.add_argument("--guidance-scale", type=float, default=unset, help="1 is off")
-    parser.add_argument("--guidance-schedule", choices=GUIDANCE_SCHEDULES, default=unset)
-    parser.add_argument(
-        "--choice-temperature", type=float, default=unset, help="noise on the confidence"
-    )
-    parser.add_argument("--top-k", type=int, default=unset, help="keep the k likeliest codes")
-    parser.add_argument("--top-p", type=float, default=unset, help="keep this share of probability")
+    for setting in fields(SamplingConfig):
+        about = dict(setting.metadata)
+        parser.add_argument(
+            f"--{setting.name.replace('_', '-')}", default=argparse.SUPPRESS, **about
+        )
     parser.add_argument("--seed", type=int, default=0, help=seed_help)
     parser.add_argument(
         "--precision",
@@ -69,7 +56,7 @@ def save_image(image: Image.Image, path: str, recipe: Recipe) -> None:
         CheckpointError: it cannot be written.
     """
     from maskgit_core.data.image_files import image_format, write_image
-    from maskgit_core.weights.checkpoint import write_atomically
+    from maskgit_core.files import write_atomically
 
     kind = image_format(path)
     write_atomically(path, lambda temporary: write_image(image, temporary, kind, recipe))

@@ -55,6 +55,13 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep this tokenizer and train the transformer only",
     )
     parser.add_argument(
+        "--image-size",
+        type=int,
+        default=None,
+        metavar="N",
+        help="pixels a side, also of what is gone on from: tables of its grid are interpolated",
+    )
+    parser.add_argument(
         "--samples", type=int, default=60, help="samples for the evaluation; 0 evaluates nothing"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
@@ -79,7 +86,7 @@ def run_train(args: argparse.Namespace) -> None:
     choices = choose(args, len(files.files), device.type)
     settings = {
         "preset": choices.preset.name,
-        "set": list(args.set),
+        "set": [*args.set, *([f"image_size={size}"] if (size := args.image_size) else [])],
         "init": str(choices.init) if choices.init else "none",
         "tokenizer": choices.tokenizer or "trained",
         "keep_classes": choices.keep_classes,
@@ -88,10 +95,12 @@ def run_train(args: argparse.Namespace) -> None:
         "photos": len(files.files),
     }
     run = RunFile.open(out, settings)
-    for sentence in (*warnings, *_intention(choices, len(files.files), files.classes)):
+    training = Training(args, choices, run, out, device)
+    notes = training.prepare(files.classes)
+    for sentence in (*warnings, *_intention(choices, len(files.files), files.classes), *notes):
         print(sentence)
     try:
-        Training(args, choices, run, out, device).run_all()
+        training.run_all()
     except Interrupted:
         print(f"stopped; the same command goes on. What there is lies in {out}")
         return
@@ -132,24 +141,56 @@ class Training:
         self.args, self.choices, self.run, self.out = args, choices, run, out
         self.device = device
         self.cache = out / "cache"
+        self.given: Checkpoint | None = None
         self.notes: list[str] = []
         self.losses: tuple[float, float] | None = None
         self.spent = 0.0  # seconds on reading and extracting, which the budget covers too
 
-    def run_all(self) -> None:
-        """Train what is to be trained and write the checkpoint."""
+    def prepare(self, classes: Sequence[str]) -> list[str]:
+        """Load and adapt what is gone on from; returns what became of it, one sentence each.
+
+        Args:
+            classes: of the data.
+
+        Raises:
+            ValueError, CheckpointError: it cannot be read, or does not fit; nothing is written.
+        """
+        from maskgit_core.training.fine_tuning import (
+            adapted_tokenizer,
+            adapted_transformer,
+            merged_classes,
+        )
         from maskgit_core.weights.checkpoint import load_checkpoint
         from maskgit_core.weights.hub import resolve_checkpoint
 
-        given: Checkpoint | None = None
-        if self.choices.tokenizer:
-            given = load_checkpoint(resolve_checkpoint(self.choices.tokenizer))
-            if self.choices.init and given.transformer is None:
-                raise ValueError(f"init must hold a transformer; {self.choices.init} has none")
+        choices = self.choices
+        if not choices.tokenizer:
+            return []
+        given = load_checkpoint(resolve_checkpoint(choices.tokenizer))
+        if choices.init and given.transformer is None:
+            raise ValueError(f"init must hold a transformer; {choices.init} has none")
+        tokenizer, notes = given.tokenizer, []
+        if choices.image_size is not None:
+            tokenizer, notes = adapted_tokenizer(tokenizer, choices.image_size)
+        transformer = None
+        if choices.init:
+            merged = merged_classes(given.classes, classes, keep=choices.keep_classes)
+            grid, seed = tokenizer.config.grid_size, choices.preset.transformer_training.seed
+            transformer, told = adapted_transformer(
+                given.transformer, given.classes, merged, grid, seed
+            )
+            notes, given = notes + told, replace(given, classes=merged)
+        self.given = replace(given, tokenizer=tokenizer, transformer=transformer)
+        self.notes += notes
+        return notes
+
+    def run_all(self) -> None:
+        """Train what is to be trained and write the checkpoint."""
+        given = self.given
         shape = given.tokenizer.config if given else self.choices.preset.tokenizer
         photos, held_out = self._photos(shape.image_size)
         tokenizer = given.tokenizer if given else self._train_tokenizer(photos, held_out)
-        self._train_transformer(tokenizer.requires_grad_(False), given, photos, held_out)
+        self._train_transformer(tokenizer.requires_grad_(False), photos, held_out)
         self._finish(photos, held_out)
 
     def _photos(self, image_size: int) -> tuple[Photos, Photos | None]:
@@ -161,9 +202,10 @@ class Training:
         begin = time.monotonic()
         photos, held_out = load_photos(where, image_size)
         self.spent += time.monotonic() - begin
-        self.notes += check_readable(photos)
-        for sentence in self.notes:
+        unreadable = check_readable(photos)
+        for sentence in unreadable:
             print(sentence)
+        self.notes += unreadable
         return (photos, held_out) if held_out is not None else set_aside(photos)
 
     def _train_tokenizer(self, photos: Photos, held_out: Photos | None) -> nn.Module:
@@ -188,25 +230,19 @@ class Training:
         return load_checkpoint(self.out / "tokenizer" / "checkpoint").tokenizer
 
     def _train_transformer(
-        self,
-        tokenizer: nn.Module,
-        given: Checkpoint | None,
-        photos: Photos,
-        held_out: Photos | None,
+        self, tokenizer: nn.Module, photos: Photos, held_out: Photos | None
     ) -> None:
         import torch
 
         from maskgit_core.cli.training import new_transformer
-        from maskgit_core.training.fine_tuning import labels_in, merged_classes, with_classes
+        from maskgit_core.training.fine_tuning import labels_in
         from maskgit_core.training.transformer_stage import TransformerStage
 
-        preset, init = self.choices.preset, self.choices.init
+        preset, given = self.choices.preset, self.given
         config, classes, sampling = preset.transformer_training, photos.classes, preset.sampling
         torch.manual_seed(config.seed)
-        if given is not None and init is not None:
-            classes = merged_classes(given.classes, classes, keep=self.choices.keep_classes)
-            model = with_classes(given.transformer, given.classes, classes, config.seed)
-            sampling = given.sampling
+        if given is not None and given.transformer is not None and self.choices.init:
+            model, classes, sampling = given.transformer, given.classes, given.sampling
         else:
             shape = {
                 "codebook_size": tokenizer.config.codebook_size,
@@ -275,6 +311,7 @@ class Training:
             photos=photos,
             held_out=held_out,
             data=self.args.data,
+            val=self.args.val,
             num_samples=self.args.samples,
             choices=self.choices,
             stages=self.run.stages,

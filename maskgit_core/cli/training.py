@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskgit_core.cli.data import data_folders, fetch_data, load_photos
-from maskgit_core.cli.options import TOKENIZER_DEFAULTS, TRANSFORMER_DEFAULTS, stage_settings
+from maskgit_core.cli.options import (
+    TOKENIZER_DEFAULTS,
+    TRANSFORMER_DEFAULTS,
+    asked_for,
+    shape_notes,
+    stage_settings,
+)
 from maskgit_core.config import (
     SamplingConfig,
     TokenizerConfig,
@@ -26,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from maskgit_core.training.fine_tuning import Adapted
     from maskgit_core.training.loop import Report, Stage
     from maskgit_core.training.sampled_tokens import SampledTokens
 
@@ -125,9 +132,12 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     """Run train-tokenizer."""
     import torch
 
+    from maskgit_core.networks.registry import trains
     from maskgit_core.networks.tokenizer import VQTokenizer
+    from maskgit_core.training.fine_tuning import adapted_tokenizer
     from maskgit_core.training.tokenizer_stage import TokenizerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
 
     _check_minutes(args)
     preset = _preset(args)
@@ -144,14 +154,20 @@ def train_tokenizer(args: argparse.Namespace) -> None:
     )
     device = _checked_device(args, config)
     torch.manual_seed(config.seed)
+    notes: list[str] = []
     if args.init:
-        model = load_checkpoint(args.init).tokenizer.train().requires_grad_(True)
-        if not isinstance(model, VQTokenizer):
+        model = load_checkpoint(resolve_checkpoint(args.init)).tokenizer
+        if not trains(model):
             raise ValueError(f"init must hold a tokenizer of this project; got {args.init}")
+        if preset is not None or asked_for(args, "image_size"):
+            model, notes = adapted_tokenizer(model, network.image_size)
+        notes += shape_notes(args, network, model.config)
+        model = model.train().requires_grad_(True)
     elif config.freeze_codes:
         raise ValueError("freeze_codes needs init, a checkpoint whose codes are kept")
     else:
         model = VQTokenizer(network)
+    _tell(notes)
     photos, held_out = load_photos(args, model.config.image_size)
     fit_codes = not args.init or config.continuous_steps > 0
     stage = TokenizerStage(
@@ -179,18 +195,20 @@ def _sampled(
     """
     if not config.sampled_images:
         return None
-    import torch
     from tqdm import tqdm
 
     from maskgit_core.pipeline import MaskGIT
+    from maskgit_core.training.fine_tuning import check_same_tokens
     from maskgit_core.training.sampled_tokens import sampled_tokens
 
     source = args.sampled or args.init
     model = MaskGIT.from_pretrained(source).to(device)
-    codes, others = (each.quantizer.codebook.cpu() for each in (tokenizer, model.tokenizer))
-    # Weights kept in float16 are near enough.
-    if codes.shape != others.shape or not torch.allclose(codes, others, rtol=1e-2, atol=1e-3):
-        raise ValueError(f"sampled must have the codes of init; {source} has others")
+    check_same_tokens(tokenizer, model.tokenizer, "sampled", str(source))
+    if model.grid_size != tokenizer.config.grid_size:
+        raise ValueError(
+            f"sampled must have the grid of init, {tokenizer.config.grid_size} tokens a side; "
+            f"{source} has {model.grid_size}"
+        )
     if model.classes != classes:
         raise ValueError(
             f"sampled must have the classes of data, {', '.join(classes)}; {source} has "
@@ -205,24 +223,46 @@ def _sampled(
     return sampled_tokens(model, count, Path(args.out) / SAMPLED_FILE, progress)
 
 
-def _initial_transformer(folder: str, from_data: dict[str, int]) -> nn.Module:
-    from maskgit_core.weights.checkpoint import load_checkpoint
+def _initial_transformer(
+    source: str, tokenizer: nn.Module, classes: list[str], seed: int
+) -> Adapted:
+    """Return the transformer of --init for the tokenizer's grid and the classes of the data.
 
-    model = load_checkpoint(folder).transformer
-    if model is None:
-        raise ValueError(f"init must hold a transformer; {folder} holds a tokenizer only")
-    for name, wanted in from_data.items():
-        got = getattr(model.config, name)
-        if got != wanted:
-            raise ValueError(f"init must have {name} {wanted} as the data has; {folder} has {got}")
-    return model.train().requires_grad_(True)
+    Raises:
+        ValueError: a tokenizer only, one that was trained on other tokens, or a network or grid
+            that cannot be adapted.
+    """
+    from maskgit_core.training.fine_tuning import (
+        Adapted,
+        adapted_transformer,
+        check_same_tokens,
+    )
+    from maskgit_core.weights.checkpoint import load_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
+
+    given = load_checkpoint(resolve_checkpoint(source))
+    if given.transformer is None:
+        raise ValueError(f"init must hold a transformer; {source} holds a tokenizer only")
+    moved = check_same_tokens(tokenizer, given.tokenizer, "init", source, may_move=True)
+    grid = tokenizer.config.grid_size
+    model, notes = adapted_transformer(given.transformer, given.classes, classes, grid, seed)
+    return Adapted(model, moved + notes)
+
+
+def _tell(notes: Sequence[str]) -> None:
+    """Print what became of the networks of --init, once whatever the number of processes."""
+    from maskgit_core.distributed.group import is_first
+
+    if is_first():
+        for note in notes:
+            print(note)
 
 
 def new_transformer(network: TransformerConfig, tokenizer: nn.Module, seed: int) -> nn.Module:
     """Return a network with random weights, its codes placed as in the codebook."""
     import torch
 
-    from maskgit_core.networks.transformer import build_transformer
+    from maskgit_core.networks.registry import build_transformer
     from maskgit_core.training.transformer_stage import token_geometry
 
     model = build_transformer(network)
@@ -241,6 +281,7 @@ def train_transformer(args: argparse.Namespace) -> None:
 
     from maskgit_core.data.photos import scan_folder
     from maskgit_core.data.shards import extract_tokens
+    from maskgit_core.training.fine_tuning import adapted_tokenizer
     from maskgit_core.training.transformer_stage import TransformerStage
     from maskgit_core.weights.checkpoint import load_checkpoint
     from maskgit_core.weights.hub import resolve_checkpoint
@@ -253,10 +294,14 @@ def train_transformer(args: argparse.Namespace) -> None:
     if not source:
         raise ValueError("tokenizer is needed: the checkpoint folder that train-tokenizer wrote")
     tokenizer = load_checkpoint(resolve_checkpoint(source)).tokenizer.requires_grad_(False)
+    notes: list[str] = []
+    if args.image_size is not None:
+        tokenizer, notes = adapted_tokenizer(tokenizer, args.image_size)
     # The network first: a mistake in its settings is told before minutes of reading.
+    classes = scan_folder(data_folders(args)[0]).classes
     from_data = {
         "codebook_size": tokenizer.config.codebook_size,
-        "num_classes": len(scan_folder(data_folders(args)[0]).classes),
+        "num_classes": len(classes),
         "grid_size": tokenizer.config.grid_size,
     }
     shape = preset.transformer if preset else TransformerConfig()
@@ -269,9 +314,12 @@ def train_transformer(args: argparse.Namespace) -> None:
     device = _checked_device(args, config)
     torch.manual_seed(config.seed)
     if args.init:
-        model = _initial_transformer(args.init, from_data)
+        model, told = _initial_transformer(args.init, tokenizer, classes, config.seed)
+        notes += told + shape_notes(args, network, model.config)
+        model = model.train().requires_grad_(True)
     else:
         model = new_transformer(network, tokenizer, config.seed)
+    _tell(notes)
     photos, held_out = load_photos(args, tokenizer.config.image_size)
 
     tokenizer.to(device)

@@ -9,9 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from maskgit_core.data.photos import IMAGE_SUFFIXES
-from maskgit_core.weights.checkpoint import CheckpointError
-from maskgit_core.weights.hub import REPO_ID, explain, hub_client
-from maskgit_core.weights.known import HubFile
+from maskgit_core.hub_client import REPO_ID, explain, hub_client
 
 PREFIX = "hub:"
 
@@ -46,8 +44,7 @@ def fetch_dataset(source: str) -> Path:
             )
         )
     except Exception as error:  # the client passes on errors of the network and of the disk
-        wanted = HubFile(repo, "pictures", revision or "main")
-        raise CheckpointError(explain(error, wanted, client)) from error
+        raise explain(error, repo, "pictures", revision or "main") from error
     if not folder.is_dir() or not any(
         p.suffix.lower() in IMAGE_SUFFIXES for p in folder.rglob("*")
     ):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from maskgit_core.data.colour import as_rgb
 from maskgit_core.data.kinds import kind_of, readable_formats
+from maskgit_core.pixels import from_uint8, to_uint8
 
 # A decoded photo of this size takes 120 MB; larger ones are refused before they are decoded.
 MAX_PIXELS = 40_000_000
@@ -188,8 +189,7 @@ def to_tensor(image: Image.Image) -> Tensor:
     """
     if image.mode != "RGB":
         raise ValueError(f"image must be of mode RGB; got {image.mode}")
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.permute(2, 0, 1)[None].to(torch.float32) / 127.5 - 1
+    return from_uint8(np.array(image))[None]
 
 
 def to_image(pixels: Tensor) -> Image.Image:
@@ -208,8 +208,7 @@ def to_image(pixels: Tensor) -> Image.Image:
     pixels = pixels.detach().to("cpu", torch.float32)
     if not bool(torch.isfinite(pixels).all()):
         raise ValueError("pixels must be finite; got nan or infinity")
-    levels = ((pixels + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(to_uint8(pixels).numpy())
 
 
 def centre_square(size: tuple[int, int]) -> Box:

@@ -22,9 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.class_names import normal_name
+from maskgit_core.data.folders import folders_in
 from maskgit_core.data.images import crop_to_square, load_image
 from maskgit_core.data.kinds import PHOTO_SUFFIXES
-from maskgit_core.weights.checkpoint import write_all_atomically
+from maskgit_core.files import write_all_atomically
+from maskgit_core.pixels import from_uint8
 
 # Kinds that cannot be read here too: each of their files is named as left out, with the reason.
 IMAGE_SUFFIXES = PHOTO_SUFFIXES
@@ -33,6 +36,7 @@ CROP_MARGIN = 1 / 24
 ZERO_EPOCHS = 2**31
 DECODED_AT_ONCE = 64
 MOST_THREADS = 16
+PACKING = 2  # counts the ways in which photos were packed: another one is another cache
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +47,8 @@ class PhotoFolder:
 
     Attributes:
         root: the directory.
-        classes: folder names in alphabetical order; a label is a place in this list.
+        classes: folder names in alphabetical order, accents in one form (see `class_names`); a
+            label is a place in this list.
         files: paths relative to root, class by class.
         labels: the label of each file.
     """
@@ -101,21 +106,22 @@ def scan_folder(root: str | os.PathLike[str]) -> PhotoFolder:
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"data must be a directory with one folder per class; {root} is not one")
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    found = [
-        sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-        for folder in folders
-    ]
-    kept = [(folder.name, paths) for folder, paths in zip(folders, found, strict=True) if paths]
-    if not kept:
+    classes: dict[str, list[Path]] = {}
+    for folder in folders_in(root):
+        files = [p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+        if files:
+            classes.setdefault(normal_name(folder.name), []).extend(sorted(files))
+    if not classes:
         raise ValueError(
             f"data must hold one folder per class with images inside; found none in {root}"
         )
-    files, labels = [], []
-    for label, (_, paths) in enumerate(kept):
-        files += [str(path.relative_to(root)) for path in paths]
-        labels += [label] * len(paths)
-    return PhotoFolder(root, [name for name, _ in kept], files, labels)
+    names = sorted(classes)
+    return PhotoFolder(
+        root,
+        names,
+        [str(path.relative_to(root)) for name in names for path in classes[name]],
+        [label for label, name in enumerate(names) for _ in classes[name]],
+    )
 
 
 def pack_photos(
@@ -146,7 +152,8 @@ def pack_photos(
         (name, (folder.root / name).stat().st_size, (folder.root / name).stat().st_mtime_ns)
         for name in folder.files
     ]
-    key = hashlib.sha256(json.dumps([size, stamp]).encode()).hexdigest()[:16]
+    made_from = [PACKING, size, folder.labels, stamp]
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
     packed = Path(cache_dir) / f"photos-{size}-{key}" if cache_dir is not None else None
     if packed is not None:
         photos = _read_packed(packed, size, folder.classes)
@@ -281,15 +288,6 @@ def _epoch_order(num_items: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_items, generator=step_generator(seed, ZERO_EPOCHS + epoch))
 
 
-def to_images(pixels: np.ndarray | Tensor, device: torch.device | None = None) -> Tensor:
-    """Return float32 (B, 3, H, W) in [-1, 1] of uint8 (B, H, W, 3), on a device or the CPU.
-
-    What travels to a device are the bytes, a quarter of the floats.
-    """
-    pixels = torch.as_tensor(np.ascontiguousarray(pixels)).to(device)
-    return pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
 def augmented_batch(
     photos: Photos,
     indices: Tensor,
@@ -312,11 +310,11 @@ def augmented_batch(
     ):
         crop = photos.pixels[index, top : top + image_size, left : left + image_size]
         crops.append(crop[:, ::-1] if flip else crop)
-    return to_images(np.stack(crops), device)
+    return from_uint8(np.stack(crops), device)
 
 
 def centre_batch(photos: Photos, indices: Tensor, image_size: int) -> Tensor:
     """Return float32 (B, 3, S, S) in [-1, 1]: the centre crop of each photo."""
     start = (photos.pixels.shape[1] - image_size) // 2
     stop = start + image_size
-    return to_images(photos.pixels[indices.numpy()][:, start:stop, start:stop])
+    return from_uint8(photos.pixels[indices.numpy()][:, start:stop, start:stop])

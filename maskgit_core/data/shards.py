@@ -7,25 +7,27 @@ shard is one file. Shards are mapped into memory, so only what a step draws is r
 
 from __future__ import annotations
 
-import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from maskgit_core.data.photos import Photos, to_images
+from maskgit_core.data.fingerprints import hash_of_networks, hash_of_rows, hash_of_values
+from maskgit_core.data.photos import Photos
 from maskgit_core.distributed.group import patience, rank, size
-from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
+from maskgit_core.files import CheckpointError, write_atomically
+from maskgit_core.pixels import from_uint8
 
 ENCODE_BATCH = 64
 SHARD_PHOTOS = 16384
-HASHED_PHOTOS = 256
 SHORT_CODES = 2**15  # of a codebook whose tokens fit 16 bits
+
+logger = logging.getLogger(__name__)
 
 
 class ShardedTokens:
@@ -128,12 +130,12 @@ def extract_tokens(
     if cache is None:
         parts = [_encoded(tokenizer, photos, part, corners) for part in rows.split(ENCODE_BATCH)]
         return TokenData(torch.cat(parts), photos.labels, photos.classes)
-    paths = shard_paths(cache, len(rows))
+    paths, network = shard_paths(cache, len(rows)), hash_of_networks(tokenizer)
     with patience():
         keys, batches = {}, []
         for index in range(rank(), len(paths), size()):
             own = rows.split(SHARD_PHOTOS)[index]
-            keys[index] = _fingerprint(tokenizer, photos, own, corners)
+            keys[index] = _made_from(network, photos, own, corners)
             if _read(paths[index], keys[index]) is None:
                 batches += own.split(ENCODE_BATCH)
         parts = []
@@ -162,7 +164,7 @@ def _encoded(
     pixels, side = photos.pixels[rows.numpy()], config.image_size
     views = []
     for top, left in corners:
-        images = to_images(pixels[:, top : top + side, left : left + side], device)
+        images = from_uint8(pixels[:, top : top + side, left : left + side], device)
         for view in (images, images.flip(-1)):
             view = view.contiguous(memory_format=torch.channels_last)
             views.append(tokenizer.encode_to_tokens(view).flatten(1).cpu())
@@ -183,17 +185,12 @@ def _read(path: Path, key: str | None) -> Tensor | None:
             if key is not None and (file.metadata() or {}).get("key") != key:
                 return None
             return file.get_tensor("tokens")
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, ValueError) as error:
+        logger.warning("encoding photos again, %s is damaged: %s", path.name, error)
         return None
 
 
-def _fingerprint(
-    tokenizer: nn.Module, photos: Photos, rows: Tensor, corners: list[tuple[int, int]]
-) -> str:
-    shape = (len(rows), *photos.pixels.shape[1:])
-    digest = hashlib.sha256(repr((corners, shape)).encode())
-    for name, tensor in tokenizer.state_dict().items():
-        digest.update(name.encode() + tensor.detach().float().cpu().numpy().tobytes())
-    for part in rows.split(HASHED_PHOTOS):
-        digest.update(np.ascontiguousarray(photos.pixels[part[0] : part[-1] + 1]))
-    return digest.hexdigest()
+def _made_from(tokenizer: str, photos: Photos, rows: Tensor, corners: list[tuple[int, int]]) -> str:
+    """Return a hash of a tokenizer, given as its own, of photos and of the crops of them."""
+    pixels = hash_of_rows(photos.pixels[rows[0] : rows[-1] + 1])
+    return hash_of_values(tokenizer, pixels, corners)

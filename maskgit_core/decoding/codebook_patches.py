@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.pixels import from_uint8, to_uint8
+
 PATCH_CONTEXT = 3  # a code is drawn as the middle of a 3 x 3 grid of itself
 PATCH_PIXELS = 65536  # area of all codes that are decoded at most
 PATCH_RIDGE = 0.1
 PATCH_BATCH = 256
+FIT_BATCH = 8192
 
 
 def codebook_patches(model: Any) -> np.ndarray:
@@ -28,12 +31,15 @@ def codebook_patches(model: Any) -> np.ndarray:
     decoded = min(count, max(1, PATCH_PIXELS // stride**2))
     sample = torch.arange(decoded) * count // decoded
     patches = decode_codes(model, sample)
-    if decoded < count:
-        ids = torch.arange(count, device=model.device).view(-1, 1, 1)
-        vectors = model.tokenizer.quantizer.lookup(ids).reshape(count, -1).float().cpu()
-        patches = fit_patches(vectors, sample, patches)
-    pixels = ((patches + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1).contiguous().numpy()
+    if decoded == count:
+        return to_uint8(patches).numpy()
+    ids = torch.arange(count, device=model.device).view(-1, 1, 1)
+    vectors = model.tokenizer.quantizer.lookup(ids).reshape(count, -1).float().cpu()
+    fitted = fit_patches(vectors[sample], patches)
+    # In parts: as float32 the patches of 18 bits would have 800 MB.
+    pixels = np.concatenate([to_uint8(fitted(part)).numpy() for part in vectors.split(FIT_BATCH)])
+    pixels[sample.numpy()] = to_uint8(patches).numpy()
+    return pixels
 
 
 def decode_codes(model: Any, ids: Tensor) -> Tensor:
@@ -47,23 +53,27 @@ def decode_codes(model: Any, ids: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def fit_patches(vectors: Tensor, sample: Tensor, patches: Tensor) -> Tensor:
-    """Return the patches of all codes, from those of a sample, by ridge regression.
+def fit_patches(known: Tensor, patches: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what gives the patches of any codes, from those of a sample, by ridge regression.
 
     Args:
-        vectors: float32 (K, D), of all codes.
-        sample: int64 (n,), the codes that are known.
-        patches: float32 (n, 3, p, p) in [-1, 1], theirs; they are returned as they are.
+        known: float32 (n, D), vectors of the sample.
+        patches: float32 (n, 3, p, p) in [-1, 1], what it shows.
+
+    Returns:
+        A function of vectors float32 (M, D) that returns float32 (M, 3, p, p) in [-1, 1].
     """
-    known, targets = vectors[sample], patches.flatten(1)
-    inputs, average = known - known.mean(0), targets.mean(0)
+    targets, centre = patches.flatten(1), known.mean(0)
+    inputs, average = known - centre, targets.mean(0)
     gram = inputs.T @ inputs
     # Without it a sample hardly larger than a vector would be fitted exactly, the rest wildly.
     gram.diagonal().add_(PATCH_RIDGE * gram.diagonal().mean() + 1e-8)
     slope = torch.linalg.solve(gram, inputs.T @ (targets - average))
-    fitted = ((vectors - known.mean(0)) @ slope + average).clamp(-1, 1)
-    fitted = fitted.view(-1, *patches.shape[1:])
-    fitted[sample] = patches
+
+    def fitted(vectors: Tensor) -> Tensor:
+        found = ((vectors - centre) @ slope + average).clamp(-1, 1)
+        return found.view(-1, *patches.shape[1:])
+
     return fitted
 
 
@@ -87,7 +97,8 @@ def _filled(grid: Tensor, mask_token_id: int, patches: Callable[[], np.ndarray])
     if bool(known.all()):
         return grid
     if not bool(known.any()):
-        distance = torch.from_numpy(patches()).float().sub(127.5).square().mean(dim=(1, 2, 3))
+        parts = torch.from_numpy(patches()).split(FIT_BATCH)
+        distance = torch.cat([from_uint8(part).square().mean(dim=(1, 2, 3)) for part in parts])
         return torch.full_like(grid, int(distance.argmin()))
     places = known.nonzero().float()
     holes = (~known).nonzero().float()

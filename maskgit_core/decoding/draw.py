@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from maskgit_core.config import SamplingConfig
-
 NUM_ALTERNATIVES = 5
 # Cells are drawn in pieces of about this many numbers, for any grid and codebook: each of the few
 # tensors below has 64 MB, on a CPU 2, which its cache holds.
@@ -44,13 +42,20 @@ class Draw:
         return ids, best.exp()
 
 
-def draw_codes(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Draw:
+def draw_codes(
+    logits: Tensor,
+    uniform: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Draw:
     """Draw one code a cell, a pure function of the logits and one uniform number a cell.
 
     Args:
         logits: float32 (M, K).
         uniform: float32 (M,), in [0, 1).
-        config: temperature, top_k, top_p are read.
+        temperature, top_k, top_p: as in `config.SamplingConfig`.
 
     Raises:
         ValueError: logits that are nan or infinite at a drawn cell.
@@ -59,11 +64,14 @@ def draw_codes(logits: Tensor, uniform: Tensor, config: SamplingConfig) -> Draw:
     piece = max(1, numbers // logits.shape[1])
     codes, chosen_log_probs = [], []
     for piece_logits, piece_uniform in zip(logits.split(piece), uniform.split(piece), strict=True):
-        log_probs = _log_probs(piece_logits, config.temperature)
-        code = _draw_piece(log_probs, piece_uniform, config)
+        log_probs = _log_probs(piece_logits, temperature)
+        if temperature == 0:
+            code = log_probs.argmax(-1)
+        else:
+            code = _draw_piece(log_probs, piece_uniform, top_k, top_p)
         codes.append(code)
         chosen_log_probs.append(log_probs.gather(1, code[:, None])[:, 0])
-    draw = Draw(torch.cat(codes), torch.cat(chosen_log_probs), logits, config.temperature)
+    draw = Draw(torch.cat(codes), torch.cat(chosen_log_probs), logits, temperature)
     if not bool(torch.isfinite(draw.log_probs).all()):
         raise ValueError("logits_fn must return finite logits; got nan or infinity")
     return draw
@@ -78,11 +86,11 @@ def _log_probs(logits: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(logits, dim=-1, dtype=torch.float32)
 
 
-def _draw_piece(log_probs: Tensor, uniform: Tensor, config: SamplingConfig) -> Tensor:
-    if config.temperature == 0:
-        return log_probs.argmax(-1)
-    num_codes, top_p = log_probs.shape[1], config.top_p or 1.0
-    num_kept = min(config.top_k or num_codes, num_codes)
+def _draw_piece(
+    log_probs: Tensor, uniform: Tensor, top_k: int | None, top_p: float | None
+) -> Tensor:
+    num_codes, top_p = log_probs.shape[1], top_p or 1.0
+    num_kept = min(top_k or num_codes, num_codes)
     if num_kept == num_codes and top_p == 1:
         return _inverse_cumulative(log_probs.exp(), uniform)
     kept, ids = log_probs.topk(num_kept, dim=-1)

@@ -1,13 +1,9 @@
 """The one decoding loop: a grid with masked cells is filled in steps, and every step is yielded.
 
 Parallel decoding of MaskGIT (Chang et al. 2022, arXiv:2202.04200), section 3.2, with further
-reveal orders. The loop knows no network: it calls `logits_fn(tokens, labels)`.
-
-Every image draws from a random generator of its own, on the CPU, one uniform number a cell and
-step, whatever the cells that are open and whatever else is in the batch. A code is found by
-inverting its cumulative distribution at that number. A network may give logits that differ in the
-last bits with the size of the batch; such a difference moves a draw only where the number falls
-into it, so it practically never does.
+reveal orders. The loop knows no network: it calls `logits_fn(tokens, labels)`. It runs over
+positions: the cells of the grid, or, where a cell holds several tokens that are masked on their
+own, all of those, cell by cell. What is random comes from `chance`.
 """
 
 from __future__ import annotations
@@ -20,9 +16,10 @@ import torch
 from torch import Tensor
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.decoding.draw import NUM_ALTERNATIVES, Draw, draw_codes
-from maskgit_core.orders import halton_order, random_order, raster_order
-from maskgit_core.schedules import guidance_at, reveal_counts
+from maskgit_core.decoding.chance import Chance
+from maskgit_core.decoding.draw import NUM_ALTERNATIVES, Draw
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import guidance_at, noise_at, reveal_counts, temperature_at
 
 LogitsFn = Callable[[Tensor, Tensor], Tensor]
 
@@ -86,6 +83,8 @@ class StepState:
         alternative_ids: int64 (B, h, w, A), A = min(5, K): the likeliest codes of the cell when it
             was revealed, best first; K where masked or known.
         alternative_probs: float32 (B, h, w, A): their probabilities; 0 where masked or known.
+        partly_known: bool (B, h, w), True where some tokens of a cell are known and others are
+            not, which `tokens` shows as masked; None where a cell is one token.
     """
 
     index: int
@@ -95,6 +94,7 @@ class StepState:
     confidence: Tensor
     alternative_ids: Tensor
     alternative_probs: Tensor
+    partly_known: Tensor | None = None
 
 
 def decode_steps(
@@ -107,6 +107,7 @@ def decode_steps(
     null_label: int | None,
     seeds: Sequence[int],
     wanted: Callable[[int], bool] | None = None,
+    chance: Chance | None = None,
 ) -> Iterator[StepState]:
     """Yield the grids after each decoding step, until no cell is masked.
 
@@ -119,6 +120,7 @@ def decode_steps(
             passes go into one call. A network that is also a `CellNetwork` is not called itself,
             but computes the wanted cells only.
         tokens: int64 (B, h, w), in [0, K]; the mask id K marks unknown cells. Never changed.
+            With G tokens a cell (B, h, w, G), and N is h w G here; so it is in the states.
         labels: int64 (B,).
         config: how to decode.
         codebook_size: K, the number of codes, and the id of the mask token.
@@ -127,6 +129,7 @@ def decode_steps(
         seeds: one whole number an image, in [0, 2**64).
         wanted: asked before each step whether image i is still wanted; one that is not rests from
             then on, half done. Decoding ends when none is wanted.
+        chance: another source of random numbers than generators with these seeds.
 
     Yields:
         One StepState a step.
@@ -137,12 +140,12 @@ def decode_steps(
 
     Reference:
         MaskGIT (Chang et al. 2022), section 3.2, with the noise of its published decoder: the
-        confidence gets choice_temperature * (1 - r) * Gumbel, r = (step + 1) / T. Differs: known
-        tokens never compete, the counts of a step are exact even where confidences are equal, and
-        T is each image's own.
+        confidence gets `schedules.noise_at` * Gumbel. Differs: known tokens never compete, the
+        counts of a step are exact even where confidences are equal, and T is each image's own.
     """
     _check_arguments(tokens, labels, codebook_size, null_label, seeds)
-    loop = _DecodeLoop(logits_fn, tokens, labels, config, codebook_size, null_label, seeds)
+    chance = chance or Chance(seeds, tokens[0].numel())
+    loop = _DecodeLoop(logits_fn, tokens, labels, config, codebook_size, null_label, chance)
     return loop.run(wanted or (lambda image: True))
 
 
@@ -157,11 +160,12 @@ class _DecodeLoop:
         config: SamplingConfig,
         codebook_size: int,
         null_label: int | None,
-        seeds: Sequence[int],
+        chance: Chance,
     ) -> None:
         offered = isinstance(logits_fn, CellNetwork)
         self.network = logits_fn if offered else _WholeGrid(logits_fn, codebook_size)
-        self.labels, self.config = labels, config
+        self.labels, self.config, self.chance = labels, config, chance
+        self.order = ORDERS[config.order]
         self.num_codes, self.null_label = codebook_size, null_label
         self.grid = tokens.shape
         self.tokens = tokens.flatten(1).clone()
@@ -177,7 +181,6 @@ class _DecodeLoop:
             for number in unknown.sum(1)
         ]
         self.num_steps = max(1, *map(len, self.counts))
-        self.generators = [seeded_generator(seed) for seed in seeds]
         self.ranks = self._order_ranks()
 
     def run(self, wanted: Callable[[int], bool]) -> Iterator[StepState]:
@@ -191,32 +194,45 @@ class _DecodeLoop:
             if not live:
                 return
             rows = [row for row in live if step < len(self.counts[row])]
-            if rows:
-                self._reveal(step, rows)
+            for temperature, group in self._by_temperature(step, rows).items():
+                self._reveal(step, group, temperature)
             yield self._state(step, before)
 
-    def _reveal(self, step: int, rows: list[int]) -> None:
-        device = self.tokens.device
+    def _by_temperature(self, step: int, rows: list[int]) -> dict[float, list[int]]:
+        """Return the rows by the temperature of their step; one unless steps differ in number."""
+        groups: dict[float, list[int]] = {}
+        config = self.config
+        for row in rows:
+            temperature = temperature_at(
+                config.temperature,
+                step,
+                len(self.counts[row]),
+                first=config.first_step_temperature,
+                last=config.last_step_temperature,
+            )
+            groups.setdefault(temperature, []).append(row)
+        return groups
+
+    def _reveal(self, step: int, rows: list[int], temperature: float) -> None:
+        config, device = self.config, self.tokens.device
         index = torch.tensor(rows, device=device)
         counts = torch.tensor([self.counts[row][step] for row in rows], device=device)
         unknown = self.tokens[index] == self.num_codes
-        uniform = torch.stack([self._uniform(row) for row in rows]).to(device)
-        by_confidence = self.config.order == "confidence"
-        if by_confidence:
-            candidates = unknown
-        else:
+        by_confidence = self.order.cells is None
+        candidates = unknown
+        if not by_confidence:
             candidates = _first_cells(-self.ranks[index], unknown, counts)
         logits = self._logits(index, candidates, self._scales(step, rows))
-        draw = draw_codes(logits, uniform[candidates], self.config)
+        options = {"temperature": temperature, "top_k": config.top_k, "top_p": config.top_p}
+        draw = self.chance.draw(step, rows, logits, candidates, **options)
         if by_confidence:
-            noise = torch.stack([self._gumbel(row, step) for row in rows]).to(device)
+            noise = (self.chance.gumbel(step, rows) * self._noise_scales(step, rows)).to(device)
             score = torch.zeros_like(noise)
             score[candidates] = draw.log_probs
             chosen = _first_cells(score + noise, unknown, counts)
-            draw = draw.select(chosen[candidates])
+            self._write(index, chosen, draw.select(chosen[candidates]))
         else:
-            chosen = candidates
-        self._write(index, chosen, draw)
+            self._write(index, candidates, draw)
 
     def _write(self, index: Tensor, chosen: Tensor, draw: Draw) -> None:
         """Put the drawn codes into the grids, which are replaced: states hold the old ones."""
@@ -256,32 +272,25 @@ class _DecodeLoop:
             counts = self.counts[row]
             share = sum(counts[: step + 1]) / sum(counts)
             guidance = (self.config.guidance_schedule, self.config.guidance_scale)
-            scales.append(guidance_at(*guidance, step, len(counts), share))
+            scales.append(
+                guidance_at(*guidance, step, len(counts), share, self.config.guidance_power)
+            )
         if self.null_label is None:
             scales = [1.0] * len(rows)
         return torch.tensor(scales, dtype=torch.float32, device=self.tokens.device)
 
-    def _uniform(self, row: int) -> Tensor:
-        return torch.rand(self.tokens.shape[1], generator=self.generators[row])
-
-    def _gumbel(self, row: int, step: int) -> Tensor:
-        progress = (step + 1) / len(self.counts[row])
-        uniform = self._uniform(row).clamp_min(torch.finfo(torch.float32).tiny)
-        return -torch.log(-torch.log(uniform)) * (self.config.choice_temperature * (1 - progress))
+    def _noise_scales(self, step: int, rows: list[int]) -> Tensor:
+        noise = (self.config.noise_schedule, self.config.choice_temperature)
+        return torch.tensor([[noise_at(*noise, step, len(self.counts[row]))] for row in rows])
 
     def _order_ranks(self) -> Tensor:
-        """Return float32 (B, N), each cell's place in the order; 0 throughout for confidence."""
-        grid = (self.grid[1], self.grid[2])
+        """Return float32 (B, N), each position's place in the order; 0 where none is set."""
+        rows, columns = self.grid[1:3]
         ranks = torch.zeros(self.tokens.shape)
-        for row, generator in enumerate(self.generators):
-            if self.config.order == "confidence":
-                break
-            if self.config.order == "halton":
-                order = halton_order(grid)
-            elif self.config.order == "raster":
-                order = raster_order(grid)
-            else:
-                order = random_order(grid, generator)
+        for row in range(len(ranks) if self.order.cells is not None else 0):
+            cells = self.order.cells((rows, columns), self.chance.generator(row))
+            # The tokens of a cell follow each other.
+            order = torch.arange(ranks.shape[1]).view(len(cells), -1)[cells].flatten()
             ranks[row, order] = torch.arange(len(order), dtype=torch.float32)
         return ranks.to(self.tokens.device)
 
@@ -308,15 +317,6 @@ def _first_cells(score: Tensor, allowed: Tensor, counts: Tensor) -> Tensor:
     return chosen.scatter(1, order, places < counts[:, None])
 
 
-def seeded_generator(seed: int) -> torch.Generator:
-    """Return a CPU generator of which all 64 bits of the seed count.
-
-    The Mersenne twister reads the lower 32 bits only; an upper half is mixed into them.
-    """
-    low, high = seed & 0xFFFFFFFF, seed >> 32
-    return torch.Generator().manual_seed(low ^ (high * 0x9E3779B1 & 0xFFFFFFFF))
-
-
 def _check_arguments(
     tokens: Tensor,
     labels: Tensor,
@@ -326,7 +326,7 @@ def _check_arguments(
 ) -> None:
     if codebook_size < 2:
         raise ValueError(f"codebook_size must be at least 2; got {codebook_size}")
-    if tokens.dtype != torch.int64 or tokens.ndim != 3 or 0 in tokens.shape:
+    if tokens.dtype != torch.int64 or tokens.ndim not in (3, 4) or 0 in tokens.shape:
         raise ValueError(
             "tokens must be int64 (B, h, w) and not empty; "
             f"got {tokens.dtype} {tuple(tokens.shape)}"

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from maskgit_core.pixels import from_uint8
+
 SHARE = 0.1  # of a run's time, about what decoding pictures may take before the end
 FILL_BATCH = 16  # images
 
@@ -73,10 +75,10 @@ class LivePictures:
         tokens = tokens.cpu()
         count, rows, columns = tokens.shape
         new = (tokens != before) & (tokens != self._model.mask_token_id)
-        patches = torch.from_numpy(self._model.codebook_patches())[tokens[new]]
+        patches = from_uint8(self._model.codebook_patches()[tokens[new].numpy()])
         images = images.clone()
         cells = images.view(count, 3, rows, images.shape[2] // rows, columns, -1)
-        cells.permute(0, 2, 4, 3, 5, 1)[new] = patches.float() / 127.5 - 1
+        cells.permute(0, 2, 4, 1, 3, 5)[new] = patches
         return images
 
     def fill(self, seconds: float) -> Iterator[dict[int, Tensor]]:

@@ -6,6 +6,8 @@ all images of a class, whatever their seeds, and is computed once for as long as
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -27,11 +29,14 @@ class StartStore:
         # Replaced as a whole: decodings in other threads may read it meanwhile.
         self._kept: tuple[CellNetwork | None, dict[bytes, Tensor]] = (None, {})
 
-    def start(self, network: CellNetwork, mask_token_id: int) -> CellNetwork:
+    def start(self, network: Any, mask_token_id: int) -> Any:
         """Return a network for one decoding that remembers across decodings.
 
-        Another network than the last time forgets what there is.
+        Another network than the last time forgets what there is. A `LogitsFn` that is no
+        `CellNetwork` is returned as it is.
         """
+        if not isinstance(network, CellNetwork):
+            return network
         if self._kept[0] is not network:
             self._kept = (network, {})
         return _Starting(network, mask_token_id, self)

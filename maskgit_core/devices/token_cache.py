@@ -31,7 +31,7 @@ def remembering(network: CellNetwork) -> CellNetwork:
     Args:
         network: any; a packed `MaskedTransformer` of two blocks or more gains.
     """
-    if not isinstance(network, MaskedTransformer) or len(network.blocks) < 2:
+    if not hasattr(network, "embedded") or len(network.blocks) < 2:
         return network
     return TokenMemory(network) if isinstance(network.blocks[0], PackedBlock) else network
 

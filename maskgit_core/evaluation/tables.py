@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.config import SamplingConfig, to_dict
-from maskgit_core.data.photos import to_images
+from maskgit_core.config import to_dict
+from maskgit_core.data.fingerprints import hash_of_networks, hash_of_values
 from maskgit_core.evaluation.data import PhotoSet, balanced_draw
 from maskgit_core.evaluation.features import FeatureNetwork
-from maskgit_core.evaluation.store import PartStore, hash_of_networks, key_of
+from maskgit_core.evaluation.store import TableStore
+from maskgit_core.pixels import from_uint8, to_uint8
 
 BATCH = 16
+DRAWN = 5000  # photos that are reconstructed where there are no samples
 
 
 class EvaluatedModel(Protocol):
@@ -48,19 +50,15 @@ class TokenizerModel:
         self.image_size: int = tokenizer.config.image_size
         self.mask_token_id: int = tokenizer.config.codebook_size
 
-    @property
-    def _device(self) -> torch.device:
-        return next(self.tokenizer.parameters()).device
-
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Tensor:
         """Return tokens int64 (B, h, w)."""
-        return self.tokenizer.encode_to_tokens(images.to(self._device)).cpu()
+        return self.tokenizer.encode_to_tokens(images.to(_device(self.tokenizer))).cpu()
 
     @torch.inference_mode()
     def decode(self, tokens: Tensor) -> Tensor:
         """Return images float32 (B, 3, H, W) in [-1, 1]."""
-        return self.tokenizer.decode_tokens(tokens.to(self._device)).clamp(-1, 1).cpu()
+        return self.tokenizer.decode_tokens(tokens.to(_device(self.tokenizer))).clamp(-1, 1).cpu()
 
 
 class Images(NamedTuple):
@@ -71,12 +69,12 @@ class Images(NamedTuple):
 
     def batch(self, rows: Sequence[int] | range) -> Tensor:
         """Return float32 (B, 3, H, W) in [-1, 1]."""
-        return to_images(self.pixels[list(rows)])
+        return from_uint8(self.pixels[list(rows)])
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every measure works with.
+class Tables:
+    """What every measure works with: features, reconstructions and samples, computed once.
 
     Attributes:
         model: the model under test.
@@ -87,12 +85,12 @@ class Bench:
 
     model: EvaluatedModel
     network: FeatureNetwork
-    shared: PartStore
-    own: PartStore
+    shared: TableStore
+    own: TableStore
 
     def photo_features(self, photos: PhotoSet, what: str) -> Tensor:
         """Return float32 (num, dim), features of real photos."""
-        key = key_of(photos.key, self.network.name, self.network.dim)
+        key = hash_of_values(photos.key, self.network.name, self.network.dim)
         rows = self.shared.rows(
             "features", key, len(photos), by_batch(lambda r: self.network(photos.images(r))), what
         )
@@ -100,7 +98,7 @@ class Bench:
 
     def image_features(self, images: Images, what: str) -> Tensor:
         """Return float32 (num, dim), features of pictures that the model made."""
-        key = key_of(images.key, self.network.name, self.network.dim)
+        key = hash_of_values(images.key, self.network.name, self.network.dim)
         compute = by_batch(lambda rows: self.network(images.batch(rows)))
         rows = self.own.rows("features", key, len(images.pixels), compute, what)
         return torch.from_numpy(rows)
@@ -108,34 +106,41 @@ class Bench:
     def reconstruct(self, photos: PhotoSet, places: Tensor, what: str) -> tuple[Tensor, Images]:
         """Return tokens int64 (num, h, w) and reconstructions of some photos of a set."""
         model = self.model
-        key = key_of(photos.key, places.tolist(), hash_of_networks(model.tokenizer))
+        key = hash_of_values(photos.key, places.tolist(), hash_of_networks(model.tokenizer))
         encode = by_batch(lambda rows: model.encode(photos.images(places[list(rows)])))
         tokens = self.own.rows("tokens", key, len(places), encode, f"encode {what}")
         tokens = torch.from_numpy(tokens)
-        decode = by_batch(lambda rows: to_pixels(model.decode(tokens[list(rows)])))
+        decode = by_batch(lambda rows: to_uint8(model.decode(tokens[list(rows)])))
         pixels = self.own.rows("pixels", key, len(places), decode, f"decode {what}")
-        return tokens, Images(pixels, key_of("reconstructions", key))
+        return tokens, Images(pixels, hash_of_values("reconstructions", key))
 
-    def sample(
-        self, labels: Sequence[int], config: SamplingConfig, seed: int, batch: int
-    ) -> Images:
+    def sample(self, labels: Sequence[int], settings: Any) -> Images:
         """Return one sample a label; sample i uses seed + i.
 
         The key holds the order in which labels repeat, not how many there are, so that more
         samples go on from fewer.
         """
-        networks = hash_of_networks(self.model.tokenizer, self.model.transformer)  # type: ignore
+        model, seed, config = self.model, settings.seed, settings.sampling
+        networks = hash_of_networks(model.tokenizer, model.transformer)  # type: ignore
         order = list(dict.fromkeys(labels))
-        precision = getattr(self.model, "precision", "float32")
-        key = key_of("samples", networks, order, to_dict(config), seed, precision)
+        rounding = [getattr(model, "precision", "float32"), _device(model.transformer)]  # type: ignore
+        if rounding != ["float32", "cpu"]:
+            # Anywhere else the size of a batch decides how sums are rounded, and so a token.
+            rounding.append(settings.batch_size)
+        key = hash_of_values("samples", networks, order, to_dict(config), seed, rounding)
 
         def draw(rows: range) -> Tensor:
             chosen = [labels[row] for row in rows]
-            result = self.model.generate(chosen, config, seed=seed + rows.start)  # type: ignore
-            return to_pixels(result.images)
+            result = model.generate(chosen, config, seed=seed + rows.start)  # type: ignore
+            return to_uint8(result.images)
 
-        pixels = self.own.rows("samples", key, len(labels), by_batch(draw, batch), "draw samples")
+        compute = by_batch(draw, settings.batch_size)
+        pixels = self.own.rows("samples", key, len(labels), compute, "draw samples")
         return Images(pixels, key)
+
+
+def _device(network: nn.Module) -> str:
+    return next(network.parameters()).device.type
 
 
 def by_batch(compute: Callable[[range], Tensor], batch: int = BATCH) -> Callable[[range], Tensor]:
@@ -145,12 +150,6 @@ def by_batch(compute: Callable[[range], Tensor], batch: int = BATCH) -> Callable
         return torch.cat([compute(rows[i : i + batch]) for i in range(0, len(rows), batch)])
 
     return run
-
-
-def to_pixels(images: Tensor) -> Tensor:
-    """Return uint8 (B, H, W, 3) of images float32 (B, 3, H, W) in [-1, 1]."""
-    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return pixels.permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)
@@ -189,40 +188,28 @@ class Evidence:
         return self.train or self.val
 
 
-def gather(
-    bench: Bench,
-    val: PhotoSet,
-    train: PhotoSet | None,
-    *,
-    num_samples: int,
-    num_drawn: int,
-    sampling: SamplingConfig,
-    seed: int,
-    batch_size: int,
-) -> Evidence:
+def gather(tables: Tables, val: PhotoSet, train: PhotoSet | None, settings: Any) -> Evidence:
     """Compute every table that the measures need, or read what an earlier run finished.
 
+    As many reference photos are drawn as there are samples; of a tokenizer alone, some thousand.
+
     Args:
-        bench: model, feature network and stores.
+        tables: of the model.
         val, train: see `Evidence`.
-        num_samples: samples, the classes of the reference photos in turn.
-        num_drawn: reference photos that are reconstructed, at most as many as there are.
-        sampling: decoding settings.
-        seed: of the samples and of the draw.
-        batch_size: samples drawn at once.
+        settings: see `evaluate.EvaluationSettings`, with the settings of decoding.
     """
     reference = train or val
-    # Quick parts first, so that a mistake shows before hours of sampling.
-    val_tokens, val_made = bench.reconstruct(val, torch.arange(len(val)), "val photos")
-    val_features = bench.photo_features(val, "features: val")
-    val_made_features = bench.image_features(val_made, "features: val, reconstructed")
-    features = val_features if train is None else bench.photo_features(train, "features: train")
-    drawn = balanced_draw(reference.labels, num_drawn, seed)
-    _, drawn_made = bench.reconstruct(reference, drawn, "drawn photos")
-    drawn_made_features = bench.image_features(drawn_made, "features: drawn, reconstructed")
+    # Quick ones first, so that a mistake shows before hours of sampling.
+    val_tokens, val_made = tables.reconstruct(val, torch.arange(len(val)), "val photos")
+    val_features = tables.photo_features(val, "features: val")
+    val_made_features = tables.image_features(val_made, "features: val, reconstructed")
+    features = val_features if train is None else tables.photo_features(train, "features: train")
+    drawn = balanced_draw(reference.labels, settings.num_samples or DRAWN, settings.seed)
+    _, drawn_made = tables.reconstruct(reference, drawn, "drawn photos")
+    drawn_made_features = tables.image_features(drawn_made, "features: drawn, reconstructed")
     order = reference.labels.unique().tolist()
-    labels = [order[i % len(order)] for i in range(num_samples)]
-    samples = bench.sample(labels, sampling, seed, batch_size) if labels else None
+    labels = [order[i % len(order)] for i in range(settings.num_samples)]
+    samples = tables.sample(labels, settings) if labels else None
     return Evidence(
         val=val,
         train=train,
@@ -235,5 +222,5 @@ def gather(
         val_features=val_features,
         val_made_features=val_made_features,
         drawn_made_features=drawn_made_features,
-        sample_features=bench.image_features(samples, "features: samples") if samples else None,
+        sample_features=tables.image_features(samples, "features: samples") if samples else None,
     )

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.config import check_range
-from maskgit_core.networks.layers import GeluMLP, SelfAttention
+from maskgit_core.checks import check_range
+from maskgit_core.networks.layers import GeluMLP, SelfAttention, take
 
 NORM_EPS = 1e-12
 
@@ -58,18 +58,26 @@ class BertConfig:
 
 
 class BertLayer(nn.Module):
-    """Attention and MLP, each with a skip that is normalised afterwards."""
+    """Attention and MLP, each with a skip that is normalised afterwards.
 
-    def __init__(self, config: BertConfig) -> None:
+    Args:
+        width: D.
+        num_heads: attention heads.
+        mlp_width: hidden units of the MLP.
+        approximate: of its GELU, as in `GeluMLP`.
+    """
+
+    def __init__(self, width: int, num_heads: int, mlp_width: int, *, approximate: str) -> None:
         super().__init__()
-        self.attention = SelfAttention(config.width, config.num_heads)
-        self.norm1 = nn.LayerNorm(config.width, eps=NORM_EPS)
-        self.mlp = GeluMLP(config.width, config.mlp_width, approximate="tanh")
-        self.norm2 = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.attention = SelfAttention(width, num_heads)
+        self.norm1 = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mlp = GeluMLP(width, mlp_width, approximate=approximate)
+        self.norm2 = nn.LayerNorm(width, eps=NORM_EPS)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D)."""
-        x = self.norm1(x + self.attention(x))
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
+        hidden = self.attention(x, at)
+        x = self.norm1((x if at is None else take(x, at)) + hidden)
         return self.norm2(x + self.mlp(x))
 
 
@@ -92,7 +100,10 @@ class BertTransformer(nn.Module):
         self.embedding = nn.Embedding(rows, width)
         self.position = nn.Parameter(torch.empty(config.num_tokens + 1, width).normal_(std=0.02))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.layers = nn.ModuleList(BertLayer(config) for _ in range(config.depth))
+        self.layers = nn.ModuleList(
+            BertLayer(width, config.num_heads, config.mlp_width, approximate="tanh")
+            for _ in range(config.depth)
+        )
         self.head = nn.Linear(width, width)
         self.head_norm = nn.LayerNorm(width, eps=NORM_EPS)
         self.bias = nn.Parameter(torch.zeros(rows))

@@ -6,7 +6,7 @@ modulation of every block (Halton-MaskGIT, Besnier et al. 2025; DiT, Peebles and
 Both take tokens int64 (B, N) or (B, h, w) with K where hidden and labels int64 (B,) with
 num_classes for "no class", and return float32 logits (B, N, K) over the real codes only.
 
-For decoding they offer the same in three parts (`sampling.CellNetwork`), so that nothing is
+For decoding they offer the same in three parts (`decoding.loop.CellNetwork`), so that nothing is
 computed twice or at cells that nobody asks for: `condition` of the classes, once a decoding;
 `hidden_at` the wanted cells, where the last block looks at all tokens but answers for these only;
 `logits_of` those vectors. For training, `forward` takes cells too: all blocks look at everything,
@@ -313,9 +313,3 @@ class AdaLNMaskedTransformer(nn.Module):
     def logits_of(self, hidden: Tensor, cell: Tensor) -> Tensor:
         """Return float32 (M, K) logits of vectors float (M, D), the same at every position."""
         return self._logits(hidden)
-
-
-def build_transformer(config: TransformerConfig) -> MaskedTransformer | AdaLNMaskedTransformer:
-    """Return the network that `config.kind` names, with random weights."""
-    kinds = {"class_token": MaskedTransformer, "adaln": AdaLNMaskedTransformer}
-    return kinds[config.kind](config)

@@ -1,11 +1,13 @@
 """Convolutional VQ tokenizers of the published MaskGIT models, as one network.
 
-Three families are the same encoder, quantiser and decoder with few differences (`style`):
+Four families are the same encoder, quantiser and decoder with few differences (`style`):
 
 - `attention`: VQGAN of taming-transformers (Esser et al. 2021, Sec. 3.1) and, with a small
   codebook of unit length, LlamaGen's tokenizer (Sun et al. 2024, Sec. 2.1).
 - `plain`: the tokenizer of the original MaskGIT (Chang et al. 2022), without attention, strided
   convolutions and projections around the quantiser. Inside it works on [0, 1].
+- `bits`: the tokenizer of MaskBit (Weber et al. 2024), as `plain` with strided convolutions. Each
+  channel of the latents is one bit of the id, so there is no codebook to look up.
 
 The networks are convolutional: any image size that is a multiple of the stride works.
 """
@@ -14,13 +16,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import check_choice, check_range
 from maskgit_core.networks.tokenizer import VectorQuantizer
 
-STYLES = ("attention", "plain")
+STYLES = ("attention", "plain", "bits")
 GROUPS = 32
 
 
@@ -29,7 +32,7 @@ class VQGANConfig:
     """Shape of a published tokenizer.
 
     Args:
-        style: `attention` or `plain`, see the module's docstring.
+        style: `attention`, `plain` or `bits`, see the module's docstring.
         image_size: pixels a side that a transformer was trained for; a multiple of
             `patch_stride`.
         stem_width: channels after the first convolution, a multiple of 32.
@@ -39,8 +42,8 @@ class VQGANConfig:
         attention_levels: resolutions, counted from the finest, with attention after every block
             (style `attention` only).
         latent_dim: channels of the latents.
-        codebook_size: K, number of codes.
-        codebook_dim: length of a codebook vector; equal to `latent_dim` in style `plain`.
+        codebook_size: K, number of codes; 2 ** codebook_dim in style `bits`.
+        codebook_dim: length of a codebook vector; equal to `latent_dim` but in style `attention`.
         l2_normalize: compare and decode codes on the unit sphere.
 
     Raises:
@@ -73,12 +76,16 @@ class VQGANConfig:
                 f"attention_levels must lie in 0..{len(self.widths) - 1}; "
                 f"got {self.attention_levels}"
             )
-        if self.style == "plain" and (
-            self.attention_levels or self.codebook_dim != self.latent_dim
-        ):
+        if not self.attends and (self.attention_levels or self.codebook_dim != self.latent_dim):
             raise ValueError(
-                "style 'plain' has no attention_levels and a codebook_dim equal to latent_dim; got "
-                f"{self.attention_levels}, {self.codebook_dim} and {self.latent_dim}"
+                f"style {self.style!r} has no attention_levels and a codebook_dim equal to "
+                f"latent_dim; got {self.attention_levels}, {self.codebook_dim} and "
+                f"{self.latent_dim}"
+            )
+        if self.style == "bits" and self.codebook_size != 2**self.codebook_dim:
+            raise ValueError(
+                f"codebook_size must be 2 ** codebook_dim, {2**self.codebook_dim}, in style "
+                f"'bits'; got {self.codebook_size}"
             )
         check_range("image_size", self.image_size, self.patch_stride, whole=True)
         if self.image_size % self.patch_stride:
@@ -98,8 +105,13 @@ class VQGANConfig:
 
     @property
     def attends(self) -> bool:
-        """Whether the style has attention, strided convolutions and projections."""
+        """Whether the style has attention, biases and projections."""
         return self.style == "attention"
+
+    @property
+    def strided(self) -> bool:
+        """Whether strided convolutions, not means, halve the resolution."""
+        return self.style != "plain"
 
     @property
     def decoder_blocks(self) -> int:
@@ -221,7 +233,7 @@ class VQGANEncoder(nn.Module):
                 config,
                 attention=level in config.attention_levels,
                 resize=nn.Conv2d(widths[level + 1], widths[level + 1], 3, stride=2)
-                if config.attends and level < last
+                if config.strided and level < last
                 else None,
             )
             for level in range(last + 1)
@@ -275,6 +287,37 @@ class VQGANDecoder(nn.Module):
         return self.head(F.silu(self.norm(x)))
 
 
+class BitQuantizer(nn.Module):
+    """Quantiser without a codebook: the sign of each channel is one bit (Weber et al. 2024).
+
+    Args:
+        bits: channels of the latents; bit i of an id, the least significant first, is channel i.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    @property
+    def codebook(self) -> Tensor:
+        """The vectors of all ids, float32 (2 ** bits, bits)."""
+        return self.lookup(torch.arange(2**self.bits).view(-1, 1, 1)).flatten(1)
+
+    def normalized(self, vectors: Tensor, dim: int = -1) -> Tensor:
+        """Return the vectors in float32, as `VectorQuantizer.normalized` does."""
+        return vectors.float()
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """Return int64 (B, h, w), the ids of latents float (B, bits, h, w); zero is bit 0."""
+        places = torch.arange(self.bits, device=latents.device).view(-1, 1, 1)
+        return ((latents > 0).long() << places).sum(1)
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Return float32 (B, bits, h, w), -1 or 1, of ids int64 (B, h, w)."""
+        places = torch.arange(self.bits, device=tokens.device).view(-1, 1, 1)
+        return ((tokens.unsqueeze(1) >> places & 1) * 2 - 1).float()
+
+
 class VQGAN(nn.Module):
     """A published VQ tokenizer; images are in [-1, 1] whatever the network uses inside.
 
@@ -288,9 +331,11 @@ class VQGAN(nn.Module):
         latent, code = config.latent_dim, config.codebook_dim
         self.encoder = VQGANEncoder(config)
         self.to_code = nn.Conv2d(latent, code, 1) if config.attends else None
-        self.quantizer = VectorQuantizer(
-            config.codebook_size, code, l2_normalize=config.l2_normalize
-        )
+        self.quantizer: nn.Module = BitQuantizer(code)
+        if config.style != "bits":
+            self.quantizer = VectorQuantizer(
+                config.codebook_size, code, l2_normalize=config.l2_normalize
+            )
         self.from_code = nn.Conv2d(code, latent, 1) if config.attends else None
         self.decoder = VQGANDecoder(config)
 

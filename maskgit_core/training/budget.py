@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from maskgit_core.config import TrainConfig
+from maskgit_core.files import write_atomically
 from maskgit_core.training.loop import Report, Stage, train
 from maskgit_core.training.run import settings_complaint
-from maskgit_core.weights.checkpoint import write_atomically
 
 RUN_FILE = "train.json"
 TRIAL_SHARE = 0.08  # of a stage's time, to learn how fast it is here

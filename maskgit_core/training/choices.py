@@ -7,8 +7,14 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from maskgit_core.config import check_range
-from maskgit_core.training.presets import SECTIONS, Preset, load_preset, with_settings
+from maskgit_core.config import TokenizerConfig, check_range
+from maskgit_core.training.presets import (
+    SECTIONS,
+    Preset,
+    load_preset,
+    names_setting,
+    with_settings,
+)
 
 SHIPPED = Path(__file__).parents[2] / "checkpoints" / "scenes-flowers"
 FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
@@ -27,6 +33,8 @@ class Choices:
         tokenizer: source of a tokenizer that is kept, or "" where one is trained.
         keep_classes: whether classes of `init` stay that the data does not show.
         seconds: for both stages.
+        image_size: pixels a side where a tokenizer is kept and the options or a preset name its
+            size; None keeps its own.
     """
 
     preset: Preset
@@ -34,6 +42,7 @@ class Choices:
     tokenizer: str
     keep_classes: bool
     seconds: float
+    image_size: int | None = None
 
 
 def pick_preset(device: str, num_images: int) -> str:
@@ -73,20 +82,38 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
         faster = {name: replace(getattr(preset, name), precision="bf16") for name in sections}
         preset = replace(preset, **faster)
     before = {name: getattr(preset, name) for name in SECTIONS}
-    after = with_settings(before, args.set)
-    kept = ["tokenizer", "tokenizer_training"] if init or args.tokenizer else []
+    source = str(init or args.tokenizer or preset.published_tokenizer)
+    settings = list(args.set)
+    if args.image_size is not None and not source:
+        settings.append(f"tokenizer.image_size={args.image_size}")
+    after = with_settings(before, settings)
+    image_size = _image_size(args, preset, after["tokenizer"]) if source else None
+    kept = ["tokenizer", "tokenizer_training"] if source else []
     for section in [*kept, *(["transformer"] if init else [])]:
-        if after[section] != before[section]:
+        wanted = after[section]
+        if section == "tokenizer":  # the only setting that the same weights can be used with
+            wanted = replace(wanted, image_size=before[section].image_size)
+        if wanted != before[section]:
             raise ValueError(
                 f"set changes {section}, but that network is kept as it is in the checkpoint "
-                f"{init or args.tokenizer}; use --init none to train from nothing"
+                f"{source}; use --init none to train from nothing"
             )
     minutes = args.minutes if args.minutes is not None else CPU_MINUTES if device == "cpu" else 0
     keep = args.keep_classes if args.keep_classes is not None else bool(args.init)
     return Choices(
         preset=replace(preset, **after),
         init=init,
-        tokenizer=str(init or args.tokenizer or preset.published_tokenizer),
+        tokenizer=source,
         keep_classes=keep and init is not None,
         seconds=60 * minutes or math.inf,
+        image_size=image_size,
     )
+
+
+def _image_size(args: argparse.Namespace, preset: Preset, tokenizer: TokenizerConfig) -> int | None:
+    """Return the size that the options or, with --init, a chosen preset ask of a tokenizer."""
+    if args.image_size is not None:
+        return args.image_size
+    chosen = args.preset and args.init and not preset.published_tokenizer
+    asked = chosen or names_setting(args.set, "image_size")
+    return tokenizer.image_size if asked else None

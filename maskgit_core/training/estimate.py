@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from maskgit_core.config import TrainConfig, TransformerConfig, check_range
+from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import build_transformer
 from maskgit_core.networks.vqgan import VQGANConfig
 from maskgit_core.training.accelerators import Device
 from maskgit_core.training.optim import build_optimizer

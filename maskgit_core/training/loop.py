@@ -26,10 +26,10 @@ from maskgit_core.data.photos import Part
 from maskgit_core.devices.malloc import kept_memory
 from maskgit_core.devices.precision import bfloat16_pays
 from maskgit_core.distributed import group
+from maskgit_core.files import write_atomically
 from maskgit_core.training.guards import LossGuard, run_lock, stop_on_signal
 from maskgit_core.training.optim import build_optimizer, clip_gradients_
 from maskgit_core.training.run import METRICS_FILE, STATE_FILE, Run
-from maskgit_core.weights.checkpoint import write_atomically
 
 __all__ = ["METRICS_FILE", "STATE_FILE", "Stage", "rate_factor", "stop_on_signal", "train"]
 

@@ -31,12 +31,6 @@ def codebook_use(counts: Tensor) -> CodebookUse:
     return CodebookUse((counts > 0).double().mean().item(), math.exp(entropy))
 
 
-def psnr(images: Tensor, targets: Tensor) -> Tensor:
-    """Return float32 (B,), the peak signal-to-noise ratio in dB of images in [-1, 1]."""
-    error = (images.clamp(-1, 1) - targets).square().mean(dim=(1, 2, 3)) / 4
-    return -10 * error.clamp(min=1e-10).log10()
-
-
 def masked_cross_entropy(
     logits: Tensor, targets: Tensor, num_masked: int, label_smoothing: float = 0.0
 ) -> Tensor:
@@ -63,25 +57,37 @@ def draw_token_mask(
 
     With u uniform in [0, 1) the ratio is cos(pi/2 u) or, for the schedule `arccos`,
     arccos(u) / (pi/2); for `truncated` it is normal around 0.55 with deviation 0.25, cut to
-    [0.5, 1]. Of ratio * num_tokens the ceil is taken, and places without replacement.
+    [0.5, 1]; for `beta` it follows Beta(12, 3), with a mean of 0.8 and a deviation of 0.1. Of
+    ratio * num_tokens the ceil is taken, and places without replacement.
 
     Reference: MaskGIT (Chang et al. 2022), Sec. 3.1 and 3.3, cosine schedule; arccos: the public
     code of Halton-MaskGIT (Besnier et al. 2025), which draws each token by itself; truncated: MAGE
     (Li et al. 2023), Sec. 3.1, which draws one ratio for the whole batch.
     """
-    drawn = torch.rand(batch, 1, generator=generator)
-    if schedule == "arccos":
-        ratio = drawn.arccos() * 2 / math.pi
-    elif schedule == "truncated":
-        mean, deviation = 0.55, 0.25
-        low, high = ((bound - mean) / deviation for bound in drawn.new_tensor([0.5, 1.0]))
-        low, high = torch.special.ndtr(low), torch.special.ndtr(high)
-        ratio = mean + deviation * torch.special.ndtri(low + (high - low) * drawn)
-    else:
-        ratio = (math.pi / 2 * drawn).cos()
+    ratio = _mask_ratios(
+        torch.rand(batch, _UNIFORMS.get(schedule, 1), generator=generator), schedule
+    )
     count = (ratio * num_tokens).ceil().clamp(1, num_tokens)
     rank = torch.rand(batch, num_tokens, generator=generator).argsort(dim=1).argsort(dim=1)
     return rank < count
+
+
+# The 12th smallest of 14 uniform numbers follows Beta(12, 3).
+_UNIFORMS = {"beta": 14}
+
+
+def _mask_ratios(drawn: Tensor, schedule: str) -> Tensor:
+    """Return float32 (batch, 1), ratios of a schedule from uniform numbers (batch, any)."""
+    if schedule == "arccos":
+        return drawn.arccos() * 2 / math.pi
+    if schedule == "truncated":
+        mean, deviation = 0.55, 0.25
+        low, high = ((bound - mean) / deviation for bound in drawn.new_tensor([0.5, 1.0]))
+        low, high = torch.special.ndtr(low), torch.special.ndtr(high)
+        return mean + deviation * torch.special.ndtri(low + (high - low) * drawn)
+    if schedule == "beta":
+        return drawn.kthvalue(12, dim=1, keepdim=True).values
+    return (math.pi / 2 * drawn).cos()
 
 
 def load_feature_network(size: int = 0) -> nn.Module:

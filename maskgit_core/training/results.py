@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm import tqdm
 
-from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.contact_sheet import contact_sheet
+from maskgit_core.data.folders import DataFolders, training_folders
 from maskgit_core.data.photos import Photos
-from maskgit_core.evaluation.evaluate import evaluate
+from maskgit_core.evaluation.evaluate import EvaluationSettings, evaluate
+from maskgit_core.files import write_all_atomically
 from maskgit_core.pipeline import MaskGIT
+from maskgit_core.pixels import to_uint8
 from maskgit_core.training.model_card import CardFacts, StageFacts, model_card
-from maskgit_core.weights.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    write_all_atomically,
-)
+from maskgit_core.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
     from maskgit_core.training.choices import Choices
@@ -36,6 +34,7 @@ def write_results(
     photos: Photos,
     held_out: Photos | None,
     data: str,
+    val: str | None = None,
     num_samples: int,
     choices: Choices,
     stages: dict[str, dict[str, Any]],
@@ -62,8 +61,10 @@ def write_results(
     names = photos.classes[:MOST_CLASSES]
     labels = [name for name in names for _ in range(SAMPLES_A_CLASS)]
     print("drawing samples", file=sys.stderr)
-    sheet = tile(model.generate(labels=labels, config=loaded.sampling, seed=0).images, 6)
-    measures, found = _measures(model, data, out, num_samples, len(names))
+    samples = model.generate(labels=labels, config=loaded.sampling, seed=0).images
+    sheet = contact_sheet(to_uint8(samples), SAMPLES_A_CLASS, gap=2)
+    folders = training_folders(data, val)
+    measures, found = _measures(model, folders, out, num_samples, len(names))
     facts = _facts(out, loaded, photos, held_out, choices, stages)
     card = model_card(
         replace(
@@ -83,19 +84,17 @@ def write_results(
 
 
 def _measures(
-    model: MaskGIT, data: str, out: Path, num_samples: int, num_classes: int
+    model: MaskGIT, folders: DataFolders, out: Path, num_samples: int, num_classes: int
 ) -> tuple[dict[str, float], list[str]]:
     """Return measures of `evaluate`, and sentences on what they mean or why there are none."""
     if num_samples == 0:
         return {}, []
-    folder = Path(data)
-    split = (folder / "val").is_dir()
     try:
         result = evaluate(
             model,
-            folder if split or not (folder / "train").is_dir() else folder / "train",
-            num_samples=max(num_samples, num_classes),
-            out=out / "evaluation",
+            folders if folders.val else DataFolders(None, folders.train),
+            out / "evaluation",
+            EvaluationSettings(max(num_samples, num_classes)),
             cache_dir=out / "cache",
             device=model.device,
             progress=lambda text, items: tqdm(items, desc=text, file=sys.stderr),
@@ -103,7 +102,7 @@ def _measures(
     except ValueError as error:
         return {}, [f"Not evaluated: {error}."]
     notes = [f"{num_samples} samples: distances of so few are large for that reason alone."]
-    if not split:
+    if folders.val is None:
         notes.append("Measured on the folder that it was trained on, so too good to be true.")
     return {name: result[name] for name in MEASURES if result.get(name) is not None}, notes
 

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from maskgit_core.config import TrainConfig, from_dict, to_dict
 from maskgit_core.distributed import group
+from maskgit_core.files import CheckpointError, write_atomically
 from maskgit_core.training.guards import LossGuard
-from maskgit_core.weights.checkpoint import CheckpointError, write_atomically
 
 if TYPE_CHECKING:
     from maskgit_core.training.loop import Stage

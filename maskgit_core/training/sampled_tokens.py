@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from maskgit_core.files import write_atomically
 from maskgit_core.pipeline import MaskGIT
-from maskgit_core.weights.checkpoint import write_atomically
 
 SAMPLE_BATCH = 32
 

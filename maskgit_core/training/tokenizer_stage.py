@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.config import TrainConfig
-from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.data.photos import (
     WHOLE,
     Part,
@@ -29,6 +29,7 @@ from maskgit_core.data.photos import (
 )
 from maskgit_core.distributed.group import broadcast_, rank, size, sum_
 from maskgit_core.networks.tokenizer import VQTokenizer
+from maskgit_core.pixels import psnr, to_uint8
 from maskgit_core.training.adversarial import AdversarialLoss
 from maskgit_core.training.codebook import kmeans, revive_dead_codes_
 from maskgit_core.training.discriminators import Batch, FeatureCritic, PatchCritic
@@ -37,7 +38,6 @@ from maskgit_core.training.losses import (
     FEATURE_BLOCKS,
     PerceptualLoss,
     codebook_use,
-    psnr,
 )
 from maskgit_core.training.sampled_tokens import SampledTokens
 from maskgit_core.weights.checkpoint import save_checkpoint
@@ -314,7 +314,7 @@ class TokenizerStage:
         ).to(self.device)
         output, _ = self._with_codes(ema)(images)
         rows = torch.stack([images.unflatten(0, (2, -1)), output.unflatten(0, (2, -1))], dim=1)
-        return tile(rows.flatten(0, 2).cpu(), SHEET_IMAGES // 2)
+        return contact_sheet(to_uint8(rows.flatten(0, 2).cpu()), SHEET_IMAGES // 2, gap=2)
 
     @torch.no_grad()
     def export(self, ema: nn.Module, folder: Path) -> None:

@@ -15,10 +15,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, TrainConfig
-from maskgit_core.data.contact_sheet import tile
+from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.data.photos import WHOLE, Part, batch_indices, step_generator
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
+from maskgit_core.pixels import to_uint8
 from maskgit_core.training.losses import draw_token_mask, masked_cross_entropy
 from maskgit_core.weights.checkpoint import save_checkpoint
 
@@ -164,7 +165,8 @@ class TransformerStage:
         )
         for state in steps:
             tokens = state.tokens
-        return tile(self.tokenizer.decode_tokens(tokens).cpu(), SHEET_SAMPLES)
+        images = to_uint8(self.tokenizer.decode_tokens(tokens).cpu())
+        return contact_sheet(images, SHEET_SAMPLES, gap=2)
 
     def export(self, ema: nn.Module, folder: Path) -> None:
         """Write the tokenizer and the running mean as a checkpoint."""

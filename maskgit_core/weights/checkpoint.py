@@ -12,8 +12,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,43 +20,25 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
-from maskgit_core.config import (
-    SamplingConfig,
-    TokenizerConfig,
-    TransformerConfig,
-    from_dict,
-    to_dict,
+from maskgit_core.config import SamplingConfig, from_dict, to_dict
+from maskgit_core.files import CheckpointError, Writer, write_all_atomically, write_atomically
+from maskgit_core.networks.registry import TOKENIZERS, TRANSFORMERS, NetworkKind, kind_of
+from maskgit_core.weights.checks import (
+    check_blocks,
+    check_floats,
+    check_header,
+    check_names,
+    to_float32,
 )
-from maskgit_core.networks.bert import BertConfig, BertTransformer
-from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
 
 FORMAT = 1
 CONFIG_FILE = "config.json"
 TOKENIZER_FILE = "tokenizer.safetensors"
 TRANSFORMER_FILE = "transformer.safetensors"
-LISTED_NAMES = 8
-PARTS = ("format", "tokenizer", "transformer", "classes", "sampling")
-
-Writer = Callable[[str], object]
-
-# kind in config.json -> (configuration, network)
-TOKENIZERS: dict[str, tuple[type, type[nn.Module]]] = {
-    "conv_vq": (TokenizerConfig, VQTokenizer),
-    "vqgan": (VQGANConfig, VQGAN),
-}
-TRANSFORMERS: dict[str, tuple[type, type[nn.Module]]] = {
-    "class_token": (TransformerConfig, MaskedTransformer),
-    "adaln": (TransformerConfig, AdaLNMaskedTransformer),
-    "bert": (BertConfig, BertTransformer),
-}
-
-
-class CheckpointError(Exception):
-    """Weights or their configuration are missing, damaged or of another shape."""
+MAX_CONFIG = 1 << 22  # bytes of config.json, which names 1,000 classes in some ten thousand
+PARTS = ("format", "tokenizer", "transformer", "classes", "sampling", "presets")
 
 
 @dataclass(frozen=True)
@@ -69,65 +50,14 @@ class Checkpoint:
         transformer: in evaluation mode; None where only a tokenizer was saved.
         classes: name of each label.
         sampling: the settings to decode with by default.
+        presets: other settings that suit it, by name.
     """
 
     tokenizer: nn.Module
     transformer: nn.Module | None
     classes: list[str]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-
-
-def kind_of(module: nn.Module, kinds: Mapping[str, tuple[type, type[nn.Module]]]) -> str:
-    """Return the word that config.json uses for the class of a network."""
-    for kind, (_, module_class) in kinds.items():
-        if type(module) is module_class:
-            return kind
-    raise ValueError(f"cannot save a {type(module).__name__}; known kinds: {', '.join(kinds)}")
-
-
-def write_atomically(path: str | os.PathLike[str], write: Writer) -> None:
-    """Call write(temporary path), then move the result to path; path survives any failure.
-
-    Raises:
-        CheckpointError: the disk is full or not writable.
-    """
-    write_all_atomically({Path(path): write})
-
-
-def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
-    """Write several files, as `write_atomically`, and move them only when all are written.
-
-    A disk that fills up halfway leaves the old files as they were, all of them; a link stays one.
-
-    Raises:
-        CheckpointError: the disk is full or not writable, or something else than a file is there.
-    """
-    temporaries: dict[Path, Path] = {}
-    path = Path()
-    try:
-        for path, write in writers.items():
-            # Through a link, which stays; never in the place of a folder, a pipe or a device.
-            path = Path(os.path.realpath(path))
-            if path.exists() and not path.is_file():
-                raise OSError("it is no regular file")
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-            temporaries[path] = temporary
-            temporary.touch(exist_ok=False)
-            mode = temporary.stat().st_mode
-            write(str(temporary))
-            # safetensors writes a file of its own that only its owner can read.
-            temporary.chmod(mode)
-        for path, temporary in temporaries.items():
-            os.replace(temporary, path)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise CheckpointError(
-            f"could not write {path.name}: {error}; what was there before is unchanged"
-        ) from error
-    finally:
-        # Ctrl-C may come at any place, too; nothing is left to delete where all went well.
-        for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+    presets: dict[str, SamplingConfig] = field(default_factory=dict)
 
 
 def save_weights(
@@ -146,6 +76,9 @@ def _weights_writer(module: nn.Module, dtype: torch.dtype) -> Writer:
         name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()
         for name, tensor in module.state_dict().items()
     }
+    for name, tensor in tensors.items():
+        if tensor.dtype == torch.float16 and not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{name} has values that 16-bit floats cannot hold")
     return lambda temporary: save_file(tensors, temporary)
 
 
@@ -157,15 +90,19 @@ def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.M
     Raises:
         CheckpointError: the file is missing, cut short, or its names or shapes do not fit.
     """
-    try:
-        with torch.device("meta"):
-            module = module_class(config)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise CheckpointError(f"no network can be built for {path.name}: {error}") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            check_blocks(config, len(found), path.name)
+            try:
+                with torch.device("meta"):
+                    module = module_class(config)
+            except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+                raise CheckpointError(
+                    f"no network can be built for {path.name}: {error}"
+                ) from error
+            wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
             check_names(wanted, found, path.name)
             tensors = {name: to_float32(file.get_tensor(name)) for name in wanted}
         check_floats(module, tensors, path.name)
@@ -177,57 +114,6 @@ def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.M
     return module.eval()
 
 
-def check_floats(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Check that weights are floats and finite.
-
-    Raises:
-        CheckpointError: naming the first that is not.
-    """
-    for name, _ in module.named_parameters():
-        check_weight(name, tensors[name], source)
-
-
-def check_weight(name: str, tensor: Tensor, source: str) -> None:
-    """Raise CheckpointError unless a tensor of a file is of floats, and finite (if not on meta)."""
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{source}: {name} must be float, is {tensor.dtype}")
-    if not tensor.is_meta and not bool(tensor.isfinite().all()):
-        raise CheckpointError(f"{source} is damaged: {name} holds nan or infinity")
-
-
-def to_float32(tensor: Tensor) -> Tensor:
-    """Return floats as float32 and other tensors as they are."""
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
-def check_names(
-    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], source: str
-) -> None:
-    """Compare names and shapes.
-
-    Raises:
-        CheckpointError: listing missing, unexpected and misshapen names.
-    """
-    missing = [name for name in wanted if name not in found]
-    unexpected = [name for name in found if name not in wanted]
-    misshapen = [
-        f"{name} is {found[name]}, not {wanted[name]}"
-        for name in wanted
-        if name in found and found[name] != wanted[name]
-    ]
-    parts = []
-    for word, names in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("misshapen", misshapen),
-    ):
-        if names:
-            more = f" and {len(names) - LISTED_NAMES} more" if len(names) > LISTED_NAMES else ""
-            parts.append(f"{len(names)} {word}: {', '.join(names[:LISTED_NAMES])}{more}")
-    if parts:
-        raise CheckpointError(f"{source} does not fit its configuration; {'; '.join(parts)}")
-
-
 def save_checkpoint(
     folder: str | os.PathLike[str],
     *,
@@ -235,6 +121,7 @@ def save_checkpoint(
     transformer: nn.Module | None = None,
     classes: list[str] | None = None,
     sampling: SamplingConfig | None = None,
+    presets: Mapping[str, SamplingConfig] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
     """Write a checkpoint folder; files are moved into place when all are written.
@@ -244,11 +131,12 @@ def save_checkpoint(
         tokenizer, transformer: networks of a known kind.
         classes: one name a label.
         sampling: default decoding settings.
+        presets: other settings, by name.
         dtype: of the stored weights, float32 or float16.
 
     Raises:
         ValueError: a network of an unknown kind, or classes that do not fit the transformer.
-        CheckpointError: the disk is full or not writable.
+        CheckpointError: the disk is full or not writable, or float16 cannot hold a weight.
     """
     folder = Path(folder)
     classes = list(classes or [])
@@ -267,6 +155,8 @@ def save_checkpoint(
         }
     config["classes"] = classes
     config["sampling"] = to_dict(sampling or SamplingConfig())
+    if presets:
+        config["presets"] = {name: to_dict(preset) for name, preset in presets.items()}
     writers: dict[Path, Writer] = {folder / TOKENIZER_FILE: _weights_writer(tokenizer, dtype)}
     if transformer is not None:
         writers[folder / TRANSFORMER_FILE] = _weights_writer(transformer, dtype)
@@ -285,6 +175,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise CheckpointError(f"there is no checkpoint folder {folder}")
     try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError("it is longer than any configuration")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise CheckpointError(f"{CONFIG_FILE} is missing in {folder}") from error
@@ -302,7 +194,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def parse_network(
-    config: Mapping[str, Any], part: str, kinds: Mapping[str, tuple[type, type[nn.Module]]]
+    config: Mapping[str, Any], part: str, kinds: Mapping[str, NetworkKind]
 ) -> tuple[Any, type[nn.Module]]:
     """Return (configuration, network class) of one part of config.json.
 
@@ -313,7 +205,7 @@ def parse_network(
     kind = values.get("kind") if isinstance(values, dict) else values
     if not isinstance(values, dict) or kind not in list(kinds):
         raise CheckpointError(f"{part} kind must be one of {', '.join(kinds)}; got {kind!r}")
-    config_class, module_class = kinds[kind]
+    config_class, module_class = kinds[kind].config, kinds[kind].network
     keeps_kind = "kind" in config_class.__dataclass_fields__
     values = {key: value for key, value in values.items() if key != "kind" or keeps_kind}
     try:
@@ -335,17 +227,30 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     classes = config.get("classes", [])
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"classes in {CONFIG_FILE} must be a list of names")
-    try:
-        sampling = from_dict(SamplingConfig, config.get("sampling", {}))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"sampling in {CONFIG_FILE}: {error}") from error
+    sampling = read_sampling("sampling", config.get("sampling", {}))
+    presets = config.get("presets", {})
+    if not isinstance(presets, dict):
+        raise CheckpointError(f"presets in {CONFIG_FILE} must be settings by name")
+    presets = {name: read_sampling(f"preset {name!r}", entry) for name, entry in presets.items()}
     transformer = None
     if "transformer" in config:
         transformer_config, transformer_class = parse_network(config, "transformer", TRANSFORMERS)
         check_fit(tokenizer_config, transformer_config, classes)
         transformer = load_weights(transformer_class, transformer_config, folder / TRANSFORMER_FILE)
     tokenizer = load_weights(tokenizer_class, tokenizer_config, folder / TOKENIZER_FILE)
-    return Checkpoint(tokenizer, transformer, classes, sampling)
+    return Checkpoint(tokenizer, transformer, classes, sampling, presets)
+
+
+def read_sampling(name: str, values: Any) -> SamplingConfig:
+    """Return decoding settings of config.json.
+
+    Raises:
+        CheckpointError: an unknown setting or a value out of range.
+    """
+    try:
+        return from_dict(SamplingConfig, values)
+    except (TypeError, ValueError) as error:
+        raise CheckpointError(f"{name} in {CONFIG_FILE}: {error}") from error
 
 
 def check_fit(tokenizer_config: Any, transformer_config: Any, classes: list[str]) -> None:

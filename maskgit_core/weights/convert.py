@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig
-from maskgit_core.networks.bert import BertTransformer
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer
-from maskgit_core.weights.checkpoint import CheckpointError, save_checkpoint
-from maskgit_core.weights.families.family import Family
+from maskgit_core.files import CheckpointError
+from maskgit_core.weights.checkpoint import MAX_CONFIG, save_checkpoint
+from maskgit_core.weights.families.family import Family, rename
+from maskgit_core.weights.families.sampling import PublishedSampling
 from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
 from maskgit_core.weights.families.transformers import HALTON, TRANSFORMER_FAMILIES, V1
 from maskgit_core.weights.formats import WeightFile, read_weights
@@ -78,10 +78,32 @@ def build(
     tensors = {name: t for name, t in file.tensors.items() if not re.match(family.ignored, name)}
     if family is HALTON:
         check_tied(file)
-    config = configure(family, file.shapes)
+    if family.aliases:
+        tensors = renamed(tensors, family, file.name)
+    config = configure(family, {**file.shapes, **shapes_of(tensors)})
     return transfer(
         family.network, config, lambda name: family.rule_for(name, config), tensors, file.name
     )
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return name -> shape."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def renamed(tensors: Mapping[str, Tensor], family: Family, source: str) -> dict[str, Tensor]:
+    """Return the tensors under the names that the family's rules know.
+
+    Raises:
+        CheckpointError: a tensor is there under both names.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        ours = rename(name, family.aliases)
+        if ours in found:
+            raise CheckpointError(f"{source} holds {ours} twice, under two names")
+        found[ours] = tensor
+    return found
 
 
 def transformer_from(
@@ -164,6 +186,8 @@ def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
         return config or {}
     path = Path(config)
     try:
+        if path.stat().st_size > MAX_CONFIG:
+            raise ValueError("it is longer than any configuration")
         text = path.read_text(encoding="utf-8")
         try:
             values = json.loads(text)
@@ -276,23 +300,16 @@ def class_names(num_classes: int) -> list[str]:
     return [f"class {label}" for label in range(num_classes)]
 
 
-def default_sampling(transformer: nn.Module) -> SamplingConfig:
-    """Return the decoding settings that the authors of a published network recommend.
+def published_sampling(transformer: nn.Module) -> PublishedSampling:
+    """Return how the authors sample a converted network, by its size and resolution.
 
-    Guidance is in the form uncond + s * (cond - uncond); the authors' w is s - 1.
+    Raises:
+        ValueError: a network of no published family.
     """
-    if isinstance(transformer, AdaLNMaskedTransformer):
-        return SamplingConfig(
-            num_steps=32,
-            order="halton",
-            schedule="arccos",
-            guidance_scale=2.0,
-            guidance_schedule="constant",
-        )
-    if isinstance(transformer, BertTransformer):
-        return SamplingConfig(num_steps=8, guidance_scale=1.0, guidance_schedule="constant")
-    # The curve that the v1.0 code calls arccos reveals about as many tokens a step as cosine here.
-    return SamplingConfig(num_steps=8, schedule="cosine", guidance_scale=4.0)
+    for family in TRANSFORMER_FAMILIES:
+        if family.network is type(transformer) and family.sampling is not None:
+            return family.sampling(transformer.config)
+    raise ValueError(f"no published family has a {type(transformer).__name__}")
 
 
 def convert_checkpoint(
@@ -305,6 +322,7 @@ def convert_checkpoint(
     tokenizer_config: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     classes_file: str | os.PathLike[str] | None = None,
     sampling: SamplingConfig | None = None,
+    dtype: torch.dtype = torch.float32,
     advance: Callable[[], object] = lambda: None,
 ) -> None:
     """Write a published tokenizer and transformer as a checkpoint folder of ours.
@@ -315,7 +333,9 @@ def convert_checkpoint(
         num_heads, num_classes, tokenizer_config: see the single conversions.
         classes_file: text file with one class name a line; ImageNet's names for 1,000 classes
             and numbers for others by default.
-        sampling: default decoding settings; those of the authors by default.
+        sampling: default decoding settings; those of the authors for networks of this size and
+            resolution by default. Their other settings are kept as presets.
+        dtype: of the stored weights, float32 or float16.
         advance: called when each of the three parts of the work is done.
 
     Raises:
@@ -331,12 +351,15 @@ def convert_checkpoint(
         config=tokenizer_config,
         advance=advance,
     )
+    published = published_sampling(transformer)
     save_checkpoint(
         folder,
         tokenizer=tokenizer,
         transformer=transformer,
         classes=classes or class_names(transformer.config.num_classes),
-        sampling=sampling or default_sampling(transformer),
+        sampling=sampling or published.usual,
+        presets=published.presets,
+        dtype=dtype,
     )
     advance()
 

@@ -5,10 +5,13 @@ PyTorch archives and pickles, safetensors and flax msgpack all end as one flat d
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +19,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from maskgit_core.weights.checkpoint import CheckpointError
-from maskgit_core.weights.unpickle import StoredTensor, read_restricted, read_tensor
+from maskgit_core.files import CheckpointError
+from maskgit_core.weights.archives import pickle_of_archive
+from maskgit_core.weights.checks import check_header
+from maskgit_core.weights.pickles import Findings, RefusedPickle, look_over, placeholders
 
 # Under which the published files keep their weights, best first: a running mean before the rest.
 NESTS = ("ema", "model_state_dict", "model", "state_dict", "params")
 PREFIXES = ("module", "_orig_mod")
 CHUNKED = "__msgpack_chunked_array__"
+LEGACY_PICKLES = 5  # in a file of PyTorch before 1.6: three of the format, the content, the keys
+MAX_TENSORS = 20_000  # the largest published files have some hundreds
+MAX_ARRAY, MAX_ENTRIES = 64, 1 << 16  # of a flax file: axes of an array, names of a level
+SAFE_GLOBALS = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -64,19 +73,12 @@ def read_weights(path: str | os.PathLike[str]) -> WeightFile:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror}") from error
     content = reader_of(head, path.name)(path)
-    archive = None
-    if isinstance(content, tuple):
-        content, archive = content
     tensors = find_tensors(content)
-    if archive is not None:
-        with archive:
-            tensors = {
-                name: read_tensor(archive, value) if isinstance(value, StoredTensor) else value
-                for name, value in tensors.items()
-            }
     if not tensors:
         raise CheckpointError(f"{path.name} holds no weights")
-    beside = {} if archive is not None or not isinstance(content, Mapping) else content
+    if len(tensors) > MAX_TENSORS:
+        raise CheckpointError(f"{path.name} holds more tensors than any weights do")
+    beside = content if isinstance(content, Mapping) else {}
     return WeightFile(path.name, strip_prefixes(tensors, path.name), beside)
 
 
@@ -108,30 +110,62 @@ def reader_of(head: bytes, name: str) -> Callable[[Path], Any]:
 
 
 def read_archive(path: Path) -> Any:
-    """Read a file of torch.save; with foreign objects in it, (objects, open archive)."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except pickle.UnpicklingError:
-        return read_restricted(path)
-    except Exception as error:  # torch raises many kinds for a damaged archive
-        raise CheckpointError(f"{path.name} is damaged or cut short: {error}") from error
+    """Read a file of torch.save; its tensors are mapped from the disk."""
+    with reading(path):
+        content, records = pickle_of_archive(path)
+        found = look_over(content, path.stat().st_size)
+        if any(records.get(key) != size for key, size in found.storages.items()):
+            raise RefusedPickle("is damaged or cut short: a tensor is not whole")
+        return load_with_placeholders(path, found, mmap=True)
 
 
 def read_pickle(path: Path) -> Any:
     """Read a file of torch.save before PyTorch 1.6."""
+    with reading(path):
+        found = Findings()
+        with path.open("rb") as file:
+            for _ in range(LEGACY_PICKLES):
+                one = look_over(file, path.stat().st_size)
+                found.uses.update(one.uses)
+        return load_with_placeholders(path, found, mmap=False)
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn whatever goes wrong with a PyTorch file into one sentence.
+
+    Raises:
+        CheckpointError: it is damaged, tries to run code, or would take forever.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        yield
+    except RefusedPickle as error:
+        if error.runs_code:
+            raise CheckpointError(
+                f"{path.name} is not read, because it tries to run code: {error}; "
+                "get the weights from a source that you trust"
+            ) from error
+        raise CheckpointError(f"{path.name} {error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path.name} is not read: it is cut short, or it holds objects other than tensors, "
-            "which could run code"
+            f"{path.name} is not read: it is cut short, or it holds objects that no weights have"
         ) from error
-    except Exception as error:
-        raise CheckpointError(f"{path.name} is damaged or cut short: {error}") from error
+    except Exception as error:  # torch and the standard library raise many kinds for damage
+        why = str(error).split("\n")[0][:200]
+        raise CheckpointError(f"{path.name} is damaged or cut short: {why}") from error
+
+
+def load_with_placeholders(path: Path, found: Findings, *, mmap: bool) -> Any:
+    """Let PyTorch load what was looked over, with stand-ins for foreign classes."""
+    stand_ins = placeholders(found.uses)
+    # PyTorch keeps the list of them for the whole process.
+    with SAFE_GLOBALS, torch.serialization.safe_globals(stand_ins):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Read a safetensors file."""
+    check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}
@@ -152,7 +186,13 @@ def read_msgpack(path: Path) -> Any:
             f"{path.name} is a msgpack file; reading it needs the Python package msgpack"
         ) from error
     try:
-        content = msgpack.unpackb(path.read_bytes(), ext_hook=flax_value, raw=False)
+        content = msgpack.unpackb(
+            path.read_bytes(),
+            ext_hook=flax_value,
+            raw=False,
+            max_array_len=MAX_ARRAY,
+            max_map_len=MAX_ENTRIES,
+        )
         return join_chunks(content)
     except Exception as error:  # msgpack and the array decoding raise many kinds
         raise CheckpointError(f"{path.name} is damaged or cut short: {error}") from error
@@ -164,11 +204,11 @@ def flax_value(code: int, data: bytes) -> Any:
 
     if code not in (1, 3):
         return None
-    shape, dtype, raw = msgpack.unpackb(data, raw=True)
+    shape, dtype, raw = msgpack.unpackb(data, raw=True, max_array_len=MAX_ARRAY, max_map_len=0)
     kind = getattr(torch, dtype.decode(), None)
     if not isinstance(kind, torch.dtype):
         raise ValueError(f"arrays of type {dtype.decode()!r} are not supported")
-    if not raw:
+    if not raw and not prod(shape):
         return torch.empty(tuple(shape), dtype=kind)
     return torch.frombuffer(bytearray(raw), dtype=kind).reshape(tuple(shape))
 
@@ -184,26 +224,40 @@ def join_chunks(content: Any) -> Any:
     return {key: join_chunks(value) for key, value in content.items()}
 
 
-def find_tensors(content: Any) -> dict[str, Any]:
+def find_tensors(content: Any) -> dict[str, Tensor]:
     """Return the tensors of the nest that holds the weights, as a flat dict."""
     if not isinstance(content, Mapping):
         return {}
     for nest in NESTS:
-        if isinstance(content.get(nest), Mapping):
-            tensors = find_tensors(content[nest])
+        inside = content.get(nest)
+        if isinstance(inside, Mapping) and inside is not content:
+            tensors = find_tensors(inside)
             if tensors:
                 return tensors
     return flatten(content)
 
 
-def flatten(content: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
-    """Join the names of nested dicts by "/"; what is no tensor is left out."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Tensor | StoredTensor):
-            flat[f"{prefix}{key}"] = value
-        elif isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}/"))
+def flatten(content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Join the names of nested dicts by "/"; what is no tensor is left out.
+
+    Every dict counts once, where it is met first: a file may hold one in many places, and in
+    itself, with more paths to it than anyone can walk.
+    """
+    flat: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[str, Any]] = [("", content)]
+    while waiting:
+        prefix, part = waiting.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        inner = []
+        for key, value in part.items():
+            if isinstance(value, Tensor):
+                flat[f"{prefix}{key}"] = value
+            elif isinstance(value, Mapping):
+                inner.append((f"{prefix}{key}/", value))
+        waiting.extend(reversed(inner))
     return flat
 
 

@@ -1,45 +1,52 @@
 """Weights by name: known published ones, and checkpoints of ours on the Hugging Face Hub.
 
-Downloads go through `huggingface_hub`: its cache, its progress bar, its token, `HF_HOME`,
-`HF_ENDPOINT` and `HF_HUB_OFFLINE`. Published files are converted once; the result is kept in the
-folder `maskgit` beside the Hub's cache and from then on loads without a connection.
+Published files are fetched, checked and converted once; the result is kept in the folder `maskgit`
+beside the Hub's cache and from then on loads without a connection. The files themselves, most of
+whose bytes are an optimizer's state, are removed then unless they were there before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import difflib
-import errno
-import hashlib
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import torch
+
+from maskgit_core.files import CheckpointError
+from maskgit_core.hub_client import REPO_ID, check_repo, hub_client, is_out_of_room, uploading
 from maskgit_core.weights.checkpoint import (
     CONFIG_FILE,
     TOKENIZER_FILE,
     TRANSFORMER_FILE,
-    CheckpointError,
+    load_checkpoint,
     read_config,
+    save_checkpoint,
 )
-from maskgit_core.weights.known import KNOWN_WEIGHTS, HubFile, KnownWeights
+from maskgit_core.weights.download import (
+    CONVERTED,
+    converted_root,
+    drop_downloads,
+    file_of_ours,
+    keep_downloads,
+    published_file,
+)
+from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights
+from maskgit_core.weights.progress import CONVERTING, Progress
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "fetch_weights", "push_to_hub", "resolve_checkpoint"]
 
-REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-SHA256 = re.compile(r"[0-9a-f]{64}")
-FOLDER = "maskgit"
 
-
-def resolve_checkpoint(source: str | os.PathLike[str]) -> Path:
+def resolve_checkpoint(source: str | os.PathLike[str], *, progress: Progress | None = None) -> Path:
     """Return the checkpoint folder that a source names, fetching it where necessary.
 
     Args:
         source: a folder, a key of `KNOWN_WEIGHTS`, or owner/name of a Hub repository in our form.
+        progress: counts what is fetched, and may cancel.
 
     Raises:
         CheckpointError: there is no such folder or name (the nearest known one is given), or the
@@ -57,7 +64,7 @@ def resolve_checkpoint(source: str | os.PathLike[str]) -> Path:
     owner = Path(name.partition("/")[0])
     # A path whose first folder exists here is a mistyped path, not a repository.
     if name in KNOWN_WEIGHTS or (REPO_ID.fullmatch(name) and not owner.is_dir()):
-        return fetch_weights(name)
+        return fetch_weights(name, progress=progress)
     if isinstance(source, os.PathLike) or "/" in name or os.sep in name:
         raise CheckpointError(f"there is no checkpoint folder {source}")
     raise CheckpointError(unknown_name(name))
@@ -70,13 +77,16 @@ def unknown_name(name: str) -> str:
     return f"there are no weights named {name!r}; {hint}known names: {', '.join(KNOWN_WEIGHTS)}"
 
 
-def fetch_weights(name: str, *, revision: str | None = None) -> Path:
+def fetch_weights(
+    name: str, *, revision: str | None = None, progress: Progress | None = None
+) -> Path:
     """Return a folder with the weights of a name, downloaded and converted on first use.
 
     Args:
         name: a key of `KNOWN_WEIGHTS`, or owner/name of a Hub repository that holds a checkpoint
             of ours.
         revision: branch, tag or commit of such a repository; its main branch by default.
+        progress: counts what is fetched, and may cancel.
 
     Returns:
         A checkpoint folder, to be read and not to be changed.
@@ -89,34 +99,15 @@ def fetch_weights(name: str, *, revision: str | None = None) -> Path:
     if name in KNOWN_WEIGHTS:
         if revision is not None:
             raise ValueError(f"revision must be left out for {name}, whose files are fixed")
-        return fetch_known(KNOWN_WEIGHTS[name])
+        return fetch_known(KNOWN_WEIGHTS[name], progress or Progress())
     if not REPO_ID.fullmatch(name):
         raise CheckpointError(unknown_name(name))
-    return fetch_repository(name, revision)
-
-
-def cache_folder() -> Path:
-    """Return the folder of converted weights."""
-    return Path(hub_client().constants.HF_HOME) / FOLDER
-
-
-def hub_client() -> Any:
-    """Return the module huggingface_hub.
-
-    Raises:
-        CheckpointError: it is not installed.
-    """
-    try:
-        import huggingface_hub
-        import huggingface_hub.constants
-    except ImportError as error:
-        raise CheckpointError("weights by name need the Python package huggingface_hub") from error
-    return huggingface_hub
+    return fetch_repository(name, revision, progress or Progress())
 
 
 def converted_folder(known: KnownWeights) -> Path:
     """Return where the converted weights of a known name are kept, whether or not they are."""
-    return cache_folder() / f"{known.name}-{known.key}"
+    return converted_root() / f"{known.name}-{known.key}"
 
 
 def is_converted(known: KnownWeights) -> bool:
@@ -124,47 +115,55 @@ def is_converted(known: KnownWeights) -> bool:
     return (converted_folder(known) / CONFIG_FILE).is_file()
 
 
-def cached_bytes(known: KnownWeights) -> int:
-    """Return the size in bytes of what the Hub's cache holds of its repositories so far.
-
-    It grows during a download, so that a caller can tell how far that is.
-    """
-    cache = Path(hub_client().constants.HF_HUB_CACHE)
-    total = 0
-    for repo in {file.repo for file in known.files if file.repo}:
-        blobs = cache / f"models--{repo.replace('/', '--')}" / "blobs"
-        for blob in blobs.glob("*"):
-            # A part may be renamed between the listing and the look.
-            with contextlib.suppress(OSError):
-                total += blob.stat().st_size
-    return total
-
-
-def fetch_known(known: KnownWeights) -> Path:
+def fetch_known(known: KnownWeights, progress: Progress) -> Path:
     """Return the converted weights, made on first use; see `fetch_weights`."""
     target = converted_folder(known)
     if is_converted(known):
         return target
-    paths = [download(file) if file.repo else local_file(known, file) for file in known.files]
-    convert_into(target, paths[0], paths[1], known)
+    with one_at_a_time(known.name):
+        if not is_converted(known):  # while this one waited
+            with raw_files(known, progress) as (tokenizer, transformer):
+                convert_into(target, tokenizer, transformer, known)
     return target
 
 
-def local_file(known: KnownWeights, file: HubFile) -> Path:
-    """Return a file that the user has put in place.
+@contextlib.contextmanager
+def raw_files(
+    known: KnownWeights, progress: Progress, *, keep: bool = False
+) -> Iterator[tuple[Path, Path]]:
+    """Fetch tokenizer and transformer, and remove what was fetched when they are converted.
 
-    Raises:
-        CheckpointError: it is not there; says where from and where to.
+    Files that turn out to be of no use are removed too. They stay where another try needs them:
+    after an interruption, and when the disk was full.
     """
-    folder = cache_folder() / known.name
-    path = folder / file.name
-    if not path.is_file():
-        names = " and ".join(file.name for file in known.files)
-        raise CheckpointError(
-            f"{known.name} is not on the Hub: put {names} from {known.source} into {folder}, or "
-            "give them to the convert command"
-        )
-    return path
+    for file in known.files:
+        progress.expect(file.path, file.size)
+    tokenizer, transformer = (published_file(known, file, progress) for file in known.files)
+    progress.enter(CONVERTING)
+    try:
+        yield tokenizer, transformer
+    except CheckpointError as error:
+        if not is_out_of_room(error):
+            drop_downloads(known)
+        raise
+    if keep:
+        keep_downloads(known)
+    drop_downloads(known)
+
+
+@contextlib.contextmanager
+def one_at_a_time(name: str) -> Iterator[None]:
+    """Let one process fetch a name at a time, as far as the file system has locks."""
+    from filelock import FileLock  # the Hub's client brings it
+
+    lock = Path(hub_client().constants.HF_HUB_CACHE) / ".locks" / f"{CONVERTED}--{name}.lock"
+    with contextlib.ExitStack() as stack:
+        try:
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(lock))
+        except (OSError, NotImplementedError):
+            pass  # without, two processes would only do the same work twice
+        yield
 
 
 def convert_into(target: Path, tokenizer: Path, transformer: Path, known: KnownWeights) -> None:
@@ -188,105 +187,60 @@ def convert_into(target: Path, tokenizer: Path, transformer: Path, known: KnownW
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-def fetch_repository(repo: str, revision: str | None) -> Path:
+def fetch_repository(repo: str, revision: str | None, progress: Progress) -> Path:
     """Download a checkpoint of ours from the Hub; see `fetch_weights`."""
-    config_path = download(HubFile(repo, CONFIG_FILE, revision or "main"))
+    config_path = file_of_ours(repo, CONFIG_FILE, revision or "main", progress)
     folder = config_path.parent
     config = read_config(folder)
     # The folder of a downloaded file is named after its commit: all files come from that one.
     commit = folder.name
-    download(HubFile(repo, TOKENIZER_FILE, commit))
+    file_of_ours(repo, TOKENIZER_FILE, commit, progress)
     if "transformer" in config:
-        download(HubFile(repo, TRANSFORMER_FILE, commit))
+        file_of_ours(repo, TRANSFORMER_FILE, commit, progress)
     return folder
 
 
-def download(file: HubFile) -> Path:
-    """Return the path of a file in the Hub's cache, downloaded where it is not there yet.
+def convert_named(
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    dtype: torch.dtype = torch.float32,
+    keep_download: bool = False,
+    progress: Progress | None = None,
+) -> None:
+    """Write a known name's weights, or another checkpoint of ours, into a folder of one's own.
+
+    Args:
+        source: as in `resolve_checkpoint`.
+        folder: made where it does not exist.
+        dtype: of the stored weights, float32 or float16.
+        keep_download: whether the published files stay where they were fetched to.
+        progress: counts, and may cancel.
 
     Raises:
-        CheckpointError: see `fetch_weights`.
+        ValueError, CheckpointError: as in `resolve_checkpoint` and `save_checkpoint`.
     """
-    client = hub_client()
-    try:
-        path = Path(client.hf_hub_download(file.repo, file.path, revision=file.revision))
-    except Exception as error:  # the client passes on errors of the network and of the disk
-        raise CheckpointError(explain(error, file, client)) from error
-    check_hash(path, file)
-    return path
+    from maskgit_core.weights.convert import convert_checkpoint
 
-
-def check_hash(path: Path, file: HubFile) -> None:
-    """Check the content of a downloaded file where its hash is known.
-
-    Large files lie in the Hub's cache under their own SHA-256, which the Hub announced before the
-    download; so a hash is known for them even where the record has none.
-
-    Raises:
-        CheckpointError: another hash; the file is removed, so that it is fetched anew.
-    """
-    stored = path.resolve()
-    wanted = file.sha256 or (stored.name if SHA256.fullmatch(stored.name) else None)
-    if wanted is None:
+    name = os.fspath(source)
+    known = None if Path(name).expanduser().is_dir() else KNOWN_WEIGHTS.get(name)
+    if known is None or is_converted(known):
+        loaded = load_checkpoint(resolve_checkpoint(source, progress=progress))
+        save_checkpoint(
+            folder,
+            tokenizer=loaded.tokenizer,
+            transformer=loaded.transformer,
+            classes=loaded.classes,
+            sampling=loaded.sampling,
+            presets=loaded.presets,
+            dtype=dtype,
+        )
         return
-    digest = hashlib.sha256()
-    with stored.open("rb") as content:
-        while chunk := content.read(1 << 20):
-            digest.update(chunk)
-    found = digest.hexdigest()
-    if found != wanted:
-        path.unlink(missing_ok=True)
-        stored.unlink(missing_ok=True)
-        raise CheckpointError(
-            f"{file.name} from {file.repo} has the hash {found[:12]}, not {wanted[:12]}: it was "
-            "damaged on the way or replaced; it has been removed, try again"
-        )
-
-
-def explain(error: Exception, file: HubFile, client: Any) -> str:
-    """Return one clear sentence for what the Hub's client raised."""
-    what = f"{file.name} of the Hub repository {file.repo}"
-    chain: list[BaseException] = []
-    step: BaseException | None = error
-    while step is not None and len(chain) < 10:
-        chain.append(step)
-        step = step.__cause__ or step.__context__
-    kinds = {base.__name__ for link in chain for base in type(link).__mro__}
-    status = next(
-        (
-            link.response.status_code
-            for link in chain
-            if getattr(link, "response", None) is not None
-        ),
-        None,
-    )
-    if "OfflineModeIsEnabled" in kinds or client.constants.HF_HUB_OFFLINE:
-        return f"{what} is not in the cache, and HF_HUB_OFFLINE forbids to fetch it"
-    if any(getattr(link, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for link in chain):
-        return f"no room on the disk for {what}; free some and try again"
-    if "GatedRepoError" in kinds or status == 403:
-        return f"{what} is behind a form: accept its terms on the Hub and log in there (403)"
-    if status == 401:
-        return (
-            f"{what} cannot be read: there is no such repository, or it is private and needs a "
-            "login (401)"
-        )
-    if status == 404:
-        if "RevisionNotFoundError" in kinds:
-            return f"the Hub repository {file.repo} has no revision {file.revision} (404)"
-        if "RepositoryNotFoundError" in kinds:
-            return f"there is no Hub repository {file.repo} (404)"
-        return f"the Hub repository {file.repo} has no file {file.path} (404)"
-    if status == 429:
-        return f"the Hub asks to wait before {what} is fetched (429); try again in some minutes"
-    if status is not None:
-        return f"the Hub failed to send {what} ({status}); try again later"
-    if isinstance(error, OSError) and "onsistency check" in str(error):
-        return f"the download of {what} ended early; try again"
-    return (
-        f"{what} is not in the cache, and the download failed: there is no connection, or it "
-        f"broke off ({type(chain[-1]).__name__}); try again"
-    )
+    with (
+        one_at_a_time(known.name),
+        raw_files(known, progress or Progress(), keep=keep_download) as files,
+    ):
+        convert_checkpoint(*files, folder, sampling=known.sampling, dtype=dtype)
 
 
 def push_to_hub(
@@ -324,28 +278,3 @@ def push_to_hub(
             commit_message=message or "Upload a MaskGIT checkpoint",
         )
     return str(commit.commit_url)
-
-
-def check_repo(repo: str) -> None:
-    """Check the form of a repository's name; raises ValueError unless it is owner/name."""
-    if not REPO_ID.fullmatch(repo):
-        raise ValueError(f"repo must be owner/name; got {repo!r}")
-
-
-@contextlib.contextmanager
-def uploading(repo: str) -> Iterator[Any]:
-    """Yield the Hub's client for an upload to a repository.
-
-    Raises:
-        CheckpointError: the Hub cannot be reached or does not take what is uploaded inside.
-    """
-    client = hub_client()
-    try:
-        yield client
-    except Exception as error:  # the client passes on errors of the network and of the login
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if status in (401, 403):
-            raise CheckpointError(
-                f"the Hub does not let you write to {repo} ({status}); log in with a token that may"
-            ) from error
-        raise CheckpointError(f"the upload to {repo} failed: {error}") from error

@@ -1,6 +1,8 @@
 """The published class-conditional weights: where they are and what their authors say of them.
 
-Numbers are the authors' own, for 50,000 images of the ImageNet classes.
+One entry a model. FIDs are the authors' own, for 50,000 images of the ImageNet classes. Sizes and
+hashes are those of the Hub's pages of the files, read in November 2026; what could not be read
+there is marked: `NOT_VERIFIED` in the place of a hash, `about` for a size that was rounded.
 """
 
 from __future__ import annotations
@@ -11,31 +13,56 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.weights.families.sampling import (
+    google_sampling,
+    halton_sampling,
+    maskbit_sampling,
+    v1_sampling,
+)
 
-CONVERTED_FORM = 1  # raised when the conversion changes, so that cached results are made anew
-TOKENIZER_PARAMS = {"llamagen": 71.9, "taming": 72.1, "google": 54.5}
+CONVERTED_FORM = 2  # raised when the conversion changes, so that cached results are made anew
+TOKENIZER_PARAMS = {"llamagen": 71.9, "taming": 72.1, "google": 54.5, "maskbit": 54.5}
+# In the place of a hash: nobody has told us one, so a file that was replaced cannot be told apart.
+NOT_VERIFIED = "not verified"
+GPU_PARAMS = 300  # millions of a transformer, from which on a graphics card is wanted
+BUCKET = "https://storage.googleapis.com/maskgit-public/checkpoints/"
+TOKEN_PIXELS = 16  # pixels a side of a token, in all of them
 
 
 @dataclass(frozen=True)
-class HubFile:
-    """A file on the Hugging Face Hub, or one that the user has to bring.
+class PublishedFile:
+    """A published weight file.
 
     Attributes:
-        repo: owner/name; empty where the file is not on the Hub.
-        path: of the file in the repository.
-        revision: branch, tag or commit.
-        sha256: hexadecimal hash of the content, where it is known.
+        repo: owner/name on the Hugging Face Hub; empty where `url` says where the file is.
+        path: of the file in the repository, or its name.
+        sha256: hexadecimal hash of the content, or NOT_VERIFIED; None, which the table must not
+            have, where nobody looked.
+        size: in bytes.
+        about: whether `size` is rounded or estimated.
+        revision: branch, tag or commit to ask for.
+        commit: first digits of the commit at which size and hash were read, where known.
+        url: address of a file that is not on the Hub.
     """
 
     repo: str
     path: str
+    sha256: str | None
+    size: int
+    about: bool = False
     revision: str = "main"
-    sha256: str | None = None
+    commit: str = ""
+    url: str = ""
 
     @property
     def name(self) -> str:
         """File name without folders."""
         return self.path.rpartition("/")[2]
+
+    @property
+    def verified(self) -> bool:
+        """Whether the content is checked against a hash that stands here."""
+        return self.sha256 not in (None, NOT_VERIFIED)
 
 
 @dataclass(frozen=True)
@@ -44,6 +71,8 @@ class KnownWeights:
 
     Attributes:
         name: what to load them by.
+        title: short name for people.
+        good_for: what to choose them for, in a few plain words.
         tokenizer, transformer: their files.
         licence: of the published weights' project.
         image_size: pixels a side.
@@ -51,12 +80,14 @@ class KnownWeights:
         tokenizer_params: millions of parameters of the tokenizer.
         fid: published Frechet Inception distance; lower is better.
         sampling: the authors' best settings; guidance_scale is s = 1 + w for their w.
-        source: where to get files that are not on the Hub.
+        source: whose server the files are on, where that is not the Hub.
     """
 
     name: str
-    tokenizer: HubFile
-    transformer: HubFile
+    title: str
+    good_for: str
+    tokenizer: PublishedFile
+    transformer: PublishedFile
     licence: str
     image_size: int
     params: float
@@ -76,9 +107,19 @@ class KnownWeights:
         return self.transformer.revision
 
     @property
-    def files(self) -> tuple[HubFile, HubFile]:
+    def files(self) -> tuple[PublishedFile, PublishedFile]:
         """Tokenizer and transformer."""
         return self.tokenizer, self.transformer
+
+    @property
+    def verified(self) -> bool:
+        """Whether both files are checked against hashes that stand here."""
+        return all(file.verified for file in self.files)
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether an image takes minutes without a graphics card."""
+        return self.params >= GPU_PARAMS
 
     @property
     def steps(self) -> int:
@@ -91,92 +132,243 @@ class KnownWeights:
         return self.sampling.guidance_scale
 
     @property
-    def download_megabytes(self) -> int:
-        """Megabytes of both files in float32; a file that holds training state is larger."""
-        return round(4 * (self.params + self.tokenizer_params))
+    def download_bytes(self) -> int:
+        """Bytes of both files as they travel; most of them hold an optimizer's state too."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the converted weights in float32."""
+        return round(4e6 * (self.params + self.tokenizer_params))
 
     @property
     def key(self) -> str:
         """Short hash of everything that the converted weights depend on."""
         content: dict[str, Any] = {
             "form": CONVERTED_FORM,
-            "files": [asdict(file) for file in self.files],
+            "files": [[file.repo, file.path, file.revision, file.sha256] for file in self.files],
             "sampling": asdict(self.sampling),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _halton(size: int, label: str, params: float, fid: float, weight: float) -> KnownWeights:
+def size_words(size: int) -> str:
+    """Return a number of bytes for people, in decimal units as the Hub has them."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
+# Four bytes for each of its 71,883,403 parameters; the Hub's page says 287 MB.
+_LLAMAGEN = PublishedFile(
+    "FoundationVision/LlamaGen",
+    "vq_ds16_c2i.pt",
+    "109aa8afb2cf3761eec23cdc8644154cb498f5ab7eef2a35264d25e5e0499f7d",
+    287_533_612,
+    about=True,
+    commit="81e41139",
+)
+_V1_REPO, _V1_FOLDER = "llvictorll/Maskgit-pytorch", "pretrained_maskgit"
+_V1_TOKENIZER = PublishedFile(
+    _V1_REPO,
+    f"{_V1_FOLDER}/VQGAN/last.ckpt",
+    "e38a3aed8c86e8d47436f611325b3a23888cab70a0cc56c13cd84e8d4aab6e71",
+    957_954_257,
+)
+
+
+def _halton(
+    size: int,
+    label: str,
+    params: float,
+    fid: float,
+    width: int,
+    good_for: str,
+    file_bytes: int,
+    sha256: str = NOT_VERIFIED,
+    commit: str = "",
+) -> KnownWeights:
+    path = f"ImageNet_{size}_{label}.pth"
     return KnownWeights(
         name=f"imagenet-{size}-{label}",
-        tokenizer=HubFile("FoundationVision/LlamaGen", "vq_ds16_c2i.pt"),
-        transformer=HubFile("llvictorll/Halton-MaskGIT", f"ImageNet_{size}_{label}.pth"),
+        title=f"ImageNet {size}, {label}",
+        good_for=good_for,
+        tokenizer=_LLAMAGEN,
+        transformer=PublishedFile(
+            "llvictorll/Halton-MaskGIT", path, sha256, file_bytes, about=True, commit=commit
+        ),
         licence="MIT",
         image_size=size,
         params=params,
         tokenizer_params=TOKENIZER_PARAMS["llamagen"],
         fid=fid,
-        sampling=SamplingConfig(
-            num_steps=32,
-            order="halton",
-            schedule="arccos",
-            guidance_scale=1 + weight,
-            guidance_schedule="constant",
-        ),
+        sampling=halton_sampling(size // TOKEN_PIXELS, width).usual,
     )
 
 
 def _v1(
-    size: int, params: float, fid: float, steps: int, weight: float, noise: float
+    size: int,
+    params: float,
+    fid: float,
+    good_for: str,
+    file_bytes: int,
+    sha256: str,
 ) -> KnownWeights:
-    folder, repo = "pretrained_maskgit", "llvictorll/Maskgit-pytorch"
+    path = f"{_V1_FOLDER}/MaskGIT/MaskGIT_ImageNet_{size}.pth"
     return KnownWeights(
         name=f"maskgit-v1-{size}",
-        tokenizer=HubFile(repo, f"{folder}/VQGAN/last.ckpt"),
-        transformer=HubFile(repo, f"{folder}/MaskGIT/MaskGIT_ImageNet_{size}.pth"),
+        title=f"MaskGIT in PyTorch, {size}",
+        good_for=good_for,
+        tokenizer=_V1_TOKENIZER,
+        transformer=PublishedFile(_V1_REPO, path, sha256, file_bytes),
         licence="MIT",
         image_size=size,
         params=params,
         tokenizer_params=TOKENIZER_PARAMS["taming"],
         fid=fid,
-        # What this release calls arccos is close to the cosine schedule here.
-        sampling=SamplingConfig(
-            num_steps=steps,
-            schedule="cosine",
-            guidance_scale=1 + weight,
-            guidance_schedule="linear",
-            choice_temperature=noise,
-        ),
+        sampling=v1_sampling(size // TOKEN_PIXELS).usual,
     )
 
 
-def _google(size: int, params: float, fid: float, steps: int) -> KnownWeights:
+def _google(size: int, params: float, fid: float, good_for: str) -> KnownWeights:
+    # No page tells sizes or hashes: four bytes a parameter is what the networks come to.
+    tokenizer, transformer = (
+        PublishedFile("", name, NOT_VERIFIED, round(4e6 * millions), about=True, url=BUCKET + name)
+        for name, millions in (
+            (f"tokenizer_imagenet{size}_checkpoint", TOKENIZER_PARAMS["google"]),
+            (f"maskgit_imagenet{size}_checkpoint", params),
+        )
+    )
     return KnownWeights(
         name=f"google-{size}",
-        tokenizer=HubFile("", f"tokenizer_imagenet{size}_checkpoint"),
-        transformer=HubFile("", f"maskgit_imagenet{size}_checkpoint"),
+        title=f"Google's MaskGIT, {size}",
+        good_for=good_for,
+        tokenizer=tokenizer,
+        transformer=transformer,
         licence="Apache-2.0",
         image_size=size,
         params=params,
         tokenizer_params=TOKENIZER_PARAMS["google"],
         fid=fid,
-        sampling=SamplingConfig(num_steps=steps, guidance_scale=1.0, guidance_schedule="constant"),
-        source="the folder checkpoints of Google's public storage bucket maskgit-public",
+        sampling=google_sampling(size // TOKEN_PIXELS).usual,
+        source="Google's public storage bucket maskgit-public",
+    )
+
+
+def _maskbit(
+    bits: int,
+    params: float,
+    fid: float,
+    good_for: str,
+    tokenizer_bytes: int,
+    sha256: str = NOT_VERIFIED,
+    commit: str = "",
+    *,
+    about: bool = True,
+) -> KnownWeights:
+    tokenizer, generator = (f"maskbit_{part}_{bits}bit" for part in ("tokenizer", "generator"))
+    return KnownWeights(
+        name=f"maskbit-{bits}bit",
+        title=f"MaskBit, {bits} bits",
+        good_for=good_for,
+        tokenizer=PublishedFile(
+            f"markweber/{tokenizer}",
+            f"{tokenizer}.bin",
+            sha256,
+            tokenizer_bytes,
+            about=about,
+            commit=commit,
+        ),
+        # Four bytes a parameter; no page tells size or hash.
+        transformer=PublishedFile(
+            f"markweber/{generator}",
+            f"{generator}.bin",
+            NOT_VERIFIED,
+            round(4e6 * params),
+            about=True,
+        ),
+        licence="Apache-2.0, for research",
+        image_size=256,
+        params=params,
+        tokenizer_params=TOKENIZER_PARAMS["maskbit"],
+        fid=fid,
+        sampling=maskbit_sampling(bits).usual,
     )
 
 
 KNOWN_WEIGHTS: dict[str, KnownWeights] = {
     known.name: known
     for known in (
-        _halton(256, "tiny", 23.0, 10.2, 1.5),
-        _halton(256, "small", 69.3, 6.40, 1.0),
-        _halton(256, "base", 142.2, 4.17, 0.7),
-        _halton(384, "small", 69.5, 6.11, 1.0),
-        _halton(384, "base", 142.5, 4.15, 0.7),
-        _halton(384, "large", 480.0, 2.59, 0.5),
-        _v1(256, 174.2, 6.80, 8, 3.0, 4.5),
-        _v1(512, 176.3, 7.26, 15, 2.8, 7.0),
-        _google(256, 172.5, 6.06, 8),
-        _google(512, 173.0, 7.32, 12),
+        _halton(
+            *(256, "tiny", 23.0, 10.2, 384),
+            "the quickest of the 1,000 classes; for two processor cores",
+            # what a network of this size comes to with its optimizer's state; the page says 276 MB
+            276_471_643,
+        ),
+        _halton(
+            *(256, "small", 69.3, 6.40, 512),
+            "better pictures than tiny, at three times the work",
+            832_000_000,
+            "760b9937d16157e7e518fbf405efe281552933242b552d5e8262cb10507fb0e2",
+            "ffc7fd4c",
+        ),
+        _halton(
+            *(256, "base", 142.2, 4.17, 768),
+            "the best of the three at 256 pixels",
+            1_710_000_000,
+            "7fe25cb80b05743e8b42dacc61d88792a9ab5217d6bd756bef28821e0a5fc68f",
+        ),
+        _halton(
+            *(384, "small", 69.5, 6.11, 512),
+            "larger pictures at moderate work",
+            834_000_000,
+            "76bad1f175083210e27f794674b27efd54266b5b90471a383322c8840749ae5d",
+        ),
+        _halton(
+            *(384, "base", 142.5, 4.15, 768),
+            "larger and better pictures; better with a graphics card",
+            1_710_000_000,
+            "3e707c8fcf75ddf73d812de04d2561d3ff69f52f21c08e079e0fa4d0b596fcd6",
+        ),
+        _halton(
+            *(384, "large", 480.0, 2.59, 1024),
+            "the best pictures of this family; wants a graphics card",
+            1_920_000_000,
+        ),
+        _v1(
+            *(256, 174.2, 6.80),
+            "the paper's own way of choosing, in few steps",
+            2_090_306_069,
+            "74b38fa16c92da3db79f9aac3c9d0d2ef5cb6ea283c48908213f10d786304462",
+        ),
+        _v1(
+            *(512, 176.3, 7.26),
+            "the largest pictures; wants a graphics card",
+            2_116_055_573,
+            "fa1e1286451602c30d1608485797f63f27c8cc9688346fa0f1315952b46b3c03",
+        ),
+        _google(256, 172.5, 6.06, "the paper's own weights, without guidance"),
+        _google(512, 173.0, 7.32, "the paper's own weights, the largest pictures"),
+        _maskbit(10, 304.7, 1.68, "hardly worse than 14 bits; wants a graphics card", 218_000_000),
+        _maskbit(
+            *(12, 304.8, 1.65, "hardly worse than 14 bits; wants a graphics card", 218_000_000),
+            "3dde024443d68a10295a518d9e851f61e0527c85f1197aa41405237153182170",
+            "7027be7",
+        ),
+        _maskbit(
+            *(14, 304.9, 1.62, "the best pictures of all; wants a graphics card", 219_000_000),
+            "ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310",
+            "67eb4c7",
+        ),
+        _maskbit(
+            *(16, 305.2, 1.64, "hardly worse than 14 bits; wants a graphics card", 222_258_958),
+            "44e3ff7c3bf15eda4e1e25586ff8f657be9291d5e2bf3b755505394e11765b06",
+            "cf17f8e",
+            about=False,
+        ),
+        _maskbit(
+            *(18, 305.7, 1.67, "the sharpest tokenizer; wants a graphics card", 236_979_982),
+            "6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78",
+            "825f2ea",
+            about=False,
+        ),
     )
 }

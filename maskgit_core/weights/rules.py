@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.weights.checkpoint import check_names, check_weight, to_float32
+from maskgit_core.weights.checks import check_blocks, check_names, check_weight, to_float32
 
 Shape = tuple[int, ...]
 
@@ -97,6 +97,7 @@ def transfer(
         CheckpointError: listing missing, unexpected and misshapen names, as the file spells them;
             or naming a tensor that is not of finite floats.
     """
+    check_blocks(config, len(tensors), source)
     with torch.device("meta"):
         network = network_class(config)
     rules = {name: rule_for(name) for name in network.state_dict()}

@@ -180,6 +180,12 @@ def with_settings(sections: Mapping[str, Any], settings: Sequence[str]) -> dict[
     }
 
 
+def names_setting(settings: Sequence[str], key: str) -> bool:
+    """Whether one of the texts of `with_settings` changes a key, of whatever section."""
+    paths = [text.partition("=")[0].strip() for text in settings]
+    return any(path.rpartition(".")[2] == key for path in paths)
+
+
 def _place(path: str, sections: Mapping[str, Any]) -> tuple[str, str]:
     """Return (section, key) of what stands before the equals sign."""
     section, dot, key = path.rpartition(".")

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from maskgit_core.weights.checkpoint import CheckpointError
+from maskgit_core.files import CheckpointError
+from maskgit_core.weights.families.sampling import PublishedSampling
 from maskgit_core.weights.rules import Rule, Shape
 
 T = TypeVar("T")
@@ -28,6 +29,8 @@ class Family:
         configure: (shapes, options) to our configuration.
         rule_for: (our name, configuration) to the rule that makes the tensor.
         ignored: pattern of names that are no part of the network.
+        aliases: (pattern, replacement) for tensors that some files have under another name.
+        sampling: our configuration to the authors' settings (transformers).
     """
 
     title: str
@@ -37,6 +40,8 @@ class Family:
     configure: Callable[..., Any]
     rule_for: Callable[[str, Any], Rule]
     ignored: str = r"$^"
+    aliases: tuple[tuple[str, str], ...] = ()
+    sampling: Callable[[Any], PublishedSampling] | None = None
 
     def matches(self, names: Iterable[str]) -> bool:
         """Whether a file with these names is of this family."""

@@ -6,19 +6,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from maskgit_core.files import CheckpointError
 from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
-from maskgit_core.weights.checkpoint import CheckpointError
 from maskgit_core.weights.families.family import Family, configured, count, rename, shape_of
 from maskgit_core.weights.rules import Rule, Shape
 
 # The family's own training resolution, where nothing says otherwise.
 DEFAULT_SIZE = 256
+MOST_BITS = 24
 # Our setting -> the names that the published configuration files have for it.
 SETTING_NAMES = {
     "image_size": ("resolution", "image_size"),
     "l2_normalize": ("l2_norm", "codebook_l2_norm"),
     "codebook_size": ("n_embed", "num_embeddings", "codebook_size"),
-    "codebook_dim": ("embed_dim", "quantized_embed_dim", "codebook_embed_dim"),
+    "codebook_dim": ("embed_dim", "quantized_embed_dim", "codebook_embed_dim", "token_size"),
     "latent_dim": ("z_channels",),
     "stem_width": ("ch", "hidden_channels"),
     "num_blocks": ("num_res_blocks",),
@@ -45,15 +46,22 @@ def published_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def finish(settings: dict[str, Any], given: Mapping[str, Any]) -> VQGANConfig:
+def finish(
+    settings: dict[str, Any], given: Mapping[str, Any], *, unheeded: tuple[str, ...] = ()
+) -> VQGANConfig:
     """Add to the settings read from shapes what a configuration file says.
+
+    Args:
+        settings: read from shapes.
+        given: the published configuration.
+        unheeded: settings of ours that the family's own code does not read either.
 
     Raises:
         CheckpointError: the two contradict each other.
     """
     said = published_settings(given)
     for name, value in said.items():
-        if name not in FREE_SETTINGS and value != settings[name]:
+        if name not in (*FREE_SETTINGS, *unheeded) and value != settings[name]:
             raise CheckpointError(
                 f"the configuration says {name} {value!r}, the weights have {settings[name]!r}"
             )
@@ -110,6 +118,30 @@ def configure_plain(shapes: Mapping[str, Shape], given: Mapping[str, Any]) -> VQ
     """Read the configuration of the PyTorch form of the original MaskGIT's tokenizer."""
     settings = torch_settings(shapes, "encoder.down.", "block")
     return finish({**settings, "style": "plain", "l2_normalize": False}, given)
+
+
+def configure_bits(shapes: Mapping[str, Shape], given: Mapping[str, Any]) -> VQGANConfig:
+    """Read the configuration of a MaskBit tokenizer, whose channels of latents are bits."""
+    level = r"encoder\.down\.(\d+)\."
+    bits = shape_of(shapes, "encoder.conv_out.weight", 4)[0]
+    if bits > MOST_BITS:
+        raise CheckpointError(f"a tokenizer of {bits} bits has more ids than are supported")
+    settings = {
+        "style": "bits",
+        "stem_width": shape_of(shapes, "encoder.conv_in.weight", 4)[0],
+        "widths": tuple(
+            shape_of(shapes, f"encoder.down.{index}.res_blocks.0.conv1.weight", 4)[0]
+            for index in range(count(shapes, level))
+        ),
+        "num_blocks": count(shapes, r"encoder\.down\.0\.res_blocks\.(\d+)\."),
+        "attention_levels": (),
+        "latent_dim": bits,
+        "codebook_size": 2**bits,
+        "codebook_dim": bits,
+        "l2_normalize": False,
+    }
+    # Its published configurations name a number of codes that its code replaces by 2 ** bits.
+    return finish(settings, given, unheeded=("codebook_size",))
 
 
 def configure_flax(shapes: Mapping[str, Shape], given: Mapping[str, Any]) -> VQGANConfig:
@@ -176,6 +208,14 @@ PLAIN_NAMES = (
     (r"(decoder\.up\.\d+)\.resize\.", r"\1.upsample_conv."),
     *COMMON_NAMES,
 )
+BITS_NAMES = (
+    (r"^encoder\.levels\.(\d+)\.blocks\.", r"encoder.down.\1.res_blocks."),
+    (r"^encoder\.levels\.(\d+)\.resize\.", r"encoder.down.\1.down_conv."),
+    (r"^decoder\.levels\.(\d+)\.blocks\.", r"decoder.up.\1.res_blocks."),
+    (r"^decoder\.levels\.(\d+)\.resize\.", r"decoder.up.\1.upsample_conv."),
+    *COMMON_NAMES,
+    (r"\.mid\.(\d+)\.", r".mid.res_blocks.\1."),
+)
 LLAMAGEN_NAMES = (
     (r"\.levels\.(\d+)\.blocks\.", r".conv_blocks.\1.res."),
     (r"^encoder\.levels\.(\d+)\.resize\.", r"encoder.conv_blocks.\1.downsample.conv."),
@@ -202,12 +242,21 @@ def plain_rule(name: str, config: VQGANConfig) -> Rule:
     return Rule((rename(name, PLAIN_NAMES),))
 
 
-def llamagen_rule(name: str, config: VQGANConfig) -> Rule:
-    """Return the sources of one of our tensors in a LlamaGen file; decoders start coarse there."""
+def coarse_first(name: str, config: VQGANConfig) -> str:
+    """Return one of our names with the decoder's levels counted from the coarsest."""
     if match := re.match(r"decoder\.levels\.(\d+)", name):
-        coarse_first = len(config.widths) - 1 - int(match[1])
-        name = f"decoder.levels.{coarse_first}{name[match.end() :]}"
-    return qkv_rule(rename(name, LLAMAGEN_NAMES))
+        return f"decoder.levels.{len(config.widths) - 1 - int(match[1])}{name[match.end() :]}"
+    return name
+
+
+def llamagen_rule(name: str, config: VQGANConfig) -> Rule:
+    """Return the sources of one of our tensors in a LlamaGen file."""
+    return qkv_rule(rename(coarse_first(name, config), LLAMAGEN_NAMES))
+
+
+def bits_rule(name: str, config: VQGANConfig) -> Rule:
+    """Return the source of one of our tensors in a MaskBit file."""
+    return Rule((rename(coarse_first(name, config), BITS_NAMES),))
 
 
 def flax_rule(name: str, config: VQGANConfig) -> Rule:
@@ -264,6 +313,16 @@ TOKENIZER_FAMILIES = (
         taming_rule,
         # Networks of the training loss.
         ignored=r"loss\.",
+    ),
+    Family(
+        "MaskBit tokenizer",
+        "tokenizer",
+        (r"(en|de)coder\.(down|up)\.\d+\.res_blocks\.", r"encoder\.down\.\d+\.down_conv\."),
+        VQGAN,
+        configure_bits,
+        bits_rule,
+        # Both follow from the number of bits.
+        ignored=r"quantize\.(bits_to_indices|codebook)$",
     ),
     Family(
         "MaskGIT tokenizer (open-muse)",

@@ -1,8 +1,8 @@
-"""The plain training loop that `benchmark` compares with: the same mathematics, nothing saved.
+"""A plain training loop, which the real one is compared with: the same mathematics, nothing saved.
 
 One parameter after another, the textbook form of the orthogonalisation, losses over all positions.
 Given the same network, settings and batches it learns the same, so the comparison is between two
-ways to compute one thing. The loop is kept simple on purpose: do not make it faster.
+ways to compute one thing. It is kept simple on purpose: do not make it faster.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ import copy
 from collections.abc import Callable, Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import TrainConfig
+from maskgit_core.data.photos import WHOLE, Part, Photos
+from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.training.loop import rate_factor
 from maskgit_core.training.optim import (
     NEWTON_SCHULZ,
@@ -21,6 +24,8 @@ from maskgit_core.training.optim import (
     MuonAdamW,
     build_optimizer,
 )
+from maskgit_core.training.tokenizer_stage import TokenizerStage
+from maskgit_core.training.transformer_stage import TransformerStage
 
 
 def plain_orthogonalize(matrix: Tensor) -> Tensor:
@@ -79,3 +84,33 @@ def plain_training(
             for mean, parameter in zip(ema.parameters(), network.parameters(), strict=True):
                 mean.mul_(decay).add_(parameter, alpha=1 - decay)
         yield value.item()
+
+
+class PlainTransformerStage(TransformerStage):
+    """The same step in the plain way: logits and cross-entropy over all positions."""
+
+    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the cross-entropy at the masked positions."""
+        tokens, labels, targets, token_mask, _ = self._batch(step, part)
+        logits = self.model(tokens, labels)
+        wanted = targets.masked_fill(~token_mask, -100)
+        smoothing = self.config.label_smoothing
+        loss = F.cross_entropy(logits.transpose(1, 2), wanted, label_smoothing=smoothing)
+        return loss, {}
+
+
+class PlainTokenizerStage(TokenizerStage):
+    """The same step in the plain way: images as they come, no measures."""
+
+    def __init__(self, model: VQTokenizer, photos: Photos, config: TrainConfig) -> None:
+        super().__init__(model, photos, None, config)
+        model.to(memory_format=torch.contiguous_format)
+
+    def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of the losses of pixels and codes."""
+        images, config = self._batch(step, part).contiguous(), self.config
+        output, quantized = self.model(images)
+        loss = config.l1_weight * F.l1_loss(output, images)
+        loss = loss + config.l2_weight * F.mse_loss(output, images)
+        code_loss = quantized.codebook_loss + config.commit_weight * quantized.commit_loss
+        return loss + code_loss, {}

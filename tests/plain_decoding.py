@@ -1,4 +1,4 @@
-"""The plain decoding loop that `benchmark` compares with: straightforward PyTorch, nothing saved.
+"""A plain decoding loop, which the real one is compared with: straightforward PyTorch.
 
 Networks with separate products for q, k and v (and for gate and up), logits of every code at
 every position, two passes a step wherever guidance is on, and an image of every step. Given the
@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, TransformerConfig
-from maskgit_core.decoding.loop import seeded_generator
+from maskgit_core.decoding.chance import seeded_generator
+from maskgit_core.networks.registry import TRANSFORMERS, kind_of
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.orders import halton_order, random_order, raster_order
-from maskgit_core.schedules import guidance_at, reveal_counts
+from maskgit_core.orders import ORDERS
+from maskgit_core.schedules import guidance_at, noise_at, reveal_counts, temperature_at
 
 
 class PlainBlock(nn.Module):
@@ -168,19 +170,23 @@ class PlainAdaLNTransformer(nn.Module):
         return logits[..., : self.config.codebook_size]
 
 
+PLAIN_FORMS: dict[str, Callable[[Any], nn.Module]] = {
+    "class_token": PlainTransformer,
+    "adaln": PlainAdaLNTransformer,
+}
+
+
 def plain_transformer(model: nn.Module) -> nn.Module:
     """Return the plain form of one of our masked transformers, in the same mode.
 
     Raises:
         ValueError: a network that has no plain form here.
     """
-    if type(model) is MaskedTransformer and model.config.width % model.config.num_heads == 0:
-        plain: nn.Module = PlainTransformer(model)
-    elif type(model) is AdaLNMaskedTransformer:
-        plain = PlainAdaLNTransformer(model)
-    else:
+    plain = PLAIN_FORMS.get(kind_of(model, TRANSFORMERS))
+    # `nn.MultiheadAttention` has no heads that are narrower than their share.
+    if plain is None or model.config.width % model.config.num_heads and plain is PlainTransformer:
         raise ValueError(f"model must have a plain form; {type(model).__name__} has none")
-    return plain.train(model.training)
+    return plain(model).train(model.training)
 
 
 def plain_steps(
@@ -215,25 +221,33 @@ def plain_steps(
         logits = network(tokens, labels).float()
         if guided:
             unconditional = network(tokens, torch.full_like(labels, null_label)).float()
-            scale = torch.tensor([_scale(config, step, plan) for plan in counts]).view(-1, 1, 1)
-            logits = unconditional + scale * (logits - unconditional)
-        probabilities = torch.softmax(logits / (config.temperature or 1.0), dim=-1)
+            scales = torch.tensor([_scale(config, step, plan) for plan in counts]).view(-1, 1, 1)
+            logits = unconditional + scales * (logits - unconditional)
         tokens = tokens.clone()
         for row, plan in enumerate(counts):
             if step >= len(plan):
                 continue
+            temperature = temperature_at(
+                config.temperature,
+                step,
+                len(plan),
+                first=config.first_step_temperature,
+                last=config.last_step_temperature,
+            )
+            probabilities = torch.softmax(logits[row] / (temperature or 1.0), dim=-1)
             uniform = torch.rand(cells, generator=generators[row])
-            cumulative = probabilities[row].cumsum(-1)
+            cumulative = probabilities.cumsum(-1)
             target = (uniform.unsqueeze(-1) * cumulative[:, -1:]).contiguous()
             codes = torch.searchsorted(cumulative, target, right=True)
             codes = codes.squeeze(-1).clamp(max=codebook_size - 1)
-            if config.temperature == 0:
-                codes = probabilities[row].argmax(-1)
+            if temperature == 0:
+                codes = probabilities.argmax(-1)
             if config.order == "confidence":
-                score = probabilities[row].gather(-1, codes.unsqueeze(-1)).squeeze(-1).log()
+                score = probabilities.gather(-1, codes.unsqueeze(-1)).squeeze(-1).log()
                 noise = torch.rand(cells, generator=generators[row])
                 noise = -torch.log(-torch.log(noise.clamp(min=torch.finfo(torch.float32).tiny)))
-                score += config.choice_temperature * (1 - (step + 1) / len(plan)) * noise
+                scale = noise_at(config.noise_schedule, config.choice_temperature, step, len(plan))
+                score += scale * noise
             else:
                 score = -places[row]
             score[tokens[row] != codebook_size] = -torch.inf
@@ -262,12 +276,8 @@ def _plain_norm(x: Tensor) -> Tensor:
 
 def _places(order: str, grid: Sequence[int], generator: torch.Generator) -> Tensor:
     rows, columns = grid
-    if order == "halton":
-        cells = halton_order((rows, columns))
-    elif order == "random":
-        cells = random_order((rows, columns), generator)
-    else:
-        cells = raster_order((rows, columns))
+    make = ORDERS[order].cells
+    cells = torch.arange(rows * columns) if make is None else make((rows, columns), generator)
     places = torch.empty(rows * columns)
     places[cells] = torch.arange(rows * columns, dtype=torch.float32)
     return places
@@ -278,4 +288,4 @@ def _scale(config: SamplingConfig, step: int, plan: Sequence[int]) -> float:
         return 1.0
     share = sum(plan[: step + 1]) / sum(plan)
     schedule, scale = config.guidance_schedule, config.guidance_scale
-    return guidance_at(schedule, scale, step, len(plan), share)
+    return guidance_at(schedule, scale, step, len(plan), share, config.guidance_power)
