@@ -17,6 +17,7 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from demo.presets import usual_values
 from demo.runs import frames
 from demo.runs.edit import edit_request, repaint
 from demo.runs.follow import Progress, follow
@@ -25,7 +26,7 @@ from demo.runs.photos import image_from_text, open_photo, take_upload
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
 from demo.serving.runner import Runner
-from demo.settings import FIELDS, NO_CLASS, RequestError, usual_values
+from demo.settings import FIELDS, NO_CLASS, RequestError
 from maskgit_core.editing.masks import drawn_mask
 
 # All that programs may call; the page's own events have no name that is answered.

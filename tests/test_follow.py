@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from browser_model import tiny_model as larger_model
+from demo.presets import PRESETS
 from demo.runs import compare, exports, frames
 from demo.runs.follow import Progress, follow
 from demo.runs.generate import parse_generate
@@ -18,7 +19,7 @@ from demo.runs.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_request
 from demo.serving import steps
 from demo.serving.request import Request
 from demo.serving.steps import decode_alone
-from demo.settings import FIELDS, PRESETS, RequestError
+from demo.settings import FIELDS, RequestError
 from maskgit_core.decoding.previews import LivePictures
 from odd_images import noise
 

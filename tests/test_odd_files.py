@@ -144,7 +144,7 @@ def test_results_that_would_be_enormous_are_refused(tiny_model) -> None:
     photo = Image.new("RGB", (6_000, 6_000))
     with pytest.raises(RequestError, match="megapixels"):
         edit_frame.plan_extend(tiny_model, photo, ["left", "up"], 100)
-    smaller = Image.new("RGB", (4_000, 4_000))
+    smaller = Image.new("RGB", (5_000, 5_000))
     extended = edit.start_edit(tiny_model, edit_frame.plan_extend(tiny_model, smaller, ["up"], 50))
     with pytest.raises(RequestError, match="megapixels"):
         edit.edit_request(tiny_model, extended, "sea", 4, 0, {})

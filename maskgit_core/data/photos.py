@@ -237,7 +237,7 @@ def _write_packed(
         np.lib.format.write_array_header_1_0(file, facts)
 
     def write_pixels(path: str) -> None:
-        with open(path, "wb") as file:
+        with Path(path).open("wb") as file:
             header(file, shape[0])
             for square, label in decoded:
                 file.write(square.tobytes())

@@ -14,6 +14,7 @@ from maskgit_core.config import to_dict
 from maskgit_core.data.fingerprints import hash_of_networks, hash_of_values
 from maskgit_core.evaluation.data import PhotoSet, balanced_draw
 from maskgit_core.evaluation.features import FeatureNetwork
+from maskgit_core.evaluation.settings import EvaluationSettings
 from maskgit_core.evaluation.store import TableStore
 from maskgit_core.pixels import from_uint8, to_uint8
 
@@ -114,7 +115,7 @@ class Tables:
         pixels = self.own.rows("pixels", key, len(places), decode, f"decode {what}")
         return tokens, Images(pixels, hash_of_values("reconstructions", key))
 
-    def sample(self, labels: Sequence[int], settings: Any) -> Images:
+    def sample(self, labels: Sequence[int], settings: EvaluationSettings) -> Images:
         """Return one sample a label; sample i uses seed + i.
 
         The key holds the order in which labels repeat, not how many there are, so that more
@@ -189,7 +190,9 @@ class Evidence:
         return self.train or self.val
 
 
-def gather(tables: Tables, val: PhotoSet, train: PhotoSet | None, settings: Any) -> Evidence:
+def gather(
+    tables: Tables, val: PhotoSet, train: PhotoSet | None, settings: EvaluationSettings
+) -> Evidence:
     """Compute every table that the measures need, or read what an earlier run finished.
 
     As many reference photos are drawn as there are samples; of a tokenizer alone, some thousand.
@@ -197,7 +200,7 @@ def gather(tables: Tables, val: PhotoSet, train: PhotoSet | None, settings: Any)
     Args:
         tables: of the model.
         val, train: see `Evidence`.
-        settings: see `evaluate.EvaluationSettings`, with the settings of decoding.
+        settings: with the settings of decoding.
     """
     reference = train or val
     # Quick ones first, so that a mistake shows before hours of sampling.
