@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-# Anything that JSON can say.
+plain = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**63, 10**400, -1, 0, 1, 16, 17]),
+    st.floats(),
+    st.text(max_size=20),
+    st.sampled_from(["nan", "inf", "-inf", "1e999", "x" * 9_000, "\0", "sea", "halton", "🌊"]),
+    st.binary(max_size=8),
+)
+keys = st.one_of(
+    st.text(max_size=5),
+    st.sampled_from(["path", "url", "meta", "mask", "incoming", "run", "cells", "classes", "seed"]),
+)
+# Anything that a client can send.
 junk = st.recursive(
     plain,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),

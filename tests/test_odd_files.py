@@ -202,22 +202,6 @@ def test_room_is_taken_from_who_uses_the_most(made) -> None:
 
 # ---- strange values ------------------------------------------------------------------------------
 
-plain = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([2**31, 2**63, 10**400, -1, 0, 1, 16, 17]),
-    st.floats(),
-    st.text(max_size=20),
-    st.sampled_from(["nan", "inf", "-inf", "1e999", "x" * 9_000, "\0", "sea", "halton", "🌊"]),
-    st.binary(max_size=8),
-)
-keys = st.one_of(
-    st.text(max_size=5),
-    st.sampled_from(["path", "url", "meta", "mask", "incoming", "run", "cells", "classes", "seed"]),
-)
-
-
 values = st.dictionaries(
     st.one_of(st.sampled_from([field.name for field in FIELDS]), st.text(max_size=5)),
     junk,
