@@ -16,9 +16,12 @@ from hypothesis import register_random, settings
 from torch import Tensor
 
 import tiny
+from browser_page import browser, page, page_url
 from maskgit_core import MaskGIT
 from maskgit_core.weights.checkpoint import save_checkpoint
 from page_client import Site, served_site
+
+__all__ = ["browser", "page", "page_url"]  # fixtures
 
 # A test must not fail because the machine is busy, nor find in CI what nobody changed.
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)

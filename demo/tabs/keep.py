@@ -104,14 +104,9 @@ def wire_keep(
     ) -> str:
         final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
         pictures = exports.animation_frames(run, grid_lines=lines, final=final)
+        options: dict[str, Any] = {"seconds_per_step": speed, "recipe": exports.recipe_of(run)}
         return store.write(
-            lambda path: exports.write_animation(
-                path,
-                pictures,
-                kind=kind,
-                seconds_per_step=speed,
-                recipe=exports.recipe_of(run),
-            ),
+            lambda path: exports.write_animation(path, pictures, kind=kind, **options),
             _stem(run),
             kind,
         )
