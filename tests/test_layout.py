@@ -14,7 +14,6 @@ LINES_OF_A_FUNCTION = 60
 MODULES_OF_A_FOLDER = 15
 # What is still larger, to be split; each one that no longer is must leave the list.
 LARGER = {
-    "demo/tools/loadtest.py run_load",
     "maskgit_core/config.py",
     "maskgit_core/decoding/loop.py",
     "maskgit_core/evaluation/evaluate.py evaluate",
@@ -34,6 +33,8 @@ def too_large() -> set[str]:
     found = set()
     for folder in (*PRODUCT, ROOT / "tests"):
         for path in (*folder.rglob("*.py"), *folder.rglob("*.js"), ROOT / "app.py"):
+            if "node_modules" in path.parts:
+                continue
             text = path.read_text(encoding="utf-8")
             name = path.relative_to(ROOT).as_posix()
             if len(text.splitlines()) > LINES_OF_A_FILE:
