@@ -88,10 +88,12 @@ def wire_keep(
         if not images:
             last = exports.step_images(run, len(run["frames"]))
             images = [exports.Image.fromarray(picture) for picture in last]
-        return store.save(exports.result_sheet(images, run["sheet_columns"]), _stem(run))
+        sheet = exports.result_sheet(images, run["sheet_columns"])
+        return store.save(sheet, _stem(run), exports.recipe_of(run))
 
     def save_strip(run: dict[str, Any], images: Any) -> str:
-        return store.save(exports.film_strip(run), _stem(run) + "-steps")
+        strip = exports.film_strip(run)
+        return store.save(strip, _stem(run) + "-steps", exports.recipe_of(run))
 
     def save_recipe(run: dict[str, Any], images: Any) -> str:
         text = exports.recipe_text(run)
@@ -103,7 +105,13 @@ def wire_keep(
         final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
         pictures = exports.animation_frames(run, grid_lines=lines, final=final)
         return store.write(
-            lambda path: exports.write_animation(path, pictures, kind=kind, seconds_per_step=speed),
+            lambda path: exports.write_animation(
+                path,
+                pictures,
+                kind=kind,
+                seconds_per_step=speed,
+                recipe=exports.recipe_of(run),
+            ),
             _stem(run),
             kind,
         )

@@ -192,17 +192,16 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
 def _wire_outlook(models: ModelHolder, menu: ModelMenu, runner: Runner) -> None:
     """Say what stands in the way of each model when the menu is opened."""
 
-    def on_expand(value: Any) -> Iterator[Any]:
-        chosen = chosen_name(value) or models.name
+    def on_expand() -> Iterator[Any]:
         models.lookout.reach()
-        yield choice_value(models, chosen)
+        yield choice_value(models, None)
         # The network is asked at once; the processor is measured when it has nothing else to do.
         if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
-            yield choice_value(models, chosen)
+            yield choice_value(models, None)
 
     menu.accordion.expand(
         on_expand,
-        menu.choice,
+        None,
         menu.choice,
         concurrency_id="outlook",
         concurrency_limit=4,
