@@ -237,7 +237,8 @@ class Functions:
         photo, pixel_mask = read_with_mask(image, mask)
         model = self._models.current
         edit = repaint(model, photo, pixel_mask, box=box)
-        return edit_request(model, edit, *settings, _settings(model, values))
+        name, count, seed = settings
+        return edit_request(model, edit, name, count, seed, _settings(model, values))
 
     def _outpaint(
         self,
@@ -253,7 +254,8 @@ class Functions:
         photo = read_image(image, "image")
         model = self._models.current
         edit = extend(model, photo, {side: share for side, share in shares.items() if share})
-        return edit_request(model, edit, *settings, _settings(model, values))
+        name, count, seed = settings
+        return edit_request(model, edit, name, count, seed, _settings(model, values))
 
     def generate(
         self, classes: list[str], count: int = 1, seed: int = 0, values: Any = None
