@@ -15,7 +15,8 @@ from tqdm import tqdm
 from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.data.folders import DataFolders, training_folders
 from maskgit_core.data.photos import Photos
-from maskgit_core.evaluation.evaluate import EvaluationSettings, evaluate
+from maskgit_core.evaluation.evaluate import evaluate
+from maskgit_core.evaluation.settings import EvaluationSettings
 from maskgit_core.files import write_all_atomically
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.pixels import to_uint8
