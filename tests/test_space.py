@@ -120,9 +120,9 @@ def test_front_matter_agrees_with_the_requirements() -> None:
     assert len(front_matter("short_description")) <= 60  # the Hub refuses longer ones
     wanted = re.search(r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text())[1]
     assert front_matter("python_version") == wanted
-    models = re.search(r"^models:\n((?:  - .+\n)+)", FRONT, flags=re.MULTILINE)[1]
+    models = re.search(r"^models: \[([^]]+)\]$", FRONT, flags=re.MULTILINE)[1]
     repos = {file.repo for known in KNOWN_WEIGHTS.values() for file in known.files if file.repo}
-    assert {line.removeprefix("  - ") for line in models.splitlines()} == repos
+    assert {name.strip() for name in models.split(",")} == repos
 
 
 def test_environment_keeps_what_is_set_and_uses_a_space_s_storage(tmp_path) -> None:
