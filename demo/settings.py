@@ -7,11 +7,13 @@ that only some requests have (`COUNT`, `SEED` and those of edits) are entries of
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from maskgit_core.config import SamplingConfig
+from maskgit_core.inputs import resolve_label
 from maskgit_core.orders import ORDERS
 from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
 
@@ -273,18 +275,14 @@ def shown_values(config: SamplingConfig) -> dict[str, Any]:
 
 
 def match_class(name: Any, classes: list[str]) -> int:
-    """Index of a class given by its name (any case) or its number.
+    """Index of a class given by its name (any case) or its number, also as text.
 
     Raises:
         RequestError: no such class; the sentence lists some that exist.
     """
-    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(classes):
-        return name
     text = str(name).strip()
-    if text in classes:
-        return classes.index(text)
-    lower_case = [name.casefold() for name in classes]
-    if text.casefold() in lower_case:
-        return lower_case.index(text.casefold())
+    whole = isinstance(name, int) and not isinstance(name, bool)
+    with contextlib.suppress(ValueError):
+        return resolve_label(name if whole else text, classes, None)
     some = ", ".join(classes[:12]) + (", and more" if len(classes) > 12 else "")
     raise RequestError(f"There is no class {text[:40]!r}. This model knows {some}.")

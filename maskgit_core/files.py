@@ -36,9 +36,9 @@ def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
     temporaries: dict[Path, Path] = {}
     path = Path()
     try:
-        for given, write in writers.items():
+        for place, write in writers.items():
             # Through a link, which stays; never in the place of a folder, a pipe or a device.
-            path = Path(os.path.realpath(given))
+            path = Path(os.path.realpath(place))
             if path.exists() and not path.is_file():
                 raise OSError("it is no regular file")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
             # safetensors writes a file of its own that only its owner can read.
             temporary.chmod(mode)
         for path, temporary in temporaries.items():
-            temporary.replace(path)
+            os.replace(temporary, path)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CheckpointError(
             f"could not write {path.name}: {error}; what was there before is unchanged"

@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "demo.startup": "",
     "demo.ui": "maskgit_core demo.settings demo.presets demo.messages demo.serving demo.runs "
     "demo.tabs demo.api demo.launch",
-    "demo.tools": "weights cli",
+    "demo.tools": "weights cli demo.settings",
     "app": "maskgit_core weights devices demo.environment demo.startup demo.serving demo.runs "
     "demo.launch demo.ui",
 }
