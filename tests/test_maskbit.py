@@ -19,11 +19,12 @@ from maskgit_core.decoding.groups import TokenGroups
 from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.devices.prepack import pack
 from maskgit_core.networks.maskbit import MaskBitConfig, MaskBitTransformer
-from maskgit_core.networks.vqgan import VQGAN, BitQuantizer, VQGANConfig
+from maskgit_core.networks.tokenizer import BitQuantizer
+from maskgit_core.networks.vqgan import VQGAN, VQGANConfig
 from maskgit_core.schedules import guidance_at, noise_at, reveal_counts, temperature_at
 from maskgit_core.weights.checkpoint import Checkpoint
+from maskgit_core.weights.families.maskbit import MASKBIT, groups_of
 from maskgit_core.weights.families.sampling import maskbit_sampling
-from maskgit_core.weights.families.transformers import MASKBIT, groups_of
 from parity_files import PARITY, TOLERANCE, tensors
 
 GENERATOR = PARITY / "maskbit-generator" / "maskbit_generator_6bit.bin"
