@@ -12,7 +12,7 @@ without, the median of rounds in turn, of one decoding on two cores of an AMD EP
 | `prepack`, bfloat16 | 0.68 | against prepacked float32 |
 | `prepack`, int8 | 0.77 | against prepacked float32 |
 | `parts` | 0.62 | wall clock, two threads |
-| `first_step`, from the second decoding of a class on | 0.FIRST | processor time, one thread |
+| `first_step`, from the second decoding of a class on | 0.95 | processor time, one thread |
 
 What did not pay and left: the first layers of single tokens remembered (1.05), the skip added
 within a product (1.01), a product of its own for q in the last block (1.00), numbers of cells
