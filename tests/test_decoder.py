@@ -37,8 +37,9 @@ def stuck(monkeypatch):
         "import sys, time\n"
         "from maskgit_core.data import decoder_child as child\n"
         "opened = child.open_one\n"
-        "def open_one(content, most):\n"
-        f"    return time.sleep(600) if content.startswith({SLOW!r}) else opened(content, most)\n"
+        "def open_one(content, request):\n"
+        f"    if content.startswith({SLOW!r}):\n        time.sleep(600)\n"
+        "    return opened(content, request)\n"
         "child.open_one = open_one\n"
         "child.main()\n"
     )

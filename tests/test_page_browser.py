@@ -20,6 +20,7 @@ from browser_page import (  # noqa: F401  (fixtures)
     wait_done,
 )
 from demo.runs.example import EXAMPLE_SEED
+from maskgit_core.data.image_files import recipe_of
 from page_client import OWN_SETTINGS, events
 
 pytestmark = pytest.mark.browser
@@ -152,10 +153,12 @@ def test_files_to_keep(page):  # noqa: F811
     assert picture.suggested_filename.endswith(f"seed-{EXAMPLE_SEED}.png")
     assert Image.open(picture.path()).size == (2 * 96 + 4, 2 * 96 + 4)
     recipe = json.loads(download(page, "#gen-save-recipe").path().read_text())
+    assert recipe_of(Image.open(picture.path())) == recipe
     assert recipe["seed"] == EXAMPLE_SEED and recipe["num_steps"] == 12
     strip = Image.open(download(page, "#gen-save-strip").path())
-    assert strip.width == 13 * 100 - 4
+    assert strip.width == 13 * 100 - 4 and recipe_of(strip) == recipe
     movie = Image.open(download(page, "#gen-save-animation").path())
+    assert recipe_of(movie) == recipe
     assert len(list(ImageSequence.Iterator(movie))) >= 12
 
 
@@ -275,3 +278,20 @@ def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):  # noqa: 
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     shoot(tab, f"phone-edit-{theme}")
     context.close()
+
+
+def test_a_recipe_that_repeats_a_class_makes_the_same_images(page):  # noqa: F811
+    recipe = {"task": "generate", "classes": ["rose", "rose", "sea"], "seed": 31}
+    recipe |= {"count": 4, "num_steps": 2, "order": "raster"}
+    page.locator("#gen-keep > button").click()
+    with page.expect_file_chooser() as chooser:
+        page.locator("#gen-open-recipe").click()
+    text = json.dumps(recipe).encode()
+    chooser.value.set_files([{"name": "r.json", "mimeType": "application/json", "buffer": text}])
+    page.wait_for_function("document.querySelector('#gen-seed input').value === '31'")
+    page.wait_for_timeout(500)
+    page.locator("#gen-go").click()
+    page.locator(f"{GENERATE} figcaption").get_by_text("seed 31").first.wait_for()
+    wait_done(page, GENERATE)
+    made = json.loads(download(page, "#gen-save-recipe").path().read_text())
+    assert {key: made[key] for key in recipe} == recipe

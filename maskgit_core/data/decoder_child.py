@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from maskgit_core.data.colour import rgb_profile, to_srgb
-from maskgit_core.data.images import load_image
+from maskgit_core.data.images import load_image, open_image, orientation_of
 
 SMALL_BYTES = (
     32 * 1024**2
@@ -38,17 +38,28 @@ def answer(out: BinaryIO, header: dict[str, Any], content: bytes = b"") -> None:
     out.flush()
 
 
-def open_one(content: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
-    """Return the answer for one image: its mode, size and pixels, or a sentence."""
+def open_one(content: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return the answer for one image: its mode, size, profile and pixels, or a sentence."""
     try:
-        image = load_image(content, keep_alpha=True, max_pixels=max_pixels)
-        image = to_srgb(image, rgb_profile(image))
-        pixels = image.tobytes()
+        image = open_image(content, upright=request["upright"], max_pixels=request["max_pixels"])
+        orientation = orientation_of(image)
+        image = _plain_mask(image) if request["mask"] else load_image(image, keep_alpha=True)
+        if request["srgb"]:
+            image = to_srgb(image, rgb_profile(image))
+        profile = image.info.get("icc_profile", b"") if rgb_profile(image) else b""
+        facts = {"mode": image.mode, "size": image.size, "orientation": orientation}
+        return {**facts, "profile": len(profile)}, profile + image.tobytes()
     except ValueError as error:
         return {"error": str(error)}, b""
     except MemoryError:
         return {"error": "image takes too much memory to open"}, b""
-    return {"mode": image.mode, "size": image.size}, pixels
+
+
+def _plain_mask(image: Image.Image) -> Image.Image:
+    """A mask without a palette, which its pixels alone would not tell."""
+    if image.mode not in ("P", "PA"):
+        return image
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
 def main() -> None:
@@ -62,7 +73,7 @@ def main() -> None:
     while line := source.readline():
         request = json.loads(line)
         content = source.read(request["bytes"])
-        header, pixels = open_one(content, request["max_pixels"])
+        header, pixels = open_one(content, request)
         answer(out, header, pixels)
 
 

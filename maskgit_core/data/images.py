@@ -156,7 +156,9 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
         return Image.open(io.BytesIO(source), formats=formats)
     except Image.UnidentifiedImageError:
         kind = kind_of(source)
-        if kind is not None and kind not in formats:
+        if kind in formats:
+            raise _RefusedError(f"({kind}) cannot be read, it may be damaged") from None
+        if kind is not None:
             raise _RefusedError(
                 f"is of the kind {kind}: photos of this kind cannot be read here; export it as JPEG"
             ) from None

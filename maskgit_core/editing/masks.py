@@ -77,9 +77,9 @@ def _middle(values: np.ndarray) -> float:
 
 def _brightness(image: Image.Image) -> np.ndarray:
     """Return what a mask that is an image says, as numbers (H, W)."""
-    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
-        if not image.has_transparency_data:
-            return np.array(image)
+    grey = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
+    if grey and not image.has_transparency_data:
+        return np.array(image)
     return np.array(drawn_mask(image))
 
 
@@ -122,10 +122,20 @@ def open_with_mask(photo: ImageSource, mask: ImageSource) -> tuple[Image.Image, 
         drawn = open_image(mask)
     except ValueError as error:
         raise ValueError(f"mask: {error}") from None
-    seen = stored if isinstance(photo, Image.Image) else turn_upright(stored)
-    if drawn.size not in (seen.size, stored.size) or drawn.size == seen.size:
-        stored = seen
+    if not isinstance(photo, Image.Image):
+        stored = as_seen_by(drawn, stored)
     return load_image(stored, keep_alpha=True), drawn
+
+
+def as_seen_by(drawn: Image.Image, stored: Image.Image) -> Image.Image:
+    """Return a photo as whoever drew the mask saw it: upright, or else as it is stored.
+
+    Args:
+        drawn: the mask, upright.
+        stored: the photo, not turned, with its EXIF orientation.
+    """
+    seen = turn_upright(stored)
+    return stored if drawn.size == stored.size != seen.size else seen
 
 
 def token_mask_from_pixels(
