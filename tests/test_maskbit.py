@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from demo.presets import usual_values
+from demo.runs.frames import request_head
+from demo.runs.generate import parse_generate
+from demo.serving.steps import decode_alone
 from maskgit_core import CheckpointError, MaskGIT, SamplingConfig
 from maskgit_core.converters import convert_checkpoint, convert_tokenizer, convert_transformer
 from maskgit_core.decoding.groups import TokenGroups
@@ -215,3 +221,18 @@ def test_bits_and_groups_are_the_same_number(group_bits, count, seed):
     if bits <= 24:
         quantizer = BitQuantizer(bits)
         assert torch.equal(quantizer.nearest(quantizer.lookup(ids[1:])), ids[1:])
+
+
+def test_the_page_plans_and_shows_the_steps_of_all_tokens(model):
+    for cells in (64, 3):
+        request = parse_generate(model, ["class 1"], 1, 5, {**usual_values(model), "num_steps": 40})
+        tokens = request.tokens.clone()
+        tokens.view(-1)[: 64 - cells] = 7
+        request = replace(request, tokens=tokens)
+        wanted = min(40, 2 * cells)
+        head = request_head(request)
+        assert (head["num_steps"], request.num_steps) == (wanted, (wanted,))
+        steps = [item for item in decode_alone(model)(request) if hasattr(item, "state")]
+        assert len(steps) == wanted and steps[-1].last
+        shown = sum(step.state.newly_revealed.sum() for step in steps)
+        assert shown == cells and head["plan"][0] == pytest.approx(cells / 64, abs=1e-3)

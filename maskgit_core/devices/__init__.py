@@ -7,7 +7,7 @@ without, the median of rounds in turn, of one decoding on two cores of an AMD EP
 
 | mechanism | time | measured as |
 |---|---|---|
-| `prepack`, float32 | 0.49 | processor time, one thread; 0.ADA for one image of adaln's tiny size |
+| `prepack`, float32 | 0.49 | processor time, one thread; 0.61 for one image of adaln's tiny size |
 | of it, the GELU within the product | 0.93 | |
 | `prepack`, bfloat16 | 0.68 | against prepacked float32 |
 | `prepack`, int8 | 0.77 | against prepacked float32 |

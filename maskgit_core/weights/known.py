@@ -123,7 +123,7 @@ def _maskbit(
     tokenizer_bytes: int,
     sha256: str = NOT_VERIFIED,
     commit: str = "",
-    good_for: str = "hardly worse than 14 bits; wants a graphics card",
+    good_for: str = "hardly worse than 14 bits",
 ) -> KnownWeights:
     tokenizer, generator = (f"maskbit_{part}_{bits}bit" for part in ("tokenizer", "generator"))
     rounded = tokenizer_bytes % 10**6 == 0  # the page of the file has megabytes only
@@ -213,7 +213,7 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
         _maskbit(
             *(14, 304.9, 1.62, 219_000_000),
             *("ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310", "67eb4c7"),
-            "the best pictures of all; wants a graphics card",
+            "the best pictures of all",
         ),
         _maskbit(
             *(16, 305.2, 1.64, 222_258_958),
@@ -222,6 +222,7 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
         _maskbit(
             *(18, 305.7, 1.67, 236_979_982),
             *("6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78", "825f2ea"),
+            "the sharpest tokenizer",
         ),
     )
 }
