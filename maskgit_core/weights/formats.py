@@ -168,7 +168,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
+            return {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name} is damaged or cut short: {error}") from error
 
