@@ -2,8 +2,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
+NODE ?= $(shell command -v node 2>/dev/null)
+# Two processes of one thread each: faster on two cores than one process of two threads.
+WORKERS ?= 2
 
-.PHONY: run test test-fast lint benchmark clean
+.PHONY: run test test-fast test-js lint lint-js coverage benchmark browser wheel clean
 
 # A stamp per requirements file: installing again is a no-op until the file changes.
 $(VENV)/.runtime: requirements.txt
@@ -20,7 +23,6 @@ run: $(VENV)/.runtime
 	$(BIN)/python app.py
 
 # Debian's Chromium, for the tests that drive the page; skipped where there is one already.
-.PHONY: browser
 browser:
 	@if [ -z "$(CHROMIUM)" ]; then \
 		SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo); \
@@ -28,18 +30,36 @@ browser:
 		$$SUDO env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
 	fi
 
-test: $(VENV)/.dev browser lint
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev browser lint test-js
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --cov
 
+# What takes a minute: neither a browser nor a training that is started as a command.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not browser"
+	$(BIN)/python -m pytest -m "not browser and not slow"
 
-lint: $(VENV)/.dev
+# The page's JavaScript, the parts that need no browser, in node's own test runner.
+test-js:
+	@if [ ! -d tests/js ]; then :; \
+	elif [ -z "$(NODE)" ]; then echo "node is not installed: the tests in tests/js are left out"; \
+	else "$(NODE)" --test tests/js/; fi
+
+lint: $(VENV)/.dev lint-js
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lint-js:
+	@if [ -z "$(NODE)" ]; then echo "node is not installed: the JavaScript is not checked"; \
+	else for file in demo/assets/*.js; do "$(NODE)" --check $$file || exit 1; done; fi
+
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not browser" --cov --cov-report html
 
 benchmark: $(VENV)/.runtime
 	$(BIN)/python -m maskgit_core benchmark
 
+wheel: $(VENV)/.dev
+	$(BIN)/python -m hatchling build
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis dist htmlcov .coverage

@@ -6,19 +6,21 @@ import argparse
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo.environment import check_address, load_spaces, prepare_environment
+from demo.environment import load_spaces, prepare_environment
+from demo.startup import SAY_SECONDS, Stopping, check_address, check_folder
 from maskgit_core.cli.streams import outlive_readers
 from maskgit_core.config import PRECISIONS
+from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
 if TYPE_CHECKING:
     from demo.serving.models import ModelHolder
 
-DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
 AUTO_PRECISION = "auto"
 
 
@@ -27,7 +29,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Serve the MaskGIT page on this machine.")
     parser.add_argument(
         "--checkpoint",
-        default=os.environ.get("MASKGIT_MODEL") or DEFAULT_CHECKPOINT,
+        default=os.environ.get("MASKGIT_MODEL") or SHIPPED_NAME,
         help="folder of a model, a published model's name, or owner/name on the Hugging Face Hub "
         "(default: environment variable MASKGIT_MODEL, else %(default)s)",
     )
@@ -73,6 +75,7 @@ def usual_precision() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page; returns the exit status."""
+    stopping = Stopping()
     arguments = parse_arguments(argv)
     if arguments.mcp and importlib.util.find_spec("mcp") is None:
         print('app.py: --mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
@@ -84,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     prepare_environment()
     try:
         check_address(arguments.host, arguments.port)
+        check_folder(os.environ["GRADIO_TEMP_DIR"])
     except ValueError as error:
         print(f"app.py: {error}", file=sys.stderr)
         return 2
@@ -96,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (CheckpointError, ValueError, OSError) as error:
         print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    serve(models, arguments, runs)
-    return 0
+    return serve(models, arguments, runs, stopping)
 
 
 def load_models(checkpoint: str, precision: str, fixed: bool) -> ModelHolder:
@@ -125,19 +128,25 @@ def load_models(checkpoint: str, precision: str, fixed: bool) -> ModelHolder:
         precision = quick_precision()
     folder = resolve_checkpoint(checkpoint)
     model = MaskGIT.from_pretrained(checkpoint, precision=precision)
-    entries = menu_entries(DEFAULT_CHECKPOINT, (model.name, checkpoint))
+    entries = menu_entries(str(shipped_folder()), (model.name, checkpoint))
     # The holder alone keeps the model, so that a switch frees its memory.
     load = partial(load_model, precision=precision)
     return ModelHolder(model, entries, source=folder, fixed=fixed, load=load)
 
 
-def serve(models: ModelHolder, arguments: argparse.Namespace, runs: Path | None) -> None:
+def serve(
+    models: ModelHolder, arguments: argparse.Namespace, runs: Path | None, stopping: Stopping
+) -> int:
     """Serve the page until the process is stopped.
 
     Args:
         models: holds the model.
         arguments: of the command line.
         runs: folder of training runs to show.
+        stopping: waits for the signal to end.
+
+    Returns:
+        The exit status, where the server could not start.
     """
     from demo.launch import launch_options, queue_options
     from demo.runs.example import first_result, in_turn
@@ -151,12 +160,24 @@ def serve(models: ModelHolder, arguments: argparse.Namespace, runs: Path | None)
     demo = build_demo(models, training_dir=runs, runner=runner)
     demo.queue(**queue_options())
     routes = health_routes(models, runner, metrics=arguments.metrics)
-    options = launch_options(share=arguments.share, mcp=arguments.mcp, routes=routes)
-    demo.launch(
-        server_name=arguments.host, server_port=arguments.port, prevent_thread_lock=True, **options
+    options = launch_options(
+        host=arguments.host, share=arguments.share, mcp=arguments.mcp, routes=routes
     )
+    place = {"server_name": arguments.host, "server_port": arguments.port}
+    try:
+        demo.launch(prevent_thread_lock=True, **place, **options)
+    except OSError as error:  # somebody took the port while the model was loaded
+        print(f"app.py: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
     first_result(models).warm_up(in_turn(runner))
-    demo.block_thread()
+
+    def end() -> None:
+        runner.close()
+        time.sleep(SAY_SECONDS)
+        demo.close(verbose=False)
+
+    status = stopping.wait(end)
+    os._exit(status)  # a batch may still be computed: nobody waits for it any more
 
 
 if __name__ == "__main__":

@@ -24,15 +24,16 @@ from demo.runs.edit_frame import DIRECTIONS
 from demo.runs.exports import recipe_of
 from demo.runs.follow import Progress, follow
 from demo.runs.generate import parse_generate
-from demo.runs.photos import bytes_from_text, file_errors, take_upload
+from demo.runs.photos import DECODER, bytes_from_text, file_errors, take_upload
+from demo.serving.fairness import current_visitor
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
 from demo.serving.runner import Runner
 from demo.settings import FIELDS, NO_CLASS, RequestError, parse_number, usual_values
-from maskgit_core.data.colour import rgb_profile
+from maskgit_core.data.decoder import MASK, STORED
 from maskgit_core.data.image_files import write_image
-from maskgit_core.data.images import ORIENTATION, load_image, orientation_of
-from maskgit_core.editing.masks import as_pixel_mask, open_with_mask
+from maskgit_core.data.images import turn_upright
+from maskgit_core.editing.masks import as_pixel_mask, turned_to_mask
 
 # All that programs may call; the page's own events have no name that is answered.
 FUNCTIONS = ("generate", "inpaint", "outpaint", "classes", "models")
@@ -48,6 +49,11 @@ def read_file(value: Any, name: str) -> bytes:
         raise RequestError(f"{name}: {error}") from None
 
 
+def _opened(content: bytes, form: str) -> Image.Image:
+    with file_errors():
+        return DECODER.open(content, current_visitor(), form)
+
+
 def read_image(value: Any, name: str) -> Image.Image:
     """Open a photo that a program sent, upright; otherwise as `read_with_mask`.
 
@@ -56,16 +62,13 @@ def read_image(value: Any, name: str) -> Image.Image:
     """
     content = read_file(value, name)
     try:
-        with file_errors():
-            photo = load_image(content, keep_alpha=True)
+        return turn_upright(_opened(content, STORED))
     except RequestError as error:
         raise RequestError(f"{name}: {error}") from None
-    _forget_all_but_colours(photo)
-    return photo
 
 
 def read_with_mask(image: Any, mask: Any) -> tuple[Image.Image, np.ndarray]:
-    """A photo and its mask that a program sent.
+    """A photo and its mask that a program sent, in one frame, see `masks.turned_to_mask`.
 
     Returns:
         The photo, RGB or RGBA, which keeps the profile of a wide gamut, so that its pixels can stay
@@ -74,37 +77,24 @@ def read_with_mask(image: Any, mask: Any) -> tuple[Image.Image, np.ndarray]:
     Raises:
         RequestError: one that cannot be read, or a mask of another size.
     """
-    content, drawn = read_file(image, "image"), read_file(mask, "mask")
-    try:
-        with file_errors():
-            photo, marked = open_with_mask(content, drawn)
-    except RequestError as error:
-        text = str(error)
-        text = text if text.startswith("mask: ") else f"image: {text}"
-        raise RequestError(text.replace("mask: image ", "mask: The file ")) from None
+    files = [(read_file(image, "image"), STORED, "image"), (read_file(mask, "mask"), MASK, "mask")]
+    opened = []
+    for content, form, name in files:
+        try:
+            opened.append(_opened(content, form))
+        except RequestError as error:
+            raise RequestError(f"{name}: {error}") from None
+    marked = opened[1]
+    photo = turned_to_mask(opened[0], marked.size)
     if marked.size != photo.size:
         raise RequestError(
             f"mask must be as large as the image, {photo.width} x {photo.height} pixels; "
             f"it is {marked.width} x {marked.height}."
         )
     try:
-        pixel_mask = as_pixel_mask(marked, photo.size)
+        return photo, as_pixel_mask(marked, photo.size)
     except ValueError as error:
         raise RequestError(f"{error}.") from None
-    _forget_all_but_colours(photo)
-    return photo, pixel_mask
-
-
-def _forget_all_but_colours(photo: Image.Image) -> None:
-    """Leave of what the file said only what its pixels mean: their profile and which way is up."""
-    kept: dict[str, Any] = {}
-    if rgb_profile(photo) is not None:
-        kept["icc_profile"] = photo.info["icc_profile"]
-    if orientation_of(photo) != 1:
-        exif = Image.Exif()
-        exif[ORIENTATION] = orientation_of(photo)
-        kept["exif"] = exif.tobytes()
-    photo.info = kept
 
 
 def _png(image: Image.Image, recipe: Mapping[str, Any] | None) -> str:
@@ -149,7 +139,7 @@ def with_settings(function: Callable[..., Iterator[dict]]) -> Callable[..., Iter
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
     fields = [
         inspect.Parameter(field.name, kind, default=None, annotation=field.type | None)
-        for field in FIELDS
+        for field in sorted(FIELDS, key=lambda field: field.later)
     ]
     signature = inspect.Signature(
         [*own[:place], *fields, *own[place + 1 :]], return_annotation=Iterator[dict]
@@ -170,6 +160,23 @@ def with_settings(function: Callable[..., Iterator[dict]]) -> Callable[..., Iter
     call.__annotations__["return"] = signature.return_annotation
     call.__signature__ = signature  # type: ignore[attr-defined]
     return call
+
+
+class Page(gr.Blocks):
+    """Blocks whose functions for programs take their defaults for what is left out at the end.
+
+    Gradio fills in defaults for its own client only; who sends plain requests would be refused
+    whenever a function takes one more argument.
+    """
+
+    def validate_inputs(self, block_fn: Any, inputs: list[Any]) -> None:
+        """As Gradio's, for inputs that are complete now."""
+        if block_fn.api_name in FUNCTIONS:
+            parameters = list(inspect.signature(block_fn.fn).parameters.values())
+            missing = [parameter.default for parameter in parameters[len(inputs) :]]
+            if inspect.Parameter.empty not in missing:
+                inputs.extend(missing)
+        super().validate_inputs(block_fn, inputs)
 
 
 class Functions:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
-import socket
 import tempfile
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -44,38 +42,6 @@ def prepare_environment(
         environ.setdefault("HF_HOME", str(Path(storage) / ".huggingface"))
 
 
-def check_address(host: str | None, port: int | None) -> None:
-    """Check that a page can be served at an address; Gradio would try a hundred ports in turn.
-
-    Args:
-        host: name or address; None is the environment's, or this machine alone.
-        port: None is any.
-
-    Raises:
-        ValueError: no such address on this machine, or a port that is taken or not allowed.
-    """
-    if port is not None and not 0 <= port <= 65_535:
-        raise ValueError(f"port must be a whole number from 0 to 65535; got {port}")
-    host = host or os.environ.get("GRADIO_SERVER_NAME") or "127.0.0.1"
-    unknown = f"host must be an address of this machine; got {host!r}"
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), port or 0, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        raise ValueError(unknown) from None
-    last: OSError | None = None
-    for family, kind, protocol, _, address in found:
-        try:
-            with socket.socket(family, kind, protocol) as test:
-                test.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                test.bind(address)
-            return
-        except OSError as error:
-            last = error
-    if last is not None and last.errno in (errno.EADDRINUSE, errno.EACCES):
-        raise ValueError(f"port {port} cannot be used: {last.strerror}")
-    raise ValueError(unknown)
-
-
 def private_folder() -> Path:
     """A folder for visitors' files that only this user can read, the same after a restart.
 
@@ -86,9 +52,9 @@ def private_folder() -> Path:
     folder = Path(tempfile.gettempdir()) / f"maskgit-page-{user}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-        mine = not folder.is_symlink() and getattr(found, "st_uid", user) == user
-        if mine and (os.name == "nt" or found.st_mode & 0o077 == 0):
+        status = folder.lstat()
+        mine = not folder.is_symlink() and getattr(status, "st_uid", user) == user
+        if mine and (os.name == "nt" or status.st_mode & 0o077 == 0):
             return folder
     except OSError:
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,14 +11,14 @@ from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from demo.api import FUNCTIONS
-from demo.hardening.gate import MAX_FILE_BYTES, Gate
-from demo.hardening.gradio_patches import guard_gradio
+from demo.hardening.connections import bound_connections
+from demo.hardening.gate import LOCAL_NAMES, MAX_FILE_BYTES, Gate, host_name
+from demo.hardening.gradio_patches import patch_gradio
 from demo.hardening.storage import KEEP_SECONDS, swept
+from demo.hardening.turns import MAX_EVENTS, take_turns
+from demo.hardening.uploads import bound_uploads
 from demo.tabs.widgets import asset
 
-# Events of all visitors together. The runner has a smaller bound of its own on jobs that wait
-# for the model (`queue.MAX_WAITING`); this one bounds the rest too, such as previews.
-MAX_EVENTS = 128
 # A job that waits for its turn keeps a thread, asleep. There may be as many as wait and as share a
 # batch (48 + 16), and what does not wait needs some as well.
 MAX_THREADS = 80
@@ -47,31 +48,52 @@ def page_theme() -> gr.themes.Base:
     )
 
 
+def host_names(host: str | None, *, share: bool) -> tuple[str, ...] | None:
+    """Names under which the page answers; None is any.
+
+    A page on this machine alone has a few. Where a proxy on the same machine passes others on,
+    MASKGIT_ALLOWED_HOSTS names them, with commas; * is any.
+    """
+    host = host or os.environ.get("GRADIO_SERVER_NAME") or LOCAL_NAMES[0]
+    more = [name for name in os.environ.get("MASKGIT_ALLOWED_HOSTS", "").split(",") if name]
+    local = host_name(host) in LOCAL_NAMES or host_name(f"[{host}]") in LOCAL_NAMES
+    if share or not local or "*" in more or os.environ.get("SPACE_ID"):
+        return None
+    return (*LOCAL_NAMES, *(name.strip().lower() for name in more))
+
+
 def queue_options() -> dict[str, Any]:
     """Arguments of `Blocks.queue`."""
     return {
-        # What does not ask for more runs one at a time. Jobs for the model do ask: all of them may
-        # come in, and the runner keeps the queue.
-        "default_concurrency_limit": 1,
-        # Past it a visitor is told that the queue is full, at once instead of in an hour.
-        "max_size": MAX_EVENTS,
+        # Who is next, and how many of one visitor run at once, is decided in `hardening.turns`; one
+        # at a time would let a single slow photo hold up everybody's. `turns` also bounds them.
+        "default_concurrency_limit": None,
+        "max_size": None,
         # No call past the queue; the functions for programs queue like everybody else.
         "api_open": False,
     }
 
 
 def launch_options(
-    *, share: bool = False, mcp: bool = False, routes: Sequence[BaseRoute] = ()
+    *,
+    host: str | None = None,
+    share: bool = False,
+    mcp: bool = False,
+    routes: Sequence[BaseRoute] = (),
 ) -> dict[str, Any]:
     """Arguments of `Blocks.launch`. Changes a few habits of Gradio too, see `gradio_patches`.
 
     Args:
+        host: address to listen on; None is Gradio's choice.
         share: ask Gradio for a public link.
         mcp: serve the functions for programs to MCP clients too.
         routes: further addresses, such as `health.health_routes`; the gate must let them through.
     """
-    guard_gradio()
-    gate = Middleware(Gate, functions=FUNCTIONS, mcp=mcp)
+    patch_gradio()
+    take_turns()
+    bound_uploads()
+    bound_connections()
+    gate = Middleware(Gate, functions=FUNCTIONS, mcp=mcp, names=host_names(host, share=share))
     return {
         "theme": page_theme(),
         "css": asset("page.css"),

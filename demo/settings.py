@@ -38,6 +38,8 @@ class Field:
         low, high, step: bounds of a number; unused for a choice.
         choices: the allowed words; empty for a number.
         off: the shown number that means "switched off" (None in `SamplingConfig`).
+        later: came after the first version of the functions for programs: there it stands at the
+            end, as programs may name arguments by their place.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Field:
     step: float = 1.0
     choices: tuple[str, ...] = ()
     off: float | None = None
+    later: bool = False
 
     @property
     def whole(self) -> bool:
@@ -101,6 +104,7 @@ FIELDS = (
         0,
         10,
         0.1,
+        later=True,
     ),
     Field(
         "temperature",
@@ -117,6 +121,7 @@ FIELDS = (
         0,
         4,
         0.05,
+        later=True,
     ),
     Field(
         "last_step_temperature",
@@ -125,6 +130,7 @@ FIELDS = (
         0,
         4,
         0.05,
+        later=True,
     ),
     Field(
         "choice_temperature",
@@ -139,6 +145,7 @@ FIELDS = (
         "Choice noise",
         "How that chance fades: by the steps that remain, or from the whole at the first step.",
         choices=tuple(NOISE_SCHEDULES),
+        later=True,
     ),
     Field(
         "top_k",

@@ -8,7 +8,7 @@ from typing import Any
 
 import gradio as gr
 
-from demo.api import add_api
+from demo.api import Page, add_api
 from demo.launch import DELETE_CACHE
 from demo.messages import explain, notice
 from demo.runs.example import first_result, in_turn
@@ -21,18 +21,8 @@ from demo.tabs.browser_settings import remember
 from demo.tabs.compare import CompareTab, build_compare_tab
 from demo.tabs.edit import EditTab, build_edit_tab
 from demo.tabs.generate import GenerateTab, build_generate_tab
-from demo.tabs.model_menu import (
-    ModelMenu,
-    PageParts,
-    Updates,
-    build_menu,
-    link_settings,
-    menu_outputs,
-    merged,
-    model_updates,
-    setting_updates,
-    wire_menu,
-)
+from demo.tabs.model_menu import ModelMenu, build_menu, menu_outputs, model_updates, wire_menu
+from demo.tabs.model_parts import PageParts, Updates, link_settings, merged, setting_updates
 from demo.tabs.tour import build_tour_tab
 from demo.tabs.training import build_training_tab
 from demo.tabs.widgets import PRIVATE
@@ -64,7 +54,7 @@ def wire_recipe(
                     f"This recipe was made with the model {name!r}. This page runs "
                     f"{models.name!r}, so the images will differ."
                 )
-            return {**nothing, **setting_updates(models, page, settings)}
+            return {**nothing, **setting_updates(models.current, page, settings)}
         return nothing
 
     def on_drop(value: Any) -> Updates:
@@ -92,7 +82,7 @@ def build_demo(
     models = as_holder(model)
     del model  # the page must not keep it in memory
     runner = runner or make_runner(models)
-    with gr.Blocks(
+    with Page(
         title=TITLE, analytics_enabled=False, delete_cache=DELETE_CACHE, fill_width=True
     ) as demo:
         with gr.Row(elem_id="page-top"):
@@ -164,11 +154,11 @@ def _wire_opening(
     laid_out_for, page, turn = models.name, tabs.parts, in_turn(runner)
 
     def on_open(request: gr.Request) -> Updates:
-        link = list(request.query_params.multi_items())
+        link, model = list(request.query_params.multi_items()), models.current
         changed: Updates = {menu.pending: None}
         if models.name != laid_out_for:
             changed |= model_updates(models, menu, page, (None, None, None))
-        changed = merged(changed, setting_updates(models, page, link_settings(models, link)))
+        changed = merged(changed, setting_updates(model, page, link_settings(model, link)))
         offer = menu.offer(models, model_in_link(link), "link", link)
         return merged(changed, offer or {})
 

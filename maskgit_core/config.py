@@ -1,13 +1,14 @@
-"""Frozen settings of the networks, of decoding and of training, checked when they are built.
+"""Frozen settings of the networks and of decoding, checked when they are built.
 
 Every setting is a plain number or word, so a configuration is also a JSON object. Unknown keys are
-errors that name the nearest known key.
+errors that name the nearest known key. Those of training are in `training.settings`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -16,15 +17,48 @@ from maskgit_core.orders import ORDERS
 from maskgit_core.schedules import GUIDANCE_SCHEDULES, NOISE_SCHEDULES, SCHEDULES
 
 TRANSFORMER_KINDS = ("class_token", "adaln")
-TRAIN_PRECISIONS = ("auto", "float32", "bf16")
 PRECISIONS = ("float32", "bfloat16", "int8")  # of the transformer while decoding
-MASK_SCHEDULES = ("cosine", "arccos", "truncated", "beta")
-CRITICS = ("patches", "features")
-SHARDINGS = ("none", "full")
 MAX_SEED = 2**63 - 1
 MAX_BLOCKS = 1000  # of a network: a slip of the keyboard should not build a million
 
 T = TypeVar("T")
+
+
+def setting(
+    default: Any,
+    text: str,
+    *,
+    low: float | None = None,
+    high: float = math.inf,
+    choices: Iterable[str] = (),
+    kind: type | None = None,
+) -> Any:
+    """Return a dataclass field that knows what it means and what it may be.
+
+    Args:
+        default: its value where none is given; None allows None too.
+        text: one sentence for the help of an option.
+        low, high: bounds of a number, which `check_settings` keeps; None has none.
+        choices: the words that are allowed.
+        kind: of its values, `bool`, `int`, `float` or `str`; that of the default if not given.
+    """
+    rule = {"help": text, "low": low, "high": high, "choices": tuple(choices)}
+    return field(default=default, metadata={**rule, "kind": kind or type(default)})
+
+
+def check_settings(config: Any) -> None:
+    """Raise ValueError for the first field, made by `setting`, that is not as it says it may be."""
+    for each in fields(config):
+        value, rule = getattr(config, each.name), each.metadata
+        if not rule or (value is None and each.default is None):
+            continue
+        if rule["choices"]:
+            check_choice(each.name, value, rule["choices"])
+        elif rule["kind"] is bool:
+            check_flag(each.name, value)
+        elif rule["low"] is not None:
+            whole = rule["kind"] is int
+            check_range(each.name, value, rule["low"], rule["high"], whole=whole)
 
 
 def from_dict(config_class: type[T], values: Mapping[str, Any]) -> T:
@@ -58,29 +92,28 @@ def _plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Shape of the convolutional VQ tokenizer.
+    """Shape of the convolutional VQ tokenizer; its settings say what they are."""
 
-    Args:
-        image_size: pixels a side; a multiple of `patch_stride`.
-        widths: channels of each resolution, finest first. The finest runs at half the image's
-            resolution, every further one halves again, so `patch_stride` is 2 ** len(widths).
-        encoder_blocks, decoder_blocks: residual blocks at each resolution, finest first.
-        codebook_size: K, number of codes.
-        codebook_dim: length of a codebook vector.
-        l2_normalize: compare latents and codes on the unit sphere (ViT-VQGAN, Yu et al. 2022).
-    """
-
-    image_size: int = 96
-    widths: tuple[int, ...] = (64, 128, 256)
-    encoder_blocks: tuple[int, ...] = (1, 1, 1)
-    decoder_blocks: tuple[int, ...] = (1, 2, 3)
-    codebook_size: int = 1024
-    codebook_dim: int = 16
-    l2_normalize: bool = True
+    image_size: int = setting(96, "pixels a side, a multiple of the pixels a side of a token")
+    widths: tuple[int, ...] = setting(
+        (64, 128, 256),
+        "channels of each resolution, finest first: the finest runs at half the image's resolution "
+        "and every further one halves again, so a token is 2 ** len(widths) pixels a side",
+    )
+    encoder_blocks: tuple[int, ...] = setting(
+        (1, 1, 1), "residual blocks of the encoder at each resolution, finest first"
+    )
+    decoder_blocks: tuple[int, ...] = setting(
+        (1, 2, 3), "residual blocks of the decoder at each resolution, finest first"
+    )
+    codebook_size: int = setting(1024, "K, number of codes", low=2)
+    codebook_dim: int = setting(16, "length of a codebook vector", low=1)
+    l2_normalize: bool = setting(
+        True, "compare latents and codes on the unit sphere (ViT-VQGAN, Yu et al. 2022)"
+    )
 
     def __post_init__(self) -> None:
-        check_range("codebook_size", self.codebook_size, 2, whole=True)
-        check_range("codebook_dim", self.codebook_dim, 1, whole=True)
+        check_settings(self)
         for name in ("widths", "encoder_blocks", "decoder_blocks"):
             values = getattr(self, name)
             if not isinstance(values, tuple | list):
@@ -101,7 +134,6 @@ class TokenizerConfig:
                 )
             for number in blocks:
                 check_range(name, number, 0, MAX_BLOCKS, whole=True)
-        check_flag("l2_normalize", self.l2_normalize)
         check_range("image_size", self.image_size, self.patch_stride, whole=True)
         if self.image_size % self.patch_stride:
             raise ValueError(
@@ -121,45 +153,32 @@ class TokenizerConfig:
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Shape of a masked transformer.
+    """Shape of a masked transformer; its settings say what they are."""
 
-    Args:
-        codebook_size: K; the mask token id is K.
-        num_classes: classes; the null label is num_classes.
-        grid_size: tokens a side.
-        width: D, length of a token's vector.
-        depth: number of blocks.
-        num_heads: attention heads; a head is width // num_heads wide.
-        mlp_width: hidden units of a block's MLP.
-        dropout: probability, in training only.
-        kind: `class_token` (MaskedTransformer) or `adaln` (AdaLNMaskedTransformer).
-        num_registers: extra tokens without a meaning of their own (`adaln` only).
-        merge: side of the square of tokens that runs through the blocks as one (`adaln` only).
-    """
-
-    codebook_size: int = 1024
-    num_classes: int = 11
-    grid_size: int = 12
-    width: int = 256
-    depth: int = 8
-    num_heads: int = 4
-    mlp_width: int = 1024
-    dropout: float = 0.0
-    kind: str = "class_token"
-    num_registers: int = 1
-    merge: int = 1
+    codebook_size: int = setting(1024, "K; the mask token id is K", low=2)
+    num_classes: int = setting(11, "classes; the null label is num_classes", low=1)
+    grid_size: int = setting(12, "tokens a side", low=1)
+    width: int = setting(256, "D, length of a token's vector", low=1)
+    depth: int = setting(8, "number of blocks", low=1, high=MAX_BLOCKS)
+    num_heads: int = setting(4, "attention heads; a head is width // num_heads wide", low=1)
+    mlp_width: int = setting(1024, "hidden units of a block's MLP", low=1)
+    dropout: float = setting(0.0, "probability, in training only", low=0.0, high=0.99)
+    kind: str = setting(
+        "class_token",
+        "`class_token` (MaskedTransformer) or `adaln` (AdaLNMaskedTransformer)",
+        choices=TRANSFORMER_KINDS,
+    )
+    num_registers: int = setting(
+        1, "extra tokens without a meaning of their own (`adaln` only)", low=0
+    )
+    merge: int = setting(
+        1, "side of the square of tokens that runs through the blocks as one (`adaln` only)", low=1
+    )
 
     def __post_init__(self) -> None:
-        check_choice("kind", self.kind, TRANSFORMER_KINDS)
-        for name in ("num_classes", "grid_size", "width", "num_heads", "mlp_width"):
-            check_range(name, getattr(self, name), 1, whole=True)
-        check_range("depth", self.depth, 1, MAX_BLOCKS, whole=True)
-        check_range("codebook_size", self.codebook_size, 2, whole=True)
-        check_range("num_registers", self.num_registers, 0, whole=True)
-        check_range("merge", self.merge, 1, whole=True)
+        check_settings(self)
         if self.grid_size % self.merge:
             raise ValueError(f"merge must divide grid_size {self.grid_size}; got {self.merge}")
-        check_range("dropout", self.dropout, 0.0, 0.99)
         if self.num_heads > self.width:
             raise ValueError(f"num_heads must not exceed width {self.width}; got {self.num_heads}")
 
@@ -167,11 +186,6 @@ class TransformerConfig:
     def num_tokens(self) -> int:
         """N, number of cells of the grid."""
         return self.grid_size**2
-
-
-def _setting(default: Any, help: str, **option: Any) -> Any:
-    """Return a field that says in `metadata` what an option of a command needs to know."""
-    return field(default=default, metadata={"help": help, **option})
 
 
 @dataclass(frozen=True)
@@ -202,163 +216,27 @@ class SamplingConfig:
         ValueError: a value out of range, naming the argument, the value and what is allowed.
     """
 
-    num_steps: int = _setting(12, "decoding steps", type=int)
-    order: str = _setting("confidence", "reveal order", choices=ORDERS)
-    schedule: str = _setting("cosine", "tokens a step", choices=SCHEDULES)
-    temperature: float = _setting(1.0, "divides the logits", type=float)
-    guidance_scale: float = _setting(3.0, "pull of the class; 1 is off", type=float)
-    guidance_schedule: str = _setting("linear", "its growth", choices=GUIDANCE_SCHEDULES)
-    choice_temperature: float = _setting(4.5, "noise on the confidence", type=float)
-    top_k: int | None = _setting(None, "keep the k likeliest codes", type=int)
-    top_p: float | None = _setting(None, "keep this share of probability", type=float)
-    guidance_power: float = _setting(3.0, "how late guidance power_cosine grows", type=float)
-    noise_schedule: str = _setting("remaining", "fall of the noise", choices=NOISE_SCHEDULES)
-    first_step_temperature: float = _setting(
-        1.0, "of the first step, in multiples of what it would be", type=float
+    num_steps: int = setting(12, "decoding steps", low=1)
+    order: str = setting("confidence", "reveal order", choices=ORDERS)
+    schedule: str = setting("cosine", "tokens a step", choices=SCHEDULES)
+    temperature: float = setting(1.0, "divides the logits", low=0.0, high=100.0)
+    guidance_scale: float = setting(3.0, "pull of the class; 1 is off", low=0.0, high=100.0)
+    guidance_schedule: str = setting("linear", "its growth", choices=GUIDANCE_SCHEDULES)
+    choice_temperature: float = setting(4.5, "noise on the confidence", low=0.0, high=1000.0)
+    top_k: int | None = setting(None, "keep the k likeliest codes", low=1, kind=int)
+    top_p: float | None = setting(
+        None, "keep this share of probability", low=0.0, high=1.0, kind=float
     )
-    last_step_temperature: float = _setting(
-        1.0, "of the last step, in multiples of --temperature", type=float
+    guidance_power: float = setting(3.0, "how late guidance power_cosine grows", low=0.0, high=20.0)
+    noise_schedule: str = setting("remaining", "fall of the noise", choices=NOISE_SCHEDULES)
+    first_step_temperature: float = setting(
+        1.0, "of the first step, in multiples of what it would be", low=0.0, high=100.0
+    )
+    last_step_temperature: float = setting(
+        1.0, "of the last step, in multiples of --temperature", low=0.0, high=100.0
     )
 
     def __post_init__(self) -> None:
-        check_range("num_steps", self.num_steps, 1, whole=True)
-        check_choice("order", self.order, ORDERS)
-        check_choice("schedule", self.schedule, SCHEDULES)
-        check_choice("guidance_schedule", self.guidance_schedule, GUIDANCE_SCHEDULES)
-        for name in ("temperature", "first_step_temperature", "last_step_temperature"):
-            check_range(name, getattr(self, name), 0.0, 100.0)
-        check_range("guidance_scale", self.guidance_scale, 0.0, 100.0)
-        check_range("guidance_power", self.guidance_power, 0.0, 20.0)
-        check_choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
-        check_range("choice_temperature", self.choice_temperature, 0.0, 1000.0)
-        if self.top_k is not None:
-            check_range("top_k", self.top_k, 1, whole=True)
-        if self.top_p is not None:
-            check_range("top_p", self.top_p, 0.0, 1.0)
-            if self.top_p == 0:
-                raise ValueError("top_p must be above 0 and at most 1; got 0")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a network is trained; both commands share it.
-
-    Args:
-        max_steps: optimizer steps.
-        batch_size: images a step, over all processes: what is learned does not depend on how many
-            there are.
-        accumulate_steps: parts of a process's share of the batch that are computed one after
-            another, where the whole does not fit the memory.
-        learning_rate: peak rate of AdamW, after a linear warm-up.
-        matrix_learning_rate: peak rate of Muon on the weight matrices; 0 leaves them to AdamW.
-        min_rate: share of the peak rate at the end of the cosine.
-        warmup_steps: steps of linear warm-up.
-        weight_decay: decoupled weight decay.
-        grad_clip: largest gradient norm; 0 does not clip.
-        ema_decay: decay of the running mean of the weights that is saved for use.
-        seed: of every random number in training, in [0, 2**63).
-        log_every: steps between log lines.
-        sample_every: steps between sample sheets.
-        save_every: steps between saved states and checkpoints.
-        precision: `bf16` computes in bfloat16 and keeps weights in float32, on a GPU or CPU with
-            instructions for it; `auto` is bf16 where a GPU has them, else `float32`.
-        compile: compile the blocks with torch.compile; needs a compiler, and minutes at the start.
-        checkpoint_blocks: compute the blocks again in the backward pass in place of keeping what
-            they computed: slower, with less memory (transformer).
-        shard: with several processes, `full` cuts weights, gradients, running mean and optimizer
-            state among them: less memory each, more traffic between them (transformer).
-        explode_factor: a step whose loss is above so many times its running mean is not taken; the
-            run goes back to its last state with half the rate. 0 looks for nan and infinity only.
-        label_smoothing: share of the target spread over all codes (transformer).
-        class_drop: share of images trained without their class (transformer).
-        token_drop: share of visible tokens replaced by the mask token though no loss is taken
-            there (transformer).
-        mask_schedule: how the share of hidden tokens is drawn, `cosine` (MaskGIT), `arccos`
-            (Halton-MaskGIT), less often nearly all or nearly none, `truncated` (MAGE), never below
-            half, or `beta`, Beta(12, 3), around 0.8 (transformer).
-        l1_weight: of the mean absolute error of pixels (tokenizer).
-        l2_weight: of the mean squared error of pixels (tokenizer).
-        perceptual_weight: of the distance of image features; 0 needs no feature network.
-        perceptual_scale: above 1, a random window of each image is enlarged so much before its
-            features are taken, deep ones too: a classifier knows photos of more pixels.
-        commit_weight: of the distance of latents to their codes (tokenizer).
-        adversarial_weight: of the critic's loss, relative to the balance of both; 0 has no critic.
-        adversarial_start: tokenizer steps before the critic has a say.
-        critic: what the critic sees, `patches` of the image (PatchGAN) or `features`, the maps of
-            the network of the perceptual loss (Projected GAN), which must be on.
-        sampled_images: images a step that are decoded from tokens of a trained transformer and
-            judged by the critic only, beside the batch (tokenizer, with freeze_codes).
-        freeze_codes: train the decoder only, so that tokens keep their meaning.
-        continuous_steps: tokenizer steps before quantisation starts.
-        revive_every: tokenizer steps between revivals of dead codes; 0 revives none.
-    """
-
-    max_steps: int = 4000
-    batch_size: int = 32
-    accumulate_steps: int = 1
-    learning_rate: float = 1e-3
-    matrix_learning_rate: float = 0.0
-    min_rate: float = 0.02
-    warmup_steps: int = 100
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    ema_decay: float = 0.999
-    seed: int = 0
-    log_every: int = 20
-    sample_every: int = 500
-    save_every: int = 250
-    precision: str = "auto"
-    compile: bool = False
-    checkpoint_blocks: bool = False
-    shard: str = "none"
-    explode_factor: float = 5.0
-    label_smoothing: float = 0.1
-    class_drop: float = 0.1
-    token_drop: float = 0.0
-    mask_schedule: str = "cosine"
-    l1_weight: float = 1.0
-    l2_weight: float = 1.0
-    perceptual_weight: float = 0.0
-    perceptual_scale: float = 1.0
-    commit_weight: float = 0.25
-    adversarial_weight: float = 0.0
-    adversarial_start: int = 0
-    critic: str = "patches"
-    sampled_images: int = 0
-    freeze_codes: bool = False
-    continuous_steps: int = 200
-    revive_every: int = 50
-
-    def __post_init__(self) -> None:
-        for name in ("max_steps", "batch_size", "accumulate_steps"):
-            check_range(name, getattr(self, name), 1, whole=True)
-        for name in ("log_every", "sample_every", "save_every"):
-            check_range(name, getattr(self, name), 1, whole=True)
-        for name in ("warmup_steps", "continuous_steps", "revive_every", "adversarial_start"):
-            check_range(name, getattr(self, name), 0, whole=True)
-        check_range("sampled_images", self.sampled_images, 0, whole=True)
-        if self.sampled_images and not (self.freeze_codes and self.adversarial_weight):
-            raise ValueError(
-                "sampled_images must be 0 without freeze_codes and an adversarial_weight; "
-                f"got {self.sampled_images}"
-            )
-        check_range("seed", self.seed, 0, MAX_SEED, whole=True)
-        for name in ("min_rate", "label_smoothing", "class_drop", "token_drop"):
-            check_range(name, getattr(self, name), 0.0, 1.0)
-        check_range("ema_decay", self.ema_decay, 0.0, 0.99999)
-        for name in ("learning_rate", "matrix_learning_rate", "weight_decay", "grad_clip"):
-            check_range(name, getattr(self, name), 0.0)
-        for part in ("l1", "l2", "perceptual", "commit", "adversarial"):
-            check_range(f"{part}_weight", getattr(self, f"{part}_weight"), 0.0)
-        check_range("perceptual_scale", self.perceptual_scale, 1.0, 8.0)
-        check_choice("critic", self.critic, CRITICS)
-        if self.critic == "features" and not self.perceptual_weight:
-            raise ValueError("critic must be patches where perceptual_weight is 0; got features")
-        check_choice("mask_schedule", self.mask_schedule, MASK_SCHEDULES)
-        check_choice("precision", self.precision, TRAIN_PRECISIONS)
-        check_choice("shard", self.shard, SHARDINGS)
-        if self.compile and self.shard != "none":
-            raise ValueError("compile must be off where shard is full; the two are not joined yet")
-        check_range("explode_factor", self.explode_factor, 0.0)
-        for name in ("compile", "checkpoint_blocks", "freeze_codes"):
-            check_flag(name, getattr(self, name))
+        check_settings(self)
+        if self.top_p == 0:
+            raise ValueError("top_p must be above 0 and at most 1; got 0")

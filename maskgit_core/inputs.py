@@ -6,12 +6,13 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from maskgit_core.class_names import find_class
+from maskgit_core.class_names import find_class, normal_name
 from maskgit_core.config import MAX_SEED, check_range
 from maskgit_core.recipes import NO_CLASS
 
@@ -26,7 +27,7 @@ def check_tensor(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a tensor; got {type(value).__name__}")
 
 
-def _plain_number(value: object) -> object:
+def _plain_number(value: Any) -> Any:
     """Return whole numbers of numpy and torch as Python's, all else as it is."""
     whole = isinstance(value, Tensor) and value.ndim == 0 and value.dtype in WHOLE
     return int(value) if whole or isinstance(value, np.integer) else value
@@ -56,15 +57,15 @@ def resolve_label(label: Label, classes: Sequence[str], null_label: int | None) 
             raise ValueError(f"label must name one class; {error}") from None
         if place is not None:
             return place
-        if label.strip().casefold() == NO_CLASS:
+        if normal_name(label).casefold() == NO_CLASS:
             return resolve_label(None, classes, null_label)
         if re.fullmatch(r"\s*[+-]?[0-9]{1,18}\s*", label):
             return resolve_label(int(label), classes, null_label)
         some = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
         raise ValueError(f"label must be one of {some}; got {label!r}")
-    label = _plain_number(label)
-    check_range("label", label, 0, len(classes) - 1, whole=True)
-    return label
+    number = _plain_number(label)
+    check_range("label", number, 0, len(classes) - 1, whole=True)
+    return number
 
 
 def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
@@ -81,9 +82,9 @@ def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
         if len(seed) != count:
             raise ValueError(f"seed must hold one seed for each of {count} images; got {seed}")
         return [image_seeds(one, 1)[0] for one in seed]
-    seed = _plain_number(seed)
-    check_range("seed", seed, 0, MAX_SEED + 1 - count, whole=True)
-    return [seed + i for i in range(count)]
+    first = _plain_number(seed)
+    check_range("seed", first, 0, MAX_SEED + 1 - count, whole=True)
+    return [first + i for i in range(count)]
 
 
 def folder_name(source: str | os.PathLike[str]) -> str:

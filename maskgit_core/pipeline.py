@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +65,7 @@ class MaskGIT:
         self.name = name
         # On a CPU convolutions are faster with the channels of a pixel side by side.
         self.tokenizer: nn.Module = checkpoint.tokenizer.eval().to(
-            memory_format=torch.channels_last
+            memory_format=torch.channels_last  # type: ignore[call-overload]
         )
         self.transformer: nn.Module = checkpoint.transformer.eval()
         self.classes = list(checkpoint.classes)
@@ -323,7 +324,8 @@ class MaskGIT:
             image: any size and mode.
             sides: how far to the `left`, `right`, `up`, `down`, as shares of its width or height.
         """
-        return plan_outpaint(image, self.image_size, self.grid_size, **sides)
+        shares: dict[str, Any] = dict(sides)
+        return plan_outpaint(image, self.image_size, self.grid_size, **shares)
 
     def finish(self, plan: EditPlan, tokens: Tensor) -> Image.Image:
         """Return the photo with the decoded tokens int64 (1, h, w) in its painted area."""

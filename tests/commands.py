@@ -50,6 +50,26 @@ def train_transformer(data: Path, out: Path, tokenizer: Path, *more: object) -> 
     return run("train-transformer", "--data", data, "--out", out, *options)
 
 
+# Networks that the command train makes from nothing.
+SMALL = [
+    *("tokenizer.image_size=16", "widths=[8, 16]", "encoder_blocks=[1, 1]"),
+    *("decoder_blocks=[1, 1]", "tokenizer.codebook_size=32", "codebook_dim=4"),
+    *("transformer.width=16", "depth=1", "num_heads=2", "mlp_width=32"),
+    *("perceptual_weight=0", "continuous_steps=2", "sampling.num_steps=2"),
+    *("tokenizer_training.batch_size=4", "transformer_training.batch_size=4"),
+    *("tokenizer_training.max_steps=4", "transformer_training.max_steps=4"),
+]
+
+
+def sets(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def from_nothing(data: Path, out: Path, *more: object) -> list[object]:
+    command = ["train", "--data", data, "--out", out, "--init", "none", "--minutes", 0]
+    return [*command, "--samples", 0, *sets(*SMALL), *more]
+
+
 def logged(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 

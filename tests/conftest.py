@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import settings
+import torch
+from hypothesis import register_random, settings
+from torch import Tensor
 
 import tiny
 from maskgit_core import MaskGIT
@@ -17,6 +23,56 @@ from page_client import Site, served_site
 # A test must not fail because the machine is busy, nor find in CI what nobody changed.
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("untimed")
+
+
+class TorchRandom:
+    """PyTorch's global random numbers, as Hypothesis wants them: the same for each example."""
+
+    def seed(self, seed: int) -> None:
+        """Start again from a seed."""
+        torch.manual_seed(seed)
+
+    def getstate(self) -> Tensor:
+        """Return the state, to be put back."""
+        return torch.get_rng_state()
+
+    def setstate(self, state: Tensor) -> None:
+        """Put a state back."""
+        torch.set_rng_state(state)
+
+
+TORCH_RANDOM = TorchRandom()  # Hypothesis keeps no reference
+register_random(TORCH_RANDOM)
+
+
+@pytest.fixture(autouse=True)
+def same_draws_each_time() -> None:
+    """No test depends on the draws of those before it, nor differs from run to run."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+BROWSER = re.compile(r"tests/test_page_(?!api)")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `pytest -n 2`, run a file in one process, and all that drive a browser in the same."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "browser" if BROWSER.match(nodeid) else nodeid.partition("::")[0]
+
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes the one with the browser takes longest: it must begin first."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: not BROWSER.match(item.nodeid))
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ def _profile(space: bytes, connection: bytes, kind: bytes, tags: dict[bytes, byt
     tags = {b"desc": described, b"wtpt": b"XYZ " + bytes(4) + _fixed(*D50), **tags}
     table, content = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
-    for name, value in tags.items():
-        value += bytes(-len(value) % 4)
+    for name, unpadded in tags.items():
+        value = unpadded + bytes(-len(unpadded) % 4)
         table += name + struct.pack(">II", start + len(content), len(value))
         content += value
     size = start + len(content)
@@ -69,7 +69,7 @@ def cmyk_profile() -> bytes:
 def _lab(rgb: np.ndarray) -> list[int]:
     from PIL import Image
 
-    pixel = Image.new("RGB", (1, 1), tuple(int(round(value)) for value in rgb))
+    pixel = Image.new("RGB", (1, 1), tuple(round(value) for value in rgb.tolist()))
     lab = ImageCms.profileToProfile(
         pixel, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )

@@ -39,6 +39,11 @@ class Site:
         assert answer.status_code == 200, answer.text
         return answer.json()[0]
 
+    def real(self, path: str) -> Path:
+        """The file behind what a visitor was told."""
+        assert path.startswith("/files/"), path
+        return self.folder / path.removeprefix("/files/")
+
     def call(self, name: str, data: list[Any]) -> tuple[str, Any]:
         """Last event of a function for programs, and what it holds."""
         body = json.dumps({"data": data}).encode()

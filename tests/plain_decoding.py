@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from maskgit_core.config import SamplingConfig, TransformerConfig
 from maskgit_core.decoding.chance import seeded_generator
-from maskgit_core.networks.registry import TRANSFORMERS, kind_of
+from maskgit_core.networks.registry import TRANSFORMERS
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
 from maskgit_core.orders import ORDERS
 from maskgit_core.schedules import guidance_at, noise_at, reveal_counts, temperature_at
@@ -182,9 +182,10 @@ def plain_transformer(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: a network that has no plain form here.
     """
-    plain = PLAIN_FORMS.get(kind_of(model, TRANSFORMERS))
+    forms = {TRANSFORMERS[word].network: form for word, form in PLAIN_FORMS.items()}
+    plain = forms.get(type(model))
     # `nn.MultiheadAttention` has no heads that are narrower than their share.
-    if plain is None or model.config.width % model.config.num_heads and plain is PlainTransformer:
+    if plain is None or (model.config.width % model.config.num_heads and plain is PlainTransformer):
         raise ValueError(f"model must have a plain form; {type(model).__name__} has none")
     return plain(model).train(model.training)
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.config import TrainConfig
+from maskgit_core import TokenizerTrainConfig, TrainConfig
 from maskgit_core.data.photos import WHOLE, Part, Photos
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.training.loop import rate_factor
@@ -102,7 +102,7 @@ class PlainTransformerStage(TransformerStage):
 class PlainTokenizerStage(TokenizerStage):
     """The same step in the plain way: images as they come, no measures."""
 
-    def __init__(self, model: VQTokenizer, photos: Photos, config: TrainConfig) -> None:
+    def __init__(self, model: VQTokenizer, photos: Photos, config: TokenizerTrainConfig) -> None:
         super().__init__(model, photos, None, config)
         model.to(memory_format=torch.contiguous_format)
 

@@ -19,12 +19,16 @@ import tiny
 from maskgit_core.data import shards
 from maskgit_core.distributed.group import RankLostError, process_group, rank
 from maskgit_core.training.loop import Stage, train
-from runs import BUSY, tokenizer_stage, transformer_stage
+from runs import BUSY_FIRST, BUSY_SECOND, tokenizer_stage, transformer_stage
 
 # Five images for two ranks: the parts are not equal.
-TRANSFORMER = replace(BUSY, batch_size=5)
+TRANSFORMER = replace(BUSY_SECOND, batch_size=5)
 TOKENIZER = replace(
-    BUSY, batch_size=5, adversarial_weight=0.2, adversarial_start=6, matrix_learning_rate=0.0
+    BUSY_FIRST,
+    batch_size=5,
+    adversarial_weight=0.2,
+    adversarial_start=6,
+    matrix_learning_rate=0.0,
 )
 # Wide enough for Muon's matrices; slices are of unequal and of no length.
 SHARDED = replace(TRANSFORMER, shard="full")
@@ -34,7 +38,7 @@ KILLED = 8
 
 
 def seeded(build: object, config: object) -> Stage:
-    """A stage whose critic starts with the same weights every time."""
+    """A stage whose discriminator starts with the same weights every time."""
     torch.manual_seed(5)
     return build(config)
 
@@ -63,7 +67,7 @@ def share_weights(folder: Path) -> None:
     """Train with weights that are cut among the ranks."""
     config = SHARDED
     train(transformer_stage(config, **WIDE), config, folder / "sharded-class_token")
-    parts = replace(config, accumulate_steps=2, checkpoint_blocks=True)
+    parts = replace(config, grad_accum_steps=2, checkpoint_blocks=True)
     train(transformer_stage(parts, kind="adaln", **WIDE), parts, folder / "sharded-adaln")
     train(transformer_stage(config, **WIDE), config, folder / "sharded-then-one", report=stop)
     # Begun by one process before this pair was started.
@@ -75,8 +79,10 @@ def main(folder: Path) -> None:
     config = TRANSFORMER
     train(transformer_stage(config), config, folder / "transformer")
     train(seeded(tokenizer_stage, TOKENIZER), TOKENIZER, folder / "tokenizer")
+    pieces = replace(TOKENIZER, grad_accum_steps=2)
+    train(seeded(tokenizer_stage, pieces), pieces, folder / "tokenizer-in-pieces")
     share_weights(folder)
-    parts = replace(config, accumulate_steps=2)
+    parts = replace(config, grad_accum_steps=2)
     train(transformer_stage(parts), parts, folder / "accumulated")
 
     step = train(transformer_stage(config), config, folder / "two-then-one", report=stop)

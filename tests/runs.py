@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import tiny
-from maskgit_core import SamplingConfig, TrainConfig
+from maskgit_core import SamplingConfig, TokenizerTrainConfig, TransformerTrainConfig
 from maskgit_core.data.shards import TokenData, extract_tokens
 from maskgit_core.training.tokenizer_stage import TokenizerStage
 from maskgit_core.training.transformer_stage import TransformerStage
@@ -18,11 +18,11 @@ from maskgit_core.training.transformer_stage import TransformerStage
 STATE, METRICS, WEIGHTS = "state.pt", "metrics.jsonl", "checkpoint"
 
 
-def tokenizer_stage(config: TrainConfig, **changes: object) -> TokenizerStage:
+def tokenizer_stage(config: TokenizerTrainConfig, **changes: object) -> TokenizerStage:
     return TokenizerStage(tiny.tokenizer(**changes).train(), tiny.photos(), None, config)
 
 
-def transformer_stage(config: TrainConfig, **changes: object) -> TransformerStage:
+def transformer_stage(config: TransformerTrainConfig, **changes: object) -> TransformerStage:
     network = tiny.transformer(**changes).train()
     sampling = SamplingConfig(num_steps=2)
     return TransformerStage(network, tiny.tokenizer(), token_data(), None, config, sampling)
@@ -33,17 +33,28 @@ def token_data() -> TokenData:
     return extract_tokens(tiny.tokenizer(), tiny.photos(), crops=5)
 
 
-def plain_transformer_stage(config: TrainConfig) -> TransformerStage:
+def plain_transformer_stage(config: TransformerTrainConfig) -> TransformerStage:
     return transformer_stage(config)
 
 
-def dropout_transformer_stage(config: TrainConfig) -> TransformerStage:
+def dropout_transformer_stage(config: TransformerTrainConfig) -> TransformerStage:
     return transformer_stage(config, dropout=0.2)
 
 
 STAGES = [tokenizer_stage, plain_transformer_stage, dropout_transformer_stage]
 # Muon, weight decay, dropped tokens: all that a step can do.
-BUSY = replace(tiny.TRAIN, matrix_learning_rate=0.01, weight_decay=0.01, token_drop=0.1)
+_BUSY = {"matrix_learning_rate": 0.01, "weight_decay": 0.01}
+BUSY_FIRST = replace(tiny.FIRST, **_BUSY)
+BUSY_SECOND = replace(tiny.SECOND, **_BUSY, token_drop=0.1)
+
+
+def plain(build: object) -> TokenizerTrainConfig | TransformerTrainConfig:
+    """The settings of a stage of `STAGES`."""
+    return tiny.FIRST if build is tokenizer_stage else tiny.SECOND
+
+
+def busy(build: object) -> TokenizerTrainConfig | TransformerTrainConfig:
+    return BUSY_FIRST if build is tokenizer_stage else BUSY_SECOND
 
 
 def lines(folder: Path) -> list[dict[str, float]]:

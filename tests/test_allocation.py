@@ -46,13 +46,14 @@ def test_freed_memory_is_kept():
 
 HOLES = """
 from ctypes import CDLL, c_size_t, c_void_p, memset
+from resource import getpagesize
 from maskgit_core.devices import malloc
 malloc.keep_freed_memory()
 libc = CDLL(None)
 libc.malloc.restype, libc.malloc.argtypes = c_void_p, [c_size_t]
 libc.free.argtypes = [c_void_p]
 def resident():
-    return int(open("/proc/self/statm").read().split()[1]) * 4096 / 2**20
+    return int(open("/proc/self/statm").read().split()[1]) * getpagesize() / 2**20
 large, small = [], []
 for _ in range(64):
     large.append(libc.malloc(2**20))

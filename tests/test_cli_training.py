@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import tiny
 from commands import (
@@ -55,7 +56,7 @@ def test_from_photos_to_samples(capsys, photo_folder, tmp_path):
 
 
 def test_a_decoder_learns_from_sampled_tokens_too(capsys, photo_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("maskgit_core.cli.training.SAMPLED_POOL", 40)
+    monkeypatch.setattr("maskgit_core.cli.train_tokenizer.SAMPLED_POOL", 40)
     save_checkpoint(
         tmp_path / "whole",
         tokenizer=tiny.tokenizer(),
@@ -74,6 +75,20 @@ def test_a_decoder_learns_from_sampled_tokens_too(capsys, photo_folder, tmp_path
     save_checkpoint(
         other, tokenizer=tiny.tokenizer(1), transformer=tiny.transformer(), classes=tiny.CLASSES
     )
+    # Of another model, or damaged: sampled again.
+    (tmp_path / "again").mkdir()
+    stale = tmp_path / "again" / "sampled.safetensors"
+    save_file({"tokens": torch.zeros(40, 4, 4, dtype=torch.int32)}, stale)
+    for content in (stale.read_bytes(), b"no tensors", b""):
+        shutil.rmtree(tmp_path / "again")
+        (tmp_path / "again").mkdir()
+        stale.write_bytes(content)
+        assert train_tokenizer(photo_folder, tmp_path / "again", *options) == 0
+        assert torch.equal(load_file(stale)["tokens"], kept)
+    # The same model: read, not sampled.
+    before = stale.stat().st_mtime_ns
+    assert train_tokenizer(photo_folder, tmp_path / "again", *options) == 0
+    assert stale.stat().st_mtime_ns == before
     options += ["--sampled", other]
     assert train_tokenizer(photo_folder, tmp_path / "no", *options) == 2
     assert "other was trained with other codes" in capsys.readouterr().err
@@ -263,6 +278,47 @@ def test_a_changed_setting_is_told_when_a_run_goes_on(capsys, photo_folder, tmp_
     assert "finished at step 8" in capsys.readouterr().out
 
 
+def test_a_run_goes_on_with_what_it_was_made_from_only(
+    capsys, photo_folder, tmp_path, tiny_checkpoint
+):
+    """By content: another file in the old place is told, the same one elsewhere is taken."""
+    tokenizer, out = tmp_path / "tokenizer", tmp_path / "out"
+    shutil.copytree(tiny_checkpoint, tokenizer)
+    stop = ("--max-minutes", 0)
+    assert train_transformer(photo_folder, out, tokenizer, *stop) == 0
+    command = ["train-transformer", "--out", out, *SHORT, *tiny.TRANSFORMER_OPTIONS]
+
+    def refused(*more: object, says: str, data: Path = photo_folder) -> None:
+        capsys.readouterr()
+        assert run(*command, "--data", data, *more) == 2
+        assert says in capsys.readouterr().err.splitlines()[-1]
+
+    save_checkpoint(tokenizer, tokenizer=tiny.tokenizer(1), classes=["a"])
+    refused("--tokenizer", tokenizer, says="fingerprint of the tokenizer was")
+    same = ("--tokenizer", tiny_checkpoint)
+    renamed = tmp_path / "renamed"
+    shutil.copytree(photo_folder, renamed)
+    (renamed / "sea").rename(renamed / "lake")
+    refused(*same, data=renamed, says="classes was")
+    changed = tmp_path / "changed"
+    shutil.copytree(photo_folder, changed)
+    tiny.picture(999, (30, 30)).save(changed / "sea" / "0.png")
+    refused(*same, data=changed, says="fingerprint of the tokens was")
+    refused(*same, "--crops", 2, says="fingerprint of the tokens was")
+    refused(*same, "--init", tiny_checkpoint, says="fingerprint of init was none")
+    assert train_transformer(photo_folder, out, tiny_checkpoint) == 0
+    assert steps(out) == list(range(1, 7))
+    # The first stage alike.
+    out = tmp_path / "first"
+    assert train_tokenizer(photo_folder, out, *stop) == 0
+    command = ["train-tokenizer", "--out", out, *SHORT, *tiny.TOKENIZER_OPTIONS]
+    command += ["--continuous-steps", 2]
+    refused(data=renamed, says="classes was")
+    refused(data=changed, says="fingerprint of the photos was")
+    refused("--init", tiny_checkpoint, says="fingerprint of init was none")
+    assert train_tokenizer(photo_folder, out) == 0
+
+
 def start_training(data: Path, out: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "maskgit_core", "train-tokenizer", "--data", str(data)]
     command += ["--out", str(out), "--max-steps", "1000000", "--log-every", "1"]
@@ -294,7 +350,7 @@ def test_a_signal_stops_cleanly_and_the_same_command_goes_on(photo_folder, tmp_p
             printed, errors = process.communicate(timeout=120)
         finally:
             process.kill()
-        assert process.returncode == 0, errors
+        assert process.returncode == 128 + number, errors
         assert "Traceback" not in errors
         assert "stopped; the same command goes on" in printed
         last = torch.load(out / "state.pt", weights_only=True)["step"]

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tiny
+from maskgit_core import TokenizerTrainConfig, TrainConfig, TransformerTrainConfig
 from maskgit_core.config import (
     MAX_SEED,
     ORDERS,
     SamplingConfig,
     TokenizerConfig,
-    TrainConfig,
     TransformerConfig,
     check_range,
     from_dict,
@@ -24,7 +24,16 @@ from maskgit_core.config import (
 )
 
 
-@pytest.mark.parametrize("config", [tiny.TOKENIZER, tiny.TRANSFORMER, tiny.TRAIN, SamplingConfig()])
+@pytest.mark.parametrize(
+    "config",
+    [
+        tiny.TOKENIZER,
+        tiny.TRANSFORMER,
+        tiny.FIRST,
+        tiny.SECOND,
+        SamplingConfig(),
+    ],
+)
 def test_a_configuration_survives_json(config):
     text = json.dumps(to_dict(config))
     assert from_dict(type(config), json.loads(text)) == config
@@ -96,9 +105,9 @@ def test_no_object_is_an_error(values):
         (TrainConfig, "seed", MAX_SEED + 1, "between 0"),
         (TrainConfig, "learning_rate", math.inf, "at least 0"),
         (TrainConfig, "learning_rate", math.nan, "at least 0"),
-        (TrainConfig, "class_drop", 1.5, "between 0.0 and 1.0"),
+        (TransformerTrainConfig, "label_drop_prob", 1.5, "between 0.0 and 1.0"),
         (TrainConfig, "ema_decay", 1.0, "between 0.0 and 0.99999"),
-        (TrainConfig, "freeze_codes", 1, "true or false"),
+        (TokenizerTrainConfig, "freeze_codes", 1, "true or false"),
     ],
 )
 def test_a_bad_value_is_named_with_what_is_allowed(config_class, name, value, allowed):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from maskgit_core.config import TransformerConfig
 from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertConfig
+from maskgit_core.networks.maskbit import MaskBitConfig
 from maskgit_core.networks.vqgan import VQGANConfig
 from maskgit_core.weights.checkpoint import load_checkpoint
 from maskgit_core.weights.convert import (
@@ -23,7 +24,7 @@ from maskgit_core.weights.convert import (
     transformer_from,
 )
 from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES
-from maskgit_core.weights.families.transformers import BERT, HALTON, TRANSFORMER_FAMILIES
+from maskgit_core.weights.families.transformers import BERT, HALTON, MASKBIT, TRANSFORMER_FAMILIES
 from maskgit_core.weights.formats import WeightFile, read_weights
 from maskgit_core.weights.rules import source_shapes
 from parity_files import (
@@ -74,8 +75,16 @@ def test_a_transformer_of_any_shape_is_recognised(
     if family is HALTON:
         values["width"] += min(spare, heads - 1)  # what the heads leave over
         values |= {"kind": "adaln", "num_registers": registers, "merge": merge}
-    config = BertConfig(**values) if family is BERT else TransformerConfig(**values)
-    network = transformer_from(meta_file(family, config), num_heads=heads, num_classes=classes)
+    file = None
+    if family is MASKBIT:
+        del values["codebook_size"]
+        config = MaskBitConfig(**values, bits=registers * merge, groups=merge)
+        file = meta_file(family, config)
+        file.tensors["bits_to_indices"] = torch.empty(registers, device="meta")
+    else:
+        config = BertConfig(**values) if family is BERT else TransformerConfig(**values)
+    file = file or meta_file(family, config)
+    network = transformer_from(file, num_heads=heads, num_classes=classes)
     assert network.config == config
 
 
@@ -93,9 +102,11 @@ def test_a_transformer_of_any_shape_is_recognised(
 def test_a_tokenizer_of_any_shape_is_recognised(
     family, stem, widths, blocks, attention, latent, code, codes
 ):
-    plain = family.title not in ("LlamaGen tokenizer", "taming-transformers VQGAN")
+    style = {"LlamaGen tokenizer": "attention", "taming-transformers VQGAN": "attention"}
+    style |= {"MaskBit tokenizer": "bits"}
+    plain = style.setdefault(family.title, "plain") != "attention"
     config = VQGANConfig(
-        style="plain" if plain else "attention",
+        style=style[family.title],
         stem_width=32 * stem,
         widths=tuple(32 * width for width in widths),
         num_blocks=blocks,
@@ -103,7 +114,7 @@ def test_a_tokenizer_of_any_shape_is_recognised(
         if plain
         else tuple(sorted(level for level in attention if level < len(widths))),
         latent_dim=latent,
-        codebook_size=codes,
+        codebook_size=2**latent if style[family.title] == "bits" else codes,
         codebook_dim=latent if plain else code,
         l2_normalize=family.title == "LlamaGen tokenizer",
     )

@@ -17,7 +17,7 @@ import torch
 
 import ranks
 import tiny
-from commands import ROOT, SHORT, steps
+from commands import ROOT, SHORT, from_nothing, run, steps
 from maskgit_core.data.shards import extract_tokens
 from maskgit_core.files import CheckpointError
 from maskgit_core.training.loop import train
@@ -114,6 +114,7 @@ def test_two_processes_learn_what_one_does(pair, alone, name):
 
 def test_parts_one_after_another_are_the_same_batch(pair, alone):
     assert_same_course(pair[0] / "accumulated", alone / "transformer")
+    assert_same_course(pair[0] / "tokenizer-in-pieces", alone / "tokenizer")
 
 
 def test_both_extract_and_each_reads_all(pair):
@@ -201,22 +202,52 @@ def test_the_loss_of_a_process_ends_the_other_and_costs_an_interval_at_most(pair
     assert not tiny.leftovers(killed)
 
 
-def test_torchrun_starts_the_same_command_on_two(photo_folder, tiny_checkpoint, tmp_path):
+def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     launcher += ["--local-addr=127.0.0.1", "--nproc-per-node=2", "-m", "maskgit_core"]
-    command = ["train-transformer", "--data", str(photo_folder), "--out", str(tmp_path / "out")]
-    command += ["--tokenizer", str(tiny_checkpoint), *SHORT, *tiny.TRANSFORMER_OPTIONS]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        launcher + command,
+    return subprocess.run(
+        [*launcher, *map(str, command)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
+        check=False,
         timeout=TIMEOUT,
     )
+
+
+@pytest.mark.parametrize("name", ["train-tokenizer", "train-transformer"])
+def test_torchrun_starts_the_same_command_on_two(name, photo_folder, tiny_checkpoint, tmp_path):
+    options = {
+        "train-tokenizer": [*tiny.TOKENIZER_OPTIONS, "--continuous-steps", 2],
+        "train-transformer": ["--tokenizer", tiny_checkpoint, *tiny.TRANSFORMER_OPTIONS],
+    }[name]
+    out = tmp_path / "out"
+    done = torchrun(name, "--data", photo_folder, "--out", out, *SHORT, *options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("finished at step 6") == 1
     assert "Traceback" not in done.stderr
-    assert steps(tmp_path / "out") == list(range(1, 7))
-    load_checkpoint(tmp_path / "out" / "checkpoint")
+    assert steps(out) == list(range(1, 7))
+    load_checkpoint(out / "checkpoint")
+
+
+@pytest.mark.parametrize("minutes", [0, 0.05])
+def test_torchrun_trains_both_stages_on_two(minutes, photo_folder, tmp_path):
+    out = tmp_path / "out"
+    command = [*from_nothing(photo_folder, out), "--minutes", minutes, "--samples", 3]
+    done = torchrun(*command)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.count("finished after") == 1
+    assert done.stdout.count("tokenizer and transformer are trained from nothing") == 1
+    load_checkpoint(out / "checkpoint")
+    stages = json.loads((out / "train.json").read_text())["stages"]
+    assert [stages[name]["done"] for name in ("tokenizer", "transformer")] == [True, True]
+    for name, stage in stages.items():
+        saved = torch.load(out / name / STATE, weights_only=True)["step"]
+        assert saved == stage["steps"] >= 1
+    # Finished: nothing more is trained, by one process or two.
+    logs = [(out / name / "metrics.jsonl").read_bytes() for name in stages]
+    assert run(*command) == 0
+    assert [(out / name / "metrics.jsonl").read_bytes() for name in stages] == logs

@@ -105,8 +105,10 @@ def test_a_tokenizer_reads_photos_of_another_size():
     assert (built.config.image_size, built.config.grid_size) == (24, 6)
     assert tokenizer.config.image_size == 16 and not built.training
     assert notes == [
-        "The tokenizer of 16 x 16 pixels reads 24 x 24 pixels, 6 x 6 tokens; its weights fit "
-        "every size."
+        (
+            "The tokenizer of 16 x 16 pixels reads 24 x 24 pixels, 6 x 6 tokens; its weights fit "
+            "every size."
+        )
     ]
     images = torch.nn.functional.interpolate(tiny.images(), size=24)
     assert torch.equal(built.encode_to_tokens(images), tokenizer.encode_to_tokens(images))
@@ -149,7 +151,7 @@ def test_codes_that_moved_a_little_keep_their_meaning():
     ours, moved, shuffled = (tiny.tokenizer() for _ in range(3))
     with torch.no_grad():
         for parameter in moved.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape)
+            parameter.add_(0.02 * torch.randn(parameter.shape))
         book = shuffled.quantizer.codebook
         book.copy_(book[torch.arange(32).roll(1)])
     said = check_same_tokens(ours, moved, "init", "there", may_move=True)

@@ -25,7 +25,7 @@ from maskgit_core.training.guards import (
     stop_on_signal,
 )
 from maskgit_core.training.loop import train
-from runs import METRICS, STATE, assert_same_tensors, lines, tokenizer_stage, transformer_stage
+from runs import METRICS, STATE, lines, plain, tokenizer_stage, transformer_stage
 
 
 def spoil(stage, when):
@@ -44,23 +44,23 @@ def spoil(stage, when):
 @pytest.mark.parametrize(("bad", "back"), [(3, 0), (8, 5)])
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
 def test_a_step_that_is_not_finite_is_not_taken(build, bad, back, factor, tmp_path, caplog):
-    left, reported = [factor], []
-    stage = spoil(build(tiny.TRAIN), lambda step: left.pop() if step == bad and left else 1.0)
+    left, reported, config = [factor], [], plain(build)
+    stage = spoil(build(config), lambda step: left.pop() if step == bad and left else 1.0)
 
     def report(step, measures):
         reported.append((step, measures.get("rollback")))
 
-    assert train(stage, tiny.TRAIN, tmp_path, report=report) == 12
+    assert train(stage, config, tmp_path, report=report) == 12
     assert (back, 1) in reported
     logged = [json.loads(text) for text in (tmp_path / METRICS).read_text().splitlines()]
     assert [line["step"] for line in logged if "loss" in line] == list(range(1, 13))
     (event,) = [line for line in logged if "rollback" in line]
     assert (event["step"], event["from_step"], event["rate_scale"]) == (back, bad + 1, 0.5)
-    plain = {step: rate for step, rate in rates(build, tmp_path / "plain")}
+    planned = dict(rates(build, tmp_path / "plain"))
     for line in logged:
         if "rate" in line:
             scale = 0.5 if line["step"] > back else 1.0
-            assert line["rate"] == pytest.approx(scale * plain[line["step"]])
+            assert line["rate"] == pytest.approx(scale * planned[line["step"]])
     assert f"step {bad + 1} was not taken" in caplog.text
     state = torch.load(tmp_path / STATE, weights_only=True)
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
@@ -68,14 +68,15 @@ def test_a_step_that_is_not_finite_is_not_taken(build, bad, back, factor, tmp_pa
 
 
 def rates(build, folder):
-    train(build(tiny.TRAIN), tiny.TRAIN, folder)
+    config = plain(build)
+    train(build(config), config, folder)
     return [(line["step"], line["rate"]) for line in lines(folder)]
 
 
 def test_a_run_that_cannot_be_saved_from_itself_ends(tmp_path):
-    stage = spoil(transformer_stage(tiny.TRAIN), lambda step: math.nan if step > 6 else 1.0)
+    stage = spoil(transformer_stage(tiny.SECOND), lambda step: math.nan if step > 6 else 1.0)
     with pytest.raises(ValueError, match="learning_rate is too high: at step 8 the loss is nan"):
-        train(stage, tiny.TRAIN, tmp_path)
+        train(stage, tiny.SECOND, tmp_path)
     state = torch.load(tmp_path / STATE, weights_only=True)
     assert state["step"] == 5
     assert all(tensor.isfinite().all() for tensor in state["model"].values())
@@ -84,7 +85,7 @@ def test_a_run_that_cannot_be_saved_from_itself_ends(tmp_path):
 
 
 def test_a_loss_that_explodes_sends_the_run_back(tmp_path):
-    config = replace(tiny.TRAIN, max_steps=WARM_STEPS + 4, sample_every=100, save_every=10)
+    config = replace(tiny.SECOND, max_steps=WARM_STEPS + 4, sample_every=100, save_every=10)
     left = [30.0]
     stage = spoil(
         transformer_stage(config), lambda step: left.pop() if step > WARM_STEPS and left else 1.0
@@ -118,28 +119,30 @@ def test_only_what_is_far_above_the_mean_is_an_explosion(course, factor):
     assert other.state() == guard.state()
 
 
-def test_a_state_of_a_run_without_guards_is_resumed(tmp_path):
-    """Runs that began with an older version hold none of the later settings."""
-    train(transformer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path / "whole")
-    train(transformer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path / "parts", max_seconds=0)
-    state = torch.load(tmp_path / "parts" / STATE, weights_only=True)
-    del state["guard"]
-    added = ("accumulate_steps", "precision", "compile", "checkpoint_blocks", "explode_factor")
-    for name in added:
-        del state["config"][name]
-    torch.save(state, tmp_path / "parts" / STATE)
-    assert train(transformer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path / "parts") == 12
-    states = [torch.load(tmp_path / f / STATE, weights_only=True) for f in ("whole", "parts")]
-    assert_same_tensors(states[0]["model"], states[1]["model"])
+def test_a_run_of_an_older_version_is_refused_in_words(tmp_path):
+    train(transformer_stage(tiny.SECOND), tiny.SECOND, tmp_path, max_seconds=0)
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    del state["format"], state["guard"]
+    torch.save(state, tmp_path / STATE)
+    with pytest.raises(ValueError, match="begun by an older version"):
+        train(transformer_stage(tiny.SECOND), tiny.SECOND, tmp_path)
 
 
 def test_two_runs_into_one_folder_are_refused(tmp_path):
     def second(step, measures):
         if step == 2:
             with pytest.raises(ValueError, match=f"process {os.getpid()} trains into"):
-                train(transformer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path)
+                train(transformer_stage(tiny.SECOND), tiny.SECOND, tmp_path)
 
-    assert train(transformer_stage(tiny.TRAIN), tiny.TRAIN, tmp_path, report=second) == 12
+    assert (
+        train(
+            transformer_stage(tiny.SECOND),
+            tiny.SECOND,
+            tmp_path,
+            report=second,
+        )
+        == 12
+    )
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 13))
     assert not (tmp_path / LOCK_FILE).exists()
 
@@ -158,7 +161,7 @@ def test_a_signal_that_comes_twice_still_leaves_time_to_save():
 
 
 def course(tmp_path, name, changes, **network):
-    config = replace(tiny.TRAIN, max_steps=3, **changes)
+    config = replace(tiny.SECOND, max_steps=3, **changes)
     train(transformer_stage(config, **network), config, tmp_path / name)
     return [line["loss"] for line in lines(tmp_path / name)]
 
@@ -168,7 +171,7 @@ def test_blocks_that_are_computed_again_give_the_same(tmp_path, kind):
     network = {"kind": kind, "dropout": 0.2}
     kept = course(tmp_path, "kept", {}, **network)
     again = course(tmp_path, "again", {"checkpoint_blocks": True}, **network)
-    assert kept == pytest.approx(again, abs=1e-6)
+    assert kept == pytest.approx(again, abs=1e-5)
     assert kept[0] != kept[-1]
 
 
@@ -183,15 +186,15 @@ def test_compiled_blocks_give_the_same(tmp_path, monkeypatch):
     plain = course(tmp_path, "plain", {}, depth=2)
     assert not compiled
     again = course(tmp_path, "compiled", {"compile": True}, depth=2)
-    assert again == pytest.approx(plain, abs=1e-5)
+    assert again == pytest.approx(plain, abs=1e-4)
     assert len(compiled) == 2
 
 
 def test_parts_one_after_another_add_up(tmp_path):
     whole = course(tmp_path, "whole", {})
-    parts = course(tmp_path, "parts", {"accumulate_steps": 3})
-    assert whole == pytest.approx(parts, abs=1e-5)
-    config = replace(tiny.TRAIN, accumulate_steps=5)
+    parts = course(tmp_path, "parts", {"grad_accum_steps": 3})
+    assert whole == pytest.approx(parts, abs=1e-4)
+    config = replace(tiny.SECOND, grad_accum_steps=5)
     with pytest.raises(ValueError, match="batch_size must be at least 5, for 1 processes"):
         train(transformer_stage(config), config, tmp_path / "none")
 
@@ -207,7 +210,7 @@ def test_freed_memory_is_kept_during_a_run_only(tmp_path, monkeypatch):
     def seen(step, measures):
         assert settings[malloc.M_TRIM_THRESHOLD] == malloc.LARGEST_TRIM
 
-    config = replace(tiny.TRAIN, max_steps=1)
+    config = replace(tiny.SECOND, max_steps=1)
     train(transformer_stage(config), config, tmp_path, report=seen)
     assert settings[malloc.M_TRIM_THRESHOLD] == malloc.KEPT_BYTES
     # Other C libraries have no such call.

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from maskgit_core.training.losses import (
+from maskgit_core.losses import (
     PerceptualLoss,
     codebook_use,
     draw_token_mask,

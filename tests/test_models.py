@@ -33,7 +33,7 @@ from demo.settings import (
     shown_values,
     usual_preset,
 )
-from demo.tabs import model_menu
+from demo.tabs import model_parts
 from maskgit_core import MaskGIT, SamplingConfig, hub_client
 from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.hub_client import FetchError
@@ -205,7 +205,7 @@ def test_a_model_like_ours_keeps_the_usual_presets() -> None:
 
 def test_without_a_null_class_what_needs_one_is_refused_in_words(holder) -> None:
     model = switch(holder, SECOND)
-    assert model_menu.edit_classes(model) == model_folders.ANIMALS
+    assert model_parts.edit_classes(model) == model_folders.ANIMALS
     with pytest.raises(RequestError, match="Choose a class to fill it with"):
         edit.parse_label(model, NO_CLASS)
     with pytest.raises(RequestError, match="Choose what to compare: Order, Steps, Schedule"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -130,7 +129,7 @@ def test_uploads_in_any_form_are_answered(site) -> None:
     for name in ("../../x.png", "x" * 4_000 + ".png", "\0", "..", "/", "a/b\\c", ".", "é🌊.png"):
         answer = site.web.post("/gradio_api/upload", files={"files": (name, PHOTO)})
         if answer.status_code == 200:
-            assert all(Path(path).is_relative_to(site.folder) for path in answer.json())
+            assert all(site.real(path).is_file() for path in answer.json())
         else:
             told(answer)
     for body in (b"", b"--x\r\n", b"--x\r\nContent-Disposition: form-data\r\n\r\n"):

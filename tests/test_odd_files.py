@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import os
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -47,7 +48,8 @@ def test_every_file_is_opened_or_refused_in_one_sentence(kind: str) -> None:
         try:
             photo = open_photo(content)
         except RequestError as error:
-            assert kind not in READABLE, (name, error)
+            # Nobody brings a photo as PPM, and its decoder can be kept busy.
+            assert kind not in READABLE or "PPM" in str(error), (name, error)
             assert str(error).startswith("The file ") and str(error).count("\n") == 0
             assert len(str(error)) < 200 and "0x" not in str(error)
         else:
@@ -176,22 +178,25 @@ def test_old_files_go_and_their_folders_too(tmp_path) -> None:
     assert not old.parent.exists() and new.exists()
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    st.lists(st.tuples(st.integers(0, 50), st.integers(0, 200)), max_size=12), st.integers(0, 200)
-)
-def test_the_disk_is_bounded_and_the_newest_stay(tmp_path, files, most: int) -> None:
-    place = tmp_path / os.urandom(8).hex()
-    place.mkdir()
-    made = [write(place, f"{i}/f", size, age) for i, (size, age) in enumerate(files)]
-    left = storage.sweep(place, keep_seconds=100, most_bytes=most)
-    there = [path for path in made if path.exists()]
-    assert left == sum(path.stat().st_size for path in there) <= most
-    ages = {path: age for path, (_, age) in zip(made, files, strict=True)}
-    assert all(ages[path] <= 101 for path in there)
-    gone = [ages[path] for path in made if path not in there and ages[path] < 99]
-    if gone and there:
-        assert min(gone) >= max(ages[path] for path in there)
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 200)), max_size=20))
+def test_room_is_taken_from_who_uses_the_most(made) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        files = storage.Files(most_bytes=4 * storage.FILE_COST + 300)
+        paths: dict[str, list[Path]] = {}
+        for number, (owner, size) in enumerate(made):
+            path = write(Path(place), f"{number}/f", size, 0)
+            before = {name: sum(p.exists() for p in some) for name, some in paths.items()}
+            paths.setdefault(owner, []).append(path)
+            files.add(owner, path)
+            there = [p for some in paths.values() for p in some if p.exists()]
+            assert files.total == sum(p.stat().st_size + storage.FILE_COST for p in there)
+            assert files.total <= files.most_bytes
+            for name, some in paths.items():
+                kept = [p.exists() for p in some]
+                assert kept == sorted(kept)  # the oldest go first
+                if name != owner and sum(kept) < before[name]:
+                    assert sum(kept) + 1 >= sum(p.exists() for p in paths[owner])
 
 
 # ---- strange values ------------------------------------------------------------------------------
@@ -222,9 +227,10 @@ values = st.dictionaries(
 )
 MODEL = tiny.model()
 REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
-RUN = list(follow(REQUEST, decode_alone(MODEL)))[-1].run
+*_, LAST = follow(REQUEST, decode_alone(MODEL))
+RUN = LAST.run
 PHOTO = tiny.picture(1)
-MASK = np.ones((24, 20), dtype=bool)
+MASK = np.ones(PHOTO.size[::-1], dtype=bool)
 EDIT = edit.repaint(MODEL, PHOTO, MASK)
 PHOTO_TEXT = base64.b64encode(saved(PHOTO, "PNG")).decode()
 
@@ -283,8 +289,8 @@ def test_any_painter_value_gives_a_request_or_a_sentence(tmp_path) -> None:
         for mode in (REPAINT, EXTEND, "other"):
             try:
                 task = Task(kept, a, mode, b, c)
-                session.preview(task)
                 session.request(MODEL, task, "sea", 1, d, {}, e)
+                session.preview(task)
             except RequestError as error:
                 assert str(error)
 

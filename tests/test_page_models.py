@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
 import model_folders
 from browser_page import browser, page, player_state, shoot, wait_done  # noqa: F401  (fixtures)
+from demo.serving.catalogue import Lookout, ModelEntry
+from maskgit_core.weights.known import KNOWN_WEIGHTS
 
 pytestmark = pytest.mark.browser
 
@@ -48,14 +51,18 @@ def settled(page) -> None:  # noqa: F811
     page.locator("#gen-tiles button").first.wait_for()
 
 
+def open_menu(page):  # noqa: F811
+    """Open the menu where it is closed, and wait until it has looked around."""
+    entries = page.locator("#model-choice .mm-list")
+    if not entries.is_visible():
+        page.locator("#model-menu > button").click()
+        entries.wait_for()
+    return page.locator("#model-choice")
+
+
 def choose(page, name: str) -> None:  # noqa: F811
     """Pick a model in the menu and ask for it."""
-    box = page.locator("#model-choice input")
-    if not box.is_visible():
-        page.locator("#model-menu > button").click()
-        box.wait_for()
-    box.click()
-    page.get_by_role("option", name=name).click()
+    open_menu(page).locator(f'input[value="{name}"]').check()
     page.locator("#model-go").click()
 
 
@@ -98,7 +105,8 @@ def test_another_model_brings_its_classes_and_settings_and_back(page):  # noqa: 
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("missing", "there is no Hub repository"), ("damaged", "damaged cannot be")]
+    ("name", "words"),
+    [("missing", "it is no longer where it was"), ("damaged", "damaged cannot be")],
 )
 def test_a_model_that_cannot_be_used_leaves_all_as_it_was(page, name, words):  # noqa: F811
     page.locator("#gen-seed input").fill("123")
@@ -160,3 +168,45 @@ def test_a_new_page_is_laid_out_for_the_model_in_use(page, page_url, models):  #
     page.get_by_text("Model: animals").wait_for()
     wait_done(page, GENERATE)
     assert player_state(page, GENERATE)["frames"] == "4"
+
+
+def test_a_download_shows_its_share_and_is_cancelled(page):  # noqa: F811
+    choose(page, "slow")
+    page.locator("#model-status").get_by_text("Fetching slow: 25 MB of 100 MB.").wait_for()
+    bar = page.locator("#model-status [role=progressbar]")
+    assert bar.get_attribute("aria-valuenow") == "25"
+    shoot(page, "model-download")
+    page.locator("#model-cancel").click()
+    said = page.locator("#model-status").get_by_text("The download was cancelled.")
+    said.wait_for()
+    assert "garden stays in use." in said.inner_text()
+    page.locator("#model-cancel").wait_for(state="hidden")
+    choose(page, model_folders.SECOND)
+    wait_model(page, model_folders.SECOND)
+
+
+def test_what_cannot_work_here_is_grey_and_says_why(page, page_url, models, monkeypatch):  # noqa: F811
+    known = [
+        ModelEntry(name, name, KNOWN_WEIGHTS[name]) for name in ("imagenet-256-tiny", "google-256")
+    ]
+    first = replace(models.entries[0], built_in=True)
+    monkeypatch.setattr(models, "entries", (first, *known))
+    monkeypatch.setattr(models, "lookout", Lookout(reach=lambda: False))
+    settled(page)
+    page.goto(page_url)
+    menu = open_menu(page)
+    menu.get_by_text("No internet here, so only the built-in model works.").wait_for()
+    for name in ("imagenet-256-tiny", "google-256"):
+        assert menu.locator(f'input[value="{name}"]').is_disabled()
+    tiny = menu.locator('[data-name="imagenet-256-tiny"]')
+    tiny.get_by_text("a picture here").wait_for()
+    assert tiny.inner_text().startswith("ImageNet 256, tiny")
+    assert "No internet here. The quickest" in tiny.inner_text()
+    mine = menu.locator(f'input[value="{model_folders.FIRST}"]')
+    assert mine.is_checked() and mine.is_enabled()
+    shoot(page, "model-offline")
+    monkeypatch.setattr(models, "lookout", Lookout(reach=lambda: True))
+    page.locator("#model-menu > button").click()
+    page.locator("#model-menu > button").click()
+    page.wait_for_function("!document.querySelector('#model-choice input[disabled]')")
+    shoot(page, "model-online")

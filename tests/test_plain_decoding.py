@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from maskgit_core.config import ORDERS, SamplingConfig, TrainConfig, TransformerConfig
+from maskgit_core import TransformerTrainConfig
+from maskgit_core.config import ORDERS, SamplingConfig, TransformerConfig
 from maskgit_core.data.shards import TokenData
 from maskgit_core.decoding.loop import decode_steps
 from maskgit_core.networks.registry import build_transformer
@@ -97,7 +98,7 @@ def test_the_plain_loop_passes_twice_a_step_and_draws_every_step():
 
 def test_the_plain_training_step_takes_the_same_loss():
     network, plain = small_networks("class_token")
-    config = TrainConfig(batch_size=4, label_smoothing=0.1, class_drop=0.5)
+    config = TransformerTrainConfig(batch_size=4, label_smoothing=0.1, label_drop_prob=0.5)
     tokens = torch.randint(K, (8, 1, 16), generator=torch.Generator().manual_seed(0))
     data = TokenData(tokens, torch.arange(8) % 3, ["a", "b", "c"])
     ours = TransformerStage(network, torch.nn.Identity(), data, None, config)

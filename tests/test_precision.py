@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -11,9 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
+from commands import ROOT
 from maskgit_core import MaskGIT, SamplingConfig
 from maskgit_core.devices import precision
-from maskgit_core.devices.precision import Int8Linear, bfloat16_pays, int8_works
+from maskgit_core.devices.precision import (
+    Int8Linear,
+    bfloat16_pays,
+    bfloat16_works,
+    int8_works,
+)
 from maskgit_core.devices.prepack import pack, packing_works
 from maskgit_core.networks.layers import attend
 from maskgit_core.training.loop import train
@@ -24,7 +33,9 @@ needs_int8 = pytest.mark.skipif(not int8_works(), reason="this processor has no 
 LOSSY = [
     pytest.param(
         "bfloat16",
-        marks=pytest.mark.skipif(not packing_works(), reason="no packed weights here"),
+        marks=pytest.mark.skipif(
+            not (packing_works() and bfloat16_works()), reason="no packed weights in bfloat16 here"
+        ),
     ),
     pytest.param("int8", marks=needs_int8),
 ]
@@ -114,10 +125,49 @@ def test_float32_is_the_default_and_other_words_are_refused():
         model_of("half")
 
 
-def test_int8_is_refused_where_there_is_none(monkeypatch):
-    monkeypatch.setattr(precision, "int8_works", lambda: False)
-    with pytest.raises(ValueError, match="^precision must be float32 or bfloat16 on this proc"):
-        model_of("int8")
+@pytest.mark.parametrize(("name", "other"), [("int8", "bfloat16"), ("bfloat16", "int8")])
+def test_a_precision_is_refused_where_the_processor_has_none(monkeypatch, name, other):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, f"{name}_works", lambda: False)
+    monkeypatch.setattr(precision, f"{other}_works", lambda: True)
+    with pytest.raises(ValueError, match=f"^precision must be float32 or {other} on this proc"):
+        model_of(name)
+    monkeypatch.setattr(precision, f"{other}_works", lambda: False)
+    with pytest.raises(ValueError, match=f"^precision must be float32 on this .* got '{name}'"):
+        model_of(name)
+    assert model_of("float32").precision == "float32"
+
+
+AS_ON_AVX2 = """
+from maskgit_core.devices.precision import bfloat16_works, check_precision
+from maskgit_core.devices.prepack import pack
+import torch, tiny
+assert not bfloat16_works() and not torch.cuda.is_available()
+network = tiny.transformer()
+assert pack(network, "bfloat16") is network
+try:
+    check_precision("bfloat16")
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(not bfloat16_works(), reason="this processor has no bfloat16 at all")
+def test_a_processor_with_avx2_alone_refuses_bfloat16_in_one_sentence():
+    result = subprocess.run(
+        [sys.executable, "-c", AS_ON_AVX2],
+        env={
+            **os.environ,
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.startswith("precision must be float32"), result.stderr
+    assert "no products in bfloat16; got 'bfloat16'" in result.stdout
 
 
 @pytest.mark.parametrize(("instructions", "pays"), [({"avx512_bf16": True}, True), ({}, False)])
@@ -128,12 +178,12 @@ def test_bfloat16_pays_where_the_processor_has_products_in_it(monkeypatch, instr
 
 
 def test_training_in_bfloat16_where_the_processor_has_it(tmp_path, monkeypatch):
-    config = replace(tiny.TRAIN, max_steps=2, precision="bf16")
+    config = replace(tiny.SECOND, max_steps=2, precision="bfloat16")
     if bfloat16_pays("cpu"):
-        train(transformer_stage(config), config, tmp_path / "bf16")
+        train(transformer_stage(config), config, tmp_path / "bfloat16")
         exact = replace(config, precision="float32")
         train(transformer_stage(exact), exact, tmp_path / "float32")
-        losses = [[line["loss"] for line in lines(tmp_path / n)] for n in ("bf16", "float32")]
+        losses = [[line["loss"] for line in lines(tmp_path / n)] for n in ("bfloat16", "float32")]
         assert losses[0] != losses[1] and losses[0] == pytest.approx(losses[1], rel=0.02)
     monkeypatch.setattr("maskgit_core.training.loop.bfloat16_pays", lambda device: False)
     with pytest.raises(ValueError, match="precision must be auto or float32"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 import tiny
 from commands import assert_refused, run, train_tokenizer
+from maskgit_core.cli.main import build_parser
+from maskgit_core.cli.options import TRANSFORMER_DEFAULTS, stage_settings
+from maskgit_core.losses import draw_token_mask
 from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
-from maskgit_core.training.losses import draw_token_mask
 from maskgit_core.training.presets import (
     FOLDER,
     FROM_DATA,
@@ -101,7 +103,7 @@ def test_settings_are_changed_one_by_one():
         ("transfomer.width=3", "did you mean 'transformer'"),
         ("max_steps=3", "write tokenizer_training.max_steps or transformer_training.max_steps"),
         ("transformer.num_classes=3", "follows from tokenizer and data"),
-        ("tokenizer_training.class_drop=0", "has no use there"),
+        ("tokenizer_training.class_drop=0", "it is a setting of transformer_training"),
         ("transformer.width", "key=value"),
         ("transformer.width=wide", "width must be a whole number"),
         ("transformer_training.mask_schedule=linear", "cosine, arccos"),
@@ -110,6 +112,30 @@ def test_settings_are_changed_one_by_one():
 def test_a_wrong_setting_is_named_with_the_nearest_right_one(setting, says):
     with pytest.raises(ValueError, match=says):
         load_preset("scenes-flowers-xs", [setting])
+
+
+def test_old_names_of_settings_are_still_understood(capsys):
+    words = ["train-transformer", "--data", "x", "--out", "y", "--accumulate-steps", "3"]
+    words += ["--set", "class_drop=0.25", "--precision", "bf16"]
+    args = build_parser().parse_args(words)
+    config, _ = stage_settings(args, "transformer", TRANSFORMER_DEFAULTS, tiny.TRANSFORMER)
+    assert (config.grad_accum_steps, config.label_drop_prob) == (3, 0.25)
+    assert config.precision == "bfloat16"
+    assert run("train-transformer", "--help") == 0
+    shown = capsys.readouterr().out
+    assert "--grad-accum-steps" in shown and "--label-drop-prob" in shown
+    assert "--accumulate-steps" not in shown and "--class-drop" not in shown
+
+
+@pytest.mark.parametrize("config", [tiny.FIRST, tiny.SECOND, tiny.TOKENIZER, tiny.TRANSFORMER])
+def test_every_setting_says_what_it_is(config, capsys):
+    stage = "tokenizer" if config in (tiny.FIRST, tiny.TOKENIZER) else "transformer"
+    assert run(f"train-{stage}", "--help") == 0
+    shown = "".join(capsys.readouterr().out.split())
+    for field in fields(config):
+        if config is tiny.TRANSFORMER and field.name in FROM_DATA:
+            continue
+        assert "".join(field.metadata["help"].split()) in shown, field.name
 
 
 def test_a_wrong_preset_or_file_is_named():

@@ -141,6 +141,24 @@ def test_the_first_step_alone_takes_the_best_codes_at_temperature_zero():
     assert not torch.equal(*others)
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_twice_the_temperature_in_the_first_step_halves_its_logits(order):
+    """As Halton-MaskGIT's evaluation does, whatever the guidance."""
+    calls = []
+
+    def halved(tokens, labels):
+        calls.append(len(tokens))
+        return fake_logits(tokens, labels) * (0.5 if len(calls) == 1 else 1.0)
+
+    config = SamplingConfig(num_steps=6, order=order, guidance_schedule="constant")
+    wanted = decode(masked(2, side=6), config, logits_fn=halved)
+    found = decode(masked(2, side=6), replace(config, first_step_temperature=2.0))
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.equal(one.tokens, other.tokens)
+        torch.testing.assert_close(one.confidence, other.confidence, equal_nan=True)
+    assert not torch.equal(found[-1].tokens, decode(masked(2, side=6), config)[-1].tokens)
+
+
 def test_the_global_random_state_is_neither_read_nor_moved():
     torch.manual_seed(1)
     state = torch.get_rng_state()

@@ -94,6 +94,12 @@ def test_published_settings_fit_the_page(name):
     assert build_config(shown) == KNOWN_WEIGHTS[name].sampling
 
 
+def test_a_large_model_says_that_it_wants_a_graphics_card():
+    large = [known for known in KNOWN_WEIGHTS.values() if known.params >= 300]
+    assert len(large) == 6  # MaskBit and Halton-MaskGIT's large
+    assert all("wants a graphics card" in known.good_for for known in large)
+
+
 def test_published_numbers():
     def facts(name):
         config = KNOWN_WEIGHTS[name].sampling

@@ -109,7 +109,9 @@ def front_matter(key: str) -> str:
 
 
 def test_front_matter_agrees_with_the_requirements() -> None:
-    pins = dict(re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.M))
+    pins = dict(
+        re.findall(r"^([\w-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE)
+    )
     assert len(pins) == len((ROOT / "requirements.txt").read_text().split())  # all pinned
     assert front_matter("sdk") == "gradio"
     assert front_matter("sdk_version") == pins["gradio"]

@@ -99,7 +99,11 @@ def test_shards_are_indexed_as_one(sizes, seed):
 
 
 def test_training_from_shards_is_training_from_one_file(small_shards, tmp_path):
-    tokenizer, photos, config = tiny.tokenizer(), tiny.photos(10), replace(tiny.TRAIN, max_steps=4)
+    tokenizer, photos, config = (
+        tiny.tokenizer(),
+        tiny.photos(10),
+        replace(tiny.SECOND, max_steps=4),
+    )
     for name, cache in (("one", None), ("many", tmp_path / "tokens.safetensors")):
         data = extract_tokens(tokenizer, photos, crops=2, cache=cache)
         stage = TransformerStage(tiny.transformer().train(), tokenizer, data, data, config)

@@ -64,7 +64,8 @@ def test_nearest_is_the_smallest_distance(seed, normalize):
     distance = (points[:, None] - codes[None]).square().sum(-1)
     chosen = quantizer.nearest(latents).flatten()
     got = distance.gather(1, chosen[:, None])[:, 0]
-    torch.testing.assert_close(got, distance.min(1).values, atol=1e-6, rtol=0)
+    # Of two codes as near as rounding can tell, either will do.
+    torch.testing.assert_close(got, distance.min(1).values, atol=1e-4, rtol=0)
 
 
 def test_a_normalised_lookup_ignores_lengths():

@@ -9,7 +9,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from maskgit_core import MaskGIT, TokenizerConfig, TrainConfig, TransformerConfig
+from maskgit_core import (
+    MaskGIT,
+    TokenizerConfig,
+    TokenizerTrainConfig,
+    TransformerConfig,
+    TransformerTrainConfig,
+)
 from maskgit_core.data.photos import Photos, packed_size
 from maskgit_core.networks.registry import build_transformer
 from maskgit_core.networks.tokenizer import VQTokenizer
@@ -34,17 +40,11 @@ TRANSFORMER = TransformerConfig(
     num_heads=2,
     mlp_width=32,
 )
-TRAIN = TrainConfig(
-    max_steps=12,
-    batch_size=4,
-    learning_rate=2e-3,
-    warmup_steps=2,
-    log_every=1,
-    sample_every=6,
-    save_every=5,
-    continuous_steps=4,
-    revive_every=3,
-)
+_SHORT = {"max_steps": 12, "batch_size": 4, "learning_rate": 2e-3, "warmup_steps": 2}
+_SHORT |= {"log_every": 1, "sample_every": 6, "save_every": 5}
+# Settings of the first stage, the tokenizer's, and of the second.
+FIRST = TokenizerTrainConfig(**_SHORT, continuous_steps=4, revive_every=3)
+SECOND = TransformerTrainConfig(**_SHORT)
 # The same as options of the command line.
 TOKENIZER_OPTIONS = (
     "--image-size 16 --widths 8 16 --encoder-blocks 1 1 --decoder-blocks 1 1 "

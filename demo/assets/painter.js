@@ -166,7 +166,7 @@ function send(more) {
 
 // ---- pointer and keys ----------------------------------------------------------------------------
 
-function point(event) {
+function pointOf(event) {
   const box = q(".pt-mask").getBoundingClientRect();
   return [
     ((event.clientX - box.left) / box.width) * mask.width,
@@ -180,18 +180,18 @@ element.addEventListener("pointerdown", (event) => {
   if (!mask || !onMask(event) || event.button > 0) return;
   if (!event.isPrimary) return giveUp();
   event.target.setPointerCapture(event.pointerId);
-  if (tool === "frame") return grabFrame(point(event));
+  if (tool === "frame") return grabFrame(pointOf(event));
   remember();
-  last = at = point(event);
+  last = at = pointOf(event);
   stroke(last, last);
   draw();
 });
 element.addEventListener("pointermove", (event) => {
   if (!mask || !onMask(event) || !event.isPrimary) return;
-  if (tool === "frame") return dragFrame(point(event));
+  if (tool === "frame") return dragFrame(pointOf(event));
   const events = event.getCoalescedEvents ? event.getCoalescedEvents() : [];
   for (const each of events.length ? events : [event]) {
-    at = point(each);
+    at = pointOf(each);
     if (last) {
       stroke(last, at);
       last = at;

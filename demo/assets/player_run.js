@@ -54,7 +54,7 @@ function addFrame(run, frame) {
 function readLog(before, text) {
   const goesOn = Boolean(before.run) && text.startsWith(before.text);
   const lines = text.slice(goesOn ? before.text.length : 0).split("\n");
-  const events = lines.filter(Boolean).map((line) => JSON.parse(line));
+  const events = lines.filter(Boolean).map((entry) => JSON.parse(entry));
   if (!goesOn && events[0].forget) return events[0];
   const run = goesOn ? before.run : newRun(events.shift());
   events.forEach((event) => grow(run, event));

@@ -57,7 +57,7 @@ def _picture(title: str, lines: dict[str, list[tuple[float, float]]]) -> str:
             f"{TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM):.1f}"
         )
 
-    drawn, told = [], []
+    drawn, keys = [], []
     for index, (name, points) in enumerate(lines.items()):
         path = " ".join(place(x, y) for x, y in points)
         drawn.append(f'<polyline class="line line-{index}" points="{path}"/>')
@@ -66,11 +66,11 @@ def _picture(title: str, lines: dict[str, list[tuple[float, float]]]) -> str:
             drawn.append(f'<circle class="dot line-{index}" cx="{x}" cy="{y}" r="3"/>')
         label = "held out" if name.startswith("val_") else "training"
         value = f"{points[-1][1]:.4g}"
-        told.append(f'<span class="key key-{index}">{label} {value}</span>' if len(lines) > 1
+        keys.append(f'<span class="key key-{index}">{label} {value}</span>' if len(lines) > 1
                     else f'<span class="key key-{index}">{value}</span>')  # fmt: skip
     base = HEIGHT - BOTTOM
     return (
-        f"<figure><figcaption>{escape(title)} {' '.join(told)}</figcaption>"
+        f"<figure><figcaption>{escape(title)} {' '.join(keys)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)} over steps">'
         f'<line class="axis" x1="{LEFT}" y1="{base}" x2="{WIDTH - RIGHT}" y2="{base}"/>'
         f'<line class="axis" x1="{LEFT}" y1="{TOP}" x2="{LEFT}" y2="{base}"/>'

@@ -166,7 +166,8 @@ def _start_tokens(model: Any, edit: Edit, share: float, seed: int) -> Tensor:
     if share == 0:
         return edit.tokens
     plan = edit.plan
-    square = resize(flatten_alpha(plan.image.crop(plan.box)), plan.blanked.shape[2:])
+    height, width = plan.blanked.shape[2:]
+    square = resize(flatten_alpha(plan.image.crop(plan.box)), (width, height))
     own = in_one_thread(model.encode, to_tensor(square))
     places = plan.token_mask.cpu().flatten().nonzero().flatten()
     count = min(round(share * len(places)), len(places) - 1)

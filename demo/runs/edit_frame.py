@@ -114,7 +114,7 @@ def parse_sides(directions: Any, amount: Any) -> dict[str, float]:
     if not chosen or any(word not in DIRECTIONS for word in chosen):
         raise RequestError("Choose at least one side to extend: left, right, up or down.")
     share = parse_value(AMOUNT, amount) / 100
-    return {word: share for word in chosen}
+    return dict.fromkeys(chosen, share)
 
 
 def plan_sides(model: Any, photo: Image.Image, sides: Mapping[str, float]) -> EditPlan:

@@ -35,13 +35,13 @@ class Task:
     """What is to be done with the photo in use: all that its plan depends on.
 
     Args:
-        kept: where the photo is kept; None where there is none.
+        path: where the photo is kept; None where there is none.
         painted: what the painter sent: {mask, frame}.
         mode: `REPAINT` or `EXTEND`.
         directions, amount: as in `edit_frame.parse_sides`.
     """
 
-    kept: str | None
+    path: str | None
     painted: Any = None
     mode: str = REPAINT
     directions: Any = ()
@@ -96,18 +96,18 @@ class EditSession:
             RequestError: one sentence that says what to change.
         """
         model = self._models.current if model is None else model
-        if task.kept is None:
+        if task.path is None:
             raise RequestError("Open a photo first, or pick one of the examples.")
         key = (str(model.name), task.key())
         with self._lock:
-            before = self._planned.get(task.kept)
+            before = self._planned.get(task.path)
         if before is not None and before[0] == key:
             return before[1]
-        photo = self._photo_of(before) or self.store.load(task.kept)
+        photo = self._photo_of(before) or self.store.load(task.path)
         made = self._made(model, task, photo)
         with self._lock:
-            self._planned.pop(task.kept, None)
-            self._planned[task.kept] = (key, made)
+            self._planned.pop(task.path, None)
+            self._planned[task.path] = (key, made)
             self._drop_oldest()
         return made
 
@@ -139,7 +139,7 @@ class EditSession:
             of a repaint as `edit_frame.frame_shares`; None where nothing is painted (inside it),
             or no side is chosen.
         """
-        if task.kept is None or (task.mode == EXTEND and not task.directions):
+        if task.path is None or (task.mode == EXTEND and not task.directions):
             return None
         try:
             made = self.plan(task)

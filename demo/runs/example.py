@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +16,7 @@ from demo.runs.generate import parse_generate
 from demo.serving.models import ModelHolder
 from demo.serving.runner import Runner
 from demo.serving.steps import decode_alone
-from demo.settings import usual_values
+from demo.settings import RequestError, usual_values
 
 Turn = Callable[[Callable[[], Any]], Any]
 
@@ -110,6 +111,11 @@ class FirstResult:
 
     def warm_up(self, turn: Turn) -> None:
         """Make all of it now, in a thread of its own, so that the first visitor need not wait."""
-        threading.Thread(
-            target=lambda: (self.codebook(turn), self.run(turn), self.tiles(turn)), daemon=True
-        ).start()
+
+        def work() -> None:
+            with contextlib.suppress(RequestError):  # the server stops
+                self.codebook(turn)
+                self.run(turn)
+                self.tiles(turn)
+
+        threading.Thread(target=work, daemon=True).start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ class Progress:
         return replace(self, run=run, log=log, images=images or self.images)
 
 
-def follow(request: Request, decode: Decode) -> Iterator[Progress]:
+def follow(request: Request, decode: Decode) -> Generator[Progress]:
     """Decode a request and yield what the page shows.
 
     Args:

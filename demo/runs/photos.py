@@ -22,10 +22,12 @@ from gradio.utils import get_upload_folder
 from PIL import Image
 
 from demo.hardening.gate import MAX_FILE_BYTES
-from demo.hardening.storage import KEEP_SECONDS, NO_ROOM, kept_folder
+from demo.hardening.storage import FILES, KEEP_SECONDS, NO_ROOM, kept_folder
 from demo.runs import render
+from demo.serving.fairness import current_visitor
 from demo.settings import RequestError
 from maskgit_core.data.colour import rgb_profile, to_srgb
+from maskgit_core.data.decoder import Decoder
 from maskgit_core.data.image_files import Recipe, write_image
 from maskgit_core.data.images import flatten_alpha, load_image
 
@@ -34,6 +36,7 @@ log = logging.getLogger(__name__)
 SHOWN_SIDE = 512
 MAX_MASK_TEXT = 2_000_000  # characters; a mask of the shown size takes a few thousand
 MAX_IMAGE_TEXT = MAX_FILE_BYTES * 4 // 3 + 64  # characters; the largest file as base64
+DECODER = Decoder()  # of this process; its children start when they are needed
 
 
 def open_photo(source: Any) -> Image.Image:
@@ -48,6 +51,8 @@ def open_photo(source: Any) -> Image.Image:
         RequestError: no image, cut short, or too large; one sentence.
     """
     with file_errors():
+        if isinstance(source, bytes):
+            return DECODER.open(source, current_visitor())
         photo = load_image(source, keep_alpha=True)
     photo = to_srgb(photo, rgb_profile(photo))
     photo.info.clear()
@@ -89,6 +94,7 @@ def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
         with found.open("rb") as file:
             content = file.read(most + 1)
         found.unlink(missing_ok=True)
+        FILES.forget(found)
     except (OSError, RuntimeError) as error:
         raise RequestError("The uploaded file cannot be read. Upload it again.") from error
     except ValueError as error:
@@ -132,8 +138,8 @@ def painter_value(photo: Image.Image) -> dict[str, Any]:
     A small photo is shown enlarged, so that its mask has smooth edges too.
     """
     scale = SHOWN_SIDE / max(photo.size)
-    size = tuple(max(1, round(side * scale)) for side in photo.size)
-    shown = flatten_alpha(photo).resize(size, Image.Resampling.LANCZOS)
+    width, height = (max(1, round(side * scale)) for side in photo.size)
+    shown = flatten_alpha(photo).resize((width, height), Image.Resampling.LANCZOS)
     return {"photo": render.data_url(shown, quality=88), "key": secrets.token_hex(6)}
 
 
@@ -204,7 +210,9 @@ class PhotoStore:
         except OSError as error:
             log.error("no file can be kept: %s", error.strerror)
             shutil.rmtree(folder, ignore_errors=True)
+            FILES.give_back(MAX_FILE_BYTES)
             raise RequestError(NO_ROOM) from error
+        FILES.add(current_visitor(), path)
         return str(path)
 
     def load(self, path: str) -> Image.Image:

@@ -53,17 +53,17 @@ def parse_redo(
         again = ~marked & touched
     if not again.any():
         raise RequestError("All cells are marked to stay, so there is nothing to decide again.")
-    tokens = torch.from_numpy(np.where(again, run["mask_id"], tokens))
+    start = torch.from_numpy(np.where(again, run["mask_id"], tokens))
     # A fresh seed: the old one would draw the old cells again.
     seed = secrets.randbelow(MAX_SEED - len(tokens))
-    before = render.to_uint8(frames.as_array(in_one_thread(model.decode_partial, tokens)))
+    before = render.to_uint8(frames.as_array(in_one_thread(model.decode_partial, start)))
     sheet = render.contact_sheet(render.hide_cells(before, again), run["sheet_columns"])
     return Request(
         kind="redo",
         model=str(model.name),
         mask_token_id=int(run["mask_id"]),
         tokens_per_cell=int(model.tokens_per_cell),
-        tokens=tokens,
+        tokens=start,
         labels=tuple(run["labels"]),
         seeds=tuple(seed + i for i in range(len(tokens))),
         configs=(build_config(values),),

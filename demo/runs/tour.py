@@ -88,7 +88,7 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
         "hidden": _shown(render.draw_pattern(pixels[None], masked)[0]),
         "psnr": round(psnr(from_uint8(back)[None], images).item(), 1),
         "cells": int(grid.size),
-        "different": int(len(np.unique(grid))),
+        "different": len(np.unique(grid)),
         "codes": int(model.mask_token_id),
         "share": int(round(100 * float(masked.mean()))),
     }

@@ -35,12 +35,12 @@ class TrainingRun:
 
     def sheets(self) -> dict[int, Path]:
         """The sheets by their step, oldest first."""
-        found = {}
+        sheets = {}
         for path in self.folder.glob("sheet-*.png"):
             match = SHEET_NAME.fullmatch(path.name)
             if match:
-                found[int(match.group(1))] = path
-        return dict(sorted(found.items()))
+                sheets[int(match.group(1))] = path
+        return dict(sorted(sheets.items()))
 
     def stamp(self) -> tuple[float, int, int]:
         """Changes whenever there is something new to show."""
@@ -50,7 +50,7 @@ class TrainingRun:
 
 def find_runs(root: Path) -> list[TrainingRun]:
     """Return the runs below a folder, the one written last first."""
-    found = []
+    runs = []
     root = root.resolve()
     for folder, inner, files in os.walk(root):
         here = Path(folder)
@@ -62,9 +62,9 @@ def find_runs(root: Path) -> list[TrainingRun]:
                 changed = (here / METRICS_FILE).stat().st_mtime
             except OSError:
                 continue
-            found.append(TrainingRun(root.name if name == "." else name, here, changed))
-    found.sort(key=lambda run: -run.changed)
-    return found[:MOST_RUNS]
+            runs.append(TrainingRun(root.name if name == "." else name, here, changed))
+    runs.sort(key=lambda run: -run.changed)
+    return runs[:MOST_RUNS]
 
 
 def read_curves(run: TrainingRun) -> Curves:

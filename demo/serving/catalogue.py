@@ -83,6 +83,8 @@ class ModelEntry:
             return _folder_facts(Path(self.source))
         known = self.known
         parts = [known.good_for, f"{known.image_size} pixels"]
+        if known.wants_gpu:
+            parts.append("wants a graphics card")
         if outlook.speed:
             parts.append(f"{time_words(picture_seconds(known, outlook.speed))} a picture here")
         if self.download:

@@ -7,18 +7,12 @@ of a visitor who has no job here, and whoever comes waits for one job of each of
 
 from __future__ import annotations
 
-import hashlib
-import ipaddress
-import os
-import secrets
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from gradio.context import LocalContext
 
+from demo.hardening.visitors import visitor_key
 from demo.serving.jobs import Job
-
-_SECRET = secrets.token_bytes(32)  # of this process: its keys mean nothing to anybody else
 
 
 def current_visitor() -> str:
@@ -26,38 +20,6 @@ def current_visitor() -> str:
     # Gradio sets this for every function that it calls, and again for each step of a generator.
     request = LocalContext.request.get(None)
     return "" if request is None else visitor_key(request)
-
-
-def visitor_key(request: Any) -> str:
-    """A keyed hash of a client's address, or of its session where it has no address.
-
-    A Space stands behind a proxy that appends the client to X-Forwarded-For; what comes before may
-    be the client's own invention. Elsewhere the header is not read here: the server reads it from
-    the proxies that are named in FORWARDED_ALLOW_IPS, by default this machine.
-
-    Args:
-        request: a `gr.Request`.
-
-    Returns:
-        32 hexadecimal digits.
-    """
-    host = request.client.host if request.client else ""
-    if os.environ.get("SPACE_ID"):
-        forwarded = ",".join(request.headers.getlist("x-forwarded-for"))
-        host = forwarded.rpartition(",")[2].strip() or host
-    name = f"address {_household(host)}" if host else f"session {request.session_hash}"
-    return hashlib.blake2b(name.encode(), key=_SECRET, digest_size=16).hexdigest()
-
-
-def _household(host: str) -> str:
-    """An address without the part that an IPv6 client may choose as it likes."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host
-    if isinstance(address, ipaddress.IPv4Address):
-        return host
-    return str(address.ipv4_mapped or ipaddress.ip_network((address.packed, 64), strict=False))
 
 
 def behind(waiting: list[Job], served: Iterable[Job]) -> list[Job]:

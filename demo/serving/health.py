@@ -16,19 +16,21 @@ def health_routes(models: ModelHolder, runner: Runner, *, metrics: bool = False)
 
     Args:
         models: holds the model; without one /healthz answers 503.
-        runner: whose jobs are counted.
+        runner: whose jobs are counted; while one after the other fails, /healthz answers 503, so
+            that the platform starts the server anew.
         metrics: whether there is a /metrics.
     """
 
     async def healthz(request: Request) -> JSONResponse:
-        ready = models.ready
+        ready, failing = models.ready, runner.metrics.failing
+        status = "no model is loaded" if not ready else "every job fails" if failing else "ok"
         content = {
-            "status": "ok" if ready else "no model is loaded",
+            "status": status,
             "model": models.name if ready else None,
             "waiting": runner.num_waiting,
             "working": runner.num_working,
         }
-        return JSONResponse(content, 200 if ready else 503)
+        return JSONResponse(content, 200 if status == "ok" else 503)
 
     async def counters(request: Request) -> PlainTextResponse:
         text = runner.metrics.prometheus(waiting=runner.num_waiting, working=runner.num_working)

@@ -22,7 +22,7 @@ from demo.serving.jobs import Job, JobFailed
 from demo.serving.metrics import Metrics
 from demo.serving.models import ModelHolder
 from demo.serving.one_thread import in_one_thread
-from demo.serving.queue import MAX_BATCH_IMAGES, MAX_WAITING, JobQueue
+from demo.serving.queue import MAX_BATCH_IMAGES, MAX_WAITING, STOPPING, JobQueue
 from demo.serving.request import Request
 from demo.serving.steps import (
     Decoded,
@@ -41,6 +41,7 @@ from maskgit_core.devices.threads import side_by_side
 log = logging.getLogger(__name__)
 
 MIN_PART_IMAGES = 2  # smaller parts are faster together
+BROKEN = "The server has a problem and cannot make images just now. Try again in some minutes."
 TIDY_SECONDS = 2.0  # more often, small jobs would have each page cleared for them again and again
 
 
@@ -106,6 +107,10 @@ class LocalRunner:
         """Yield a `Place` now and then while a function waits for its turn, then its result."""
         yield from self._join(function, kind, self.models.name, refusable=refusable).follow()
 
+    def close(self) -> None:
+        """End all jobs, each with a sentence for its visitor, and take no more."""
+        self.queue.end_all(STOPPING, close=True)
+
     def _join(self, task: jobs.Task, kind: str, model: str, **options: Any) -> Job:
         job = self.queue.join(task, kind, model, **options)
         with self._starting:
@@ -128,6 +133,8 @@ class LocalRunner:
                     self._compute(batch)
         finally:
             self.queue.served()
+            if self.metrics.failing:
+                self.queue.end_all(BROKEN)  # they would wait for a minute and fail as well
             self._tidy()
 
     def _tidy(self) -> None:
@@ -139,6 +146,7 @@ class LocalRunner:
     def _compute(self, batch: list[Job]) -> None:
         request = batch[0].request
         if request is None:
+            assert callable(batch[0].task)
             batch[0].deliver(batch[0].task())
             batch[0].end(jobs.DONE)
             return
@@ -151,10 +159,14 @@ class LocalRunner:
             side_by_side([partial(self._decode_part, model, part) for part in parts])
 
     def _decode_alone(self, model: Any, job: Job, request: Request) -> None:
+        made = False
         for item in decoded_steps(model, request):
             if not _in_time(job):
                 return
             job.deliver(item)
+            made = made or (isinstance(item, DecodedStep) and item.last)
+            if made and self.queue.waiting:
+                break  # pictures of quick steps are made up for only while nobody waits
         job.end(jobs.DONE)
 
     def _decode_part(self, model: Any, batch: list[Job]) -> None:

@@ -16,14 +16,16 @@ from prometheus_client import (
 
 log = logging.getLogger("maskgit.jobs")
 
+FAILURES_IN_A_ROW = 3  # jobs that fail one after the other: it is the server, not what was asked
+
 
 class Metrics:
     """Writes a line for each job that has ended, and adds it up."""
 
     def __init__(self) -> None:
         disable_created_metrics()  # a second line for each counter, with the time of its first job
-        own = {"namespace": "maskgit", "registry": CollectorRegistry()}
-        self._registry = own["registry"]
+        self._registry = CollectorRegistry()
+        own: dict[str, Any] = {"namespace": "maskgit", "registry": self._registry}
         self._jobs = Counter("jobs", "Jobs that have ended.", ["kind", "outcome"], **own)
         self._images = Counter("images", "Images of jobs that were done.", **own)
         self._batches = Counter("batches", "Batches decoded.", **own)
@@ -32,13 +34,22 @@ class Metrics:
         self._work_seconds = Counter("work_seconds", "Time worked on.", **own)
         self._waiting = Gauge("jobs_waiting", "Jobs in the queue now.", **own)
         self._working = Gauge("jobs_working", "Jobs worked on now.", **own)
+        self._failures = 0  # in a row
+
+    @property
+    def failing(self) -> bool:
+        """Whether job after job fails, so that the server had better be started anew."""
+        return self._failures >= FAILURES_IN_A_ROW
 
     def record(self, job: Any) -> None:
         """Log and count a `Job` that has ended."""
         self._jobs.labels(job.kind, job.outcome).inc()
         self._wait_seconds.inc(job.wait_seconds)
         self._work_seconds.inc(job.work_seconds)
+        if job.outcome == "failed":
+            self._failures += 1
         if job.outcome == "done":
+            self._failures = 0
             self._images.inc(job.images)
         line = {
             "event": "job",

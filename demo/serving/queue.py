@@ -14,6 +14,7 @@ from demo.settings import RequestError
 
 MAX_WAITING = 32
 MAX_BATCH_IMAGES = 16
+STOPPING = "The server is being restarted. Try again in a minute."
 
 
 class JobQueue:
@@ -39,6 +40,7 @@ class JobQueue:
         self.waiting: list[Job] = []
         self.working: list[Job] = []
         self._changed = threading.Condition()
+        self._closed = False
 
     def join(
         self,
@@ -63,6 +65,8 @@ class JobQueue:
             visitor = fairness.current_visitor()
         job = Job(task, kind, model, place=self.place, ended=self._on_end, visitor=visitor)
         with self._changed:
+            if self._closed:
+                raise RequestError(STOPPING)
             full = refusable and len(self.waiting) >= self._room(visitor)
             if not full:
                 self.waiting.append(job)
@@ -78,6 +82,19 @@ class JobQueue:
         """Jobs that may wait when this visitor brings one."""
         present = any(job.visitor == visitor for job in self.waiting)
         return self._max_waiting if present else self._max_waiting * 3 // 2
+
+    def end_all(self, sentence: str, *, close: bool = False) -> None:
+        """End the jobs that wait, for their visitors with a sentence.
+
+        Args:
+            sentence: what they are told.
+            close: end those that are computed too, and take no more: the server stops.
+        """
+        with self._changed:
+            self._closed = self._closed or close
+            ending = [*self.waiting, *(self.working if close else [])]
+        for job in ending:
+            job.end(jobs.REFUSED, RequestError(sentence))
 
     def place(self, job: Job) -> int:
         """Place of a waiting job, from 1; 0 where it does not wait."""

@@ -67,6 +67,10 @@ class Runner(Protocol):
         """Return a function's result; as `watch`."""
         ...
 
+    def close(self) -> None:
+        """End all jobs, each with a sentence for its visitor, and take no more."""
+        ...
+
 
 def make_runner(models: ModelHolder) -> Runner:
     """What computes on this machine.

@@ -71,6 +71,9 @@ class ZeroGpuRunner:
         for item in self._on_gpu(replace(request, base=None, start=None, plan=None)):
             yield _unpacked(item)
 
+    def close(self) -> None:
+        """As `Runner.close`; each run ends with its own call."""
+
     def call(self, kind: str, function: Callable[[], Any], *, refusable: bool = True) -> Any:
         """As `Runner.call`, in this thread and on the CPU."""
         return function()
@@ -86,7 +89,7 @@ def _packed(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
     """An item as it is sent between processes: off the GPU, pictures for the eye as bytes."""
     if isinstance(item, LatePictures):
         return LatePictures({number: _as_bytes(images) for number, images in item.images.items()})
-    state = {
+    state: dict[str, Any] = {
         name: value.cpu() if isinstance(value, Tensor) else value
         for name, value in vars(item.state).items()
     }

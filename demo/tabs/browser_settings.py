@@ -21,9 +21,9 @@ Widgets = Mapping[str, gr.components.Component]
 
 SAVE_JS = f"""(...values) => {{
     if (!window.maskgitTouched) return [];
-    const kept = {{model: window.maskgitModel?.name, values: {{}}}};
-    NAMES.forEach((name, i) => {{ kept.values[name] = values[i]; }});
-    try {{ window.sessionStorage.setItem("{KEY}", JSON.stringify(kept)); }} catch {{}}
+    const stored = {{model: window.maskgitModel?.name, values: {{}}}};
+    NAMES.forEach((name, i) => {{ stored.values[name] = values[i]; }});
+    try {{ window.sessionStorage.setItem("{KEY}", JSON.stringify(stored)); }} catch {{}}
     return [];
 }}"""
 LOAD_JS = f"""() => {{
@@ -67,11 +67,11 @@ def read_settings(text: Any, model: str, widgets: Widgets) -> dict[str, Any]:
     if not isinstance(text, str) or not text or len(text) > MAX_TEXT:
         return {}
     try:
-        kept = json.loads(text)
+        stored = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    values = kept.get("values") if isinstance(kept, dict) else None
-    if not isinstance(values, dict) or kept.get("model") != model:
+    values = stored.get("values") if isinstance(stored, dict) else None
+    if not isinstance(values, dict) or stored.get("model") != model:
         return {}
     return {
         name: values[name]
@@ -80,10 +80,10 @@ def read_settings(text: Any, model: str, widgets: Widgets) -> dict[str, Any]:
     }
 
 
-def with_presets(found: dict[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
+def with_presets(settings: dict[str, Any], presets: Mapping[str, Any]) -> dict[str, Any]:
     """Settings in which a chosen preset counts more than what its settings still held."""
-    filled = dict(found)
-    for name, value in found.items():
+    filled = dict(settings)
+    for name, value in settings.items():
         prefix, _, last = name.rpartition("preset")
         if not last and value != CUSTOM and value in presets:
             filled |= {f"{prefix}{field.name}": presets[value][field.name] for field in FIELDS}
@@ -112,8 +112,8 @@ def remember(demo: gr.Blocks, models: ModelHolder, widgets: Widgets, presets: An
         widgets: by name.
         presets: from a model to its presets.
     """
-    kept = gr.Textbox(visible="hidden", elem_id="kept-settings", label="Kept settings")
-    everything = list(widgets.values())
+    holder = gr.Textbox(visible="hidden", elem_id="kept-settings", label="Kept settings")
+    everything: list[Any] = list(widgets.values())
     gr.on(
         [widget.change for widget in everything],
         None,
@@ -124,14 +124,14 @@ def remember(demo: gr.Blocks, models: ModelHolder, widgets: Widgets, presets: An
     )
 
     def on_open(text: str) -> list[Any]:
-        found = read_settings(text, models.name, widgets)
-        if found:
-            found = with_presets(found, presets(models.current))
-        return [found.get(name, gr.skip()) for name in widgets]
+        settings = read_settings(text, models.name, widgets)
+        if settings:
+            settings = with_presets(settings, presets(models.current))
+        return [settings.get(name, gr.skip()) for name in widgets]
 
     demo.load(
         on_open,
-        kept,
+        holder,
         everything,
         js=LOAD_JS,
         queue=False,

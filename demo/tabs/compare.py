@@ -17,7 +17,8 @@ from demo.serving.request import Request
 from demo.serving.runner import Runner
 from demo.settings import model_presets
 from demo.tabs.browser_settings import Widgets, named
-from demo.tabs.model_menu import ModelMenu, ModelParts
+from demo.tabs.model_menu import ModelMenu
+from demo.tabs.model_parts import ModelParts
 from demo.tabs.widgets import (
     advanced_settings,
     field_values,

@@ -20,7 +20,8 @@ from demo.serving.runner import Runner
 from demo.settings import AMOUNT, START_PERCENT, VARIATIONS, model_presets
 from demo.tabs.browser_settings import Widgets, named
 from demo.tabs.edit_results import EditResults, build_results, show_results, wire_results
-from demo.tabs.model_menu import ModelMenu, ModelParts, edit_classes
+from demo.tabs.model_menu import ModelMenu
+from demo.tabs.model_parts import ModelParts, edit_classes
 from demo.tabs.widgets import (
     PRIVATE,
     advanced_settings,
@@ -52,10 +53,10 @@ class EditTab:
 
 @dataclass(frozen=True)
 class PhotoWidgets:
-    """The photo in use: the painter, where it is kept (a state), and what opens another."""
+    """The photo in use: the painter, where it is kept (state `path`), and what opens another."""
 
     painter: gr.HTML
-    kept: gr.State
+    path: gr.State
     upload: gr.UploadButton
     examples: gr.HTML
 
@@ -103,7 +104,7 @@ def build_edit_tab(
     _wire_photo(session, photo)
     _wire_plan(session, photo, task, view, menu)
     _wire_run(session, models, runner, menu, photo, task, view, results)
-    wire_results(session, results, photo.painter, photo.kept)
+    wire_results(session, results, photo.painter, photo.path)
     parts = ModelParts(task.classes, task.preset, task.fields)
     more = {
         "mode": task.mode,
@@ -172,7 +173,7 @@ def _task_widgets(model: Any) -> TaskWidgets:
 
 
 def _wire_photo(session: EditSession, photo: PhotoWidgets) -> None:
-    outputs = [photo.painter, photo.kept]
+    outputs = [photo.painter, photo.path]
 
     def on_open(source: Any) -> tuple[Any, Any]:
         with explain("This photo cannot be opened."):
@@ -203,9 +204,9 @@ def _wire_plan(
     """Show what an edit would decide, as soon as it changes."""
 
     def planned(*widgets: Any, gentle: bool) -> tuple[Any, Any]:
-        painted, kept, *rest = widgets
+        painted, path, *rest = widgets
         with explain():
-            preview = session.preview(Task(kept, painted, *rest))
+            preview = session.preview(Task(path, painted, *rest))
             if preview is not None:
                 head, shares = preview
                 return log_line({**head, "gentle": gentle}), gr.update(frame=shares)
@@ -222,7 +223,7 @@ def _wire_plan(
         return planned(*widgets, gentle=True)
 
     event: dict[str, Any] = {
-        "inputs": [photo.painter, photo.kept, *task.plan],
+        "inputs": [photo.painter, photo.path, *task.plan],
         "outputs": [view, photo.painter],
         "trigger_mode": "always_last",
         **PRIVATE,
@@ -254,10 +255,10 @@ def _wire_run(
 ) -> None:
     def parse(shown: str, widgets: tuple[Any, ...]) -> Request:
         # A call of its own: a run that waits must not keep the model in memory.
-        painted, kept, mode, sides, amount, label, number, first_seed, percent, *fields = widgets
+        painted, path, mode, sides, amount, label, number, first_seed, percent, *fields = widgets
         return session.request(
             models.expect(shown),
-            Task(kept, painted, mode, sides, amount),
+            Task(path, painted, mode, sides, amount),
             label,
             number,
             first_seed,
@@ -279,7 +280,7 @@ def _wire_run(
 
     event = task.go.click(
         on_run,
-        [menu.shown, photo.painter, photo.kept, *task.plan, *task.settings],
+        [menu.shown, photo.painter, photo.path, *task.plan, *task.settings],
         [view, task.stop, *results.outputs],
         **model_event(runner),
     )

@@ -93,7 +93,7 @@ def show_results(
 
 
 def wire_results(
-    session: EditSession, results: EditResults, painter: gr.HTML, kept: gr.State
+    session: EditSession, results: EditResults, painter: gr.HTML, path: gr.State
 ) -> None:
     """Let the results be chosen, taken as the photo in use, and left for the one before."""
 
@@ -120,11 +120,11 @@ def wire_results(
     def on_back(before: list[str]) -> tuple[Any, ...]:
         return open_again(before[-1], before[:-1]) if before else (gr.skip(),) * 4
 
-    trail = [painter, kept, results.history, results.back]
+    trail = [painter, path, results.history, results.back]
     results.choice.input(
         on_choice, [results.choice, results.files], [results.slider, results.download], **PRIVATE
     )
     results.reuse.click(
-        on_reuse, [results.choice, results.files, kept, results.history], trail, **PRIVATE
+        on_reuse, [results.choice, results.files, path, results.history], trail, **PRIVATE
     )
     results.back.click(on_back, results.history, trail, **PRIVATE)

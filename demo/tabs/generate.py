@@ -20,7 +20,8 @@ from demo.serving.request import Request
 from demo.serving.runner import Runner
 from demo.settings import COUNT, DEFAULT_PRESET, FIELDS, PRESETS, model_presets
 from demo.tabs.keep import KeepWidgets, build_keep, wire_keep
-from demo.tabs.model_menu import ModelMenu, ModelParts
+from demo.tabs.model_menu import ModelMenu
+from demo.tabs.model_parts import ModelParts
 from demo.tabs.widgets import (
     advanced_settings,
     asset,
@@ -61,7 +62,7 @@ class Settings:
     stop: gr.Button
 
     @property
-    def linked(self) -> list[gr.components.Component]:
+    def linked(self) -> list[Any]:
         """What a link holds."""
         return [self.classes, self.count, self.seed, self.preset, *self.fields]
 

@@ -93,16 +93,19 @@ def wire_keep(
         return store.save(sheet, _stem(run), exports.recipe_of(run))
 
     def save_strip(run: dict[str, Any] | None, images: Any) -> str:
+        run = exports.require_run(run)
         strip = exports.film_strip(run)
         return store.save(strip, _stem(run) + "-steps", exports.recipe_of(run))
 
     def save_recipe(run: dict[str, Any] | None, images: Any) -> str:
+        run = exports.require_run(run)
         text = exports.recipe_text(run)
         return store.write(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
 
     def save_animation(
         run: dict[str, Any] | None, images: list[Any] | None, kind: str, speed: float, lines: bool
     ) -> str:
+        run = exports.require_run(run)
         final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
         pictures = exports.animation_frames(run, grid_lines=lines, final=final)
         return store.write(

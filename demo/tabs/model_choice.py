@@ -47,8 +47,14 @@ def sentence_html(sentence: str, share: float | None = None) -> str:
     """A sentence for the menu's status line, with a bar where a share of something is done."""
     if not sentence:
         return ""
-    bar = "" if share is None else f'<progress max="1" value="{share:.3f}" aria-hidden="true">'
-    return f'<p role="status">{html.escape(sentence, quote=False)}</p>{bar}'
+    said = f'<p role="status">{html.escape(sentence, quote=False)}</p>'
+    if share is None:
+        return said
+    percent = f"{100 * min(1.0, share):.0f}"
+    return (
+        f'{said}<div class="model-bar" role="progressbar" aria-label="Download" '
+        f'aria-valuenow="{percent}"><div style="width: {percent}%"></div></div>'
+    )
 
 
 def choice_value(models: ModelHolder, chosen: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,12 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
-from demo.runs import compare, recipes
-from demo.runs.example import example_classes, first_result, in_turn
+from demo.runs.example import first_result, in_turn
+from demo.runs.recipes import settings_from_recipe
 from demo.serving.catalogue import measured_speed
 from demo.serving.models import ModelHolder
 from demo.serving.runner import Runner
-from demo.settings import (
-    CUSTOM,
-    FIELDS,
-    NO_CLASS,
-    RequestError,
-    model_presets,
-    preset_of,
-    usual_preset,
-    usual_values,
-)
+from demo.settings import RequestError, model_presets
 from demo.tabs.model_choice import (
     FETCHES,
     choice_list,
@@ -33,16 +24,15 @@ from demo.tabs.model_choice import (
     fetched,
     sentence_html,
 )
-from demo.tabs.widgets import (
-    PRIVATE,
-    codebook_holder,
-    facts_holder,
-    model_event,
-    model_facts,
-    shown,
+from demo.tabs.model_parts import (
+    PageParts,
+    Updates,
+    link_settings,
+    merged,
+    page_updates,
+    setting_updates,
 )
-
-Updates = dict[Any, Any]
+from demo.tabs.widgets import PRIVATE, codebook_holder, facts_holder, model_event, model_facts
 
 
 @dataclass(frozen=True)
@@ -76,67 +66,20 @@ class ModelMenu:
     facts: gr.HTML
     codebook: gr.HTML
 
-    def offer(self, models: ModelHolder, wanted: str, kind: str, content: Any) -> Updates | None:
+    def offer(self, models: ModelHolder, name: str, kind: str, content: Any) -> Updates | None:
         """Offer to switch to the model that a link or recipe names; None where that is no use."""
-        if wanted == models.name or models.find(wanted) is None:
+        if name == models.name or models.find(name) is None:
             return None
         sentence = (
-            f"This {kind} was made with {models.title_of(wanted)}. Press Use this model to switch "
+            f"This {kind} was made with {models.title_of(name)}. Press Use this model to switch "
             "to it; the settings follow."
         )
         return {
             self.accordion: gr.update(open=True),
-            self.choice: choice_value(models, wanted),
+            self.choice: choice_value(models, name),
             self.status: sentence_html(sentence),
-            self.pending: (wanted, kind, content),
+            self.pending: (name, kind, content),
         }
-
-
-@dataclass(frozen=True)
-class ModelParts:
-    """Widgets of one tab that depend on the model."""
-
-    classes: gr.Dropdown
-    preset: gr.Radio
-    fields: list[gr.components.Component]
-
-    @property
-    def all(self) -> list[gr.components.Component]:
-        """Every one of them."""
-        return [self.classes, self.preset, *self.fields]
-
-
-@dataclass(frozen=True)
-class PageParts:
-    """What a switch changes outside the menu.
-
-    Args:
-        generate, edit, compare: of the tabs.
-        count, seed: of the Generate tab, for links and recipes.
-        what: the kinds of comparison.
-        tiles: class pictures of the Generate tab.
-        tour: state, whether the tour has its pictures.
-    """
-
-    generate: ModelParts
-    edit: ModelParts
-    compare: ModelParts
-    count: gr.Slider
-    seed: gr.Number
-    what: gr.Radio
-    tiles: gr.HTML
-    tour: gr.State
-
-    @property
-    def all(self) -> list[gr.components.Component]:
-        """Every one of them."""
-        parts = [*self.generate.all, *self.edit.all, *self.compare.all]
-        return [*parts, self.count, self.seed, self.what, self.tiles, self.tour]
-
-
-def edit_classes(model: Any) -> list[str]:
-    """What an edit can be filled with."""
-    return [*([] if model.null_label is None else [NO_CLASS]), *model.classes]
 
 
 def build_menu(models: ModelHolder) -> ModelMenu:
@@ -170,79 +113,17 @@ def build_menu(models: ModelHolder) -> ModelMenu:
     )
 
 
-def _tab_updates(part: ModelParts, model: Any, classes: list[str], value: Any) -> Updates:
-    presets = model_presets(model)
-    usual = usual_preset(presets)
-    guided = model.null_label is not None
-    changed: Updates = {
-        part.classes: gr.update(choices=classes, value=value),
-        part.preset: gr.update(choices=[*presets, CUSTOM], value=usual),
-    }
-    for field, widget in zip(FIELDS, part.fields, strict=True):
-        changed[widget] = gr.update(value=presets[usual][field.name], visible=shown(field, guided))
-    return changed
-
-
 def model_updates(
-    models: ModelHolder, menu: ModelMenu, page: PageParts, chosen: tuple[Any, Any, Any]
+    models: ModelHolder, menu: ModelMenu, page: PageParts, chosen: Sequence[Any]
 ) -> Updates:
-    """Lay the page out for the model in use.
-
-    Args:
-        models, menu, page: of the page.
-        chosen: classes of the Generate, Edit and Compare tab; those that the model knows stay.
-    """
-    model = models.current
-    classes = list(model.classes)
-    fill = edit_classes(model)
-    names = [name for name in chosen[0] or [] if name in classes] or example_classes(classes)
+    """Lay the page out for the model in use; `chosen` as in `page_updates`."""
     return {
-        **_tab_updates(page.generate, model, classes, names),
-        **_tab_updates(page.edit, model, fill, chosen[1] if chosen[1] in fill else fill[0]),
-        **_tab_updates(
-            page.compare, model, classes, chosen[2] if chosen[2] in classes else classes[-1]
-        ),
-        page.what: gr.update(
-            choices=compare.choices_for(model.null_label is not None), value="Order"
-        ),
-        page.tiles: {"tiles": []},
-        page.tour: False,
+        **page_updates(models.current, page, chosen),
         menu.accordion: gr.update(label=f"Model: {models.title}"),
         menu.choice: choice_value(models, models.name),
         menu.shown: models.name,
-        menu.facts: model_facts(models.name, model_presets(model)),
+        menu.facts: model_facts(models.name, model_presets(models.current)),
     }
-
-
-def setting_updates(models: ModelHolder, page: PageParts, found: dict[str, Any] | None) -> Updates:
-    """Put settings from elsewhere into the Generate tab; what they leave out stays."""
-    if found is None:
-        return {}
-    presets = model_presets(models.current)
-    widgets = {"classes": page.generate.classes, "count": page.count, "seed": page.seed}
-    changed: Updates = {
-        widget: gr.update(value=found[key]) for key, widget in widgets.items() if key in found
-    }
-    changed[page.generate.preset] = gr.update(value=preset_of(found, presets))
-    for field, widget in zip(FIELDS, page.generate.fields, strict=True):
-        changed[widget] = gr.update(value=found[field.name])
-    return changed
-
-
-def link_settings(models: ModelHolder, parameters: list[tuple[str, str]]) -> dict[str, Any] | None:
-    """The settings in a link, read for the model in use."""
-    model = models.current
-    return recipes.settings_from_link(list(model.classes), parameters, usual_values(model))
-
-
-def merged(first: Updates, second: Updates) -> Updates:
-    """Both groups of updates; of what a widget is told twice, the second counts."""
-    joined = dict(first)
-    for widget, change in second.items():
-        old = joined.get(widget)
-        both = isinstance(old, dict) and isinstance(change, dict) and "__type__" in change
-        joined[widget] = {**old, **change} if both else change
-    return joined
 
 
 def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None:
@@ -251,24 +132,17 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
     Raises:
         RequestError: see `recipes.settings_from_recipe`.
     """
-    wanted, kind, content = pending or ("", "", None)
-    if wanted != models.name:
+    content: Any
+    name, kind, content = pending or ("", "", "")
+    if name != models.name:
         return None
     if kind == "recipe":
-        return recipes.settings_from_recipe(list(models.current.classes), content)
-    return link_settings(models, content)
+        return settings_from_recipe(list(models.current.classes), content)
+    return link_settings(models.current, content)
 
 
 def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Runner) -> None:
     """Let the menu switch the model. Call inside the `gr.Blocks`, after all tabs."""
-
-    def on_expand(value: Any) -> Iterator[Any]:
-        chosen = chosen_name(value) or models.name
-        models.lookout.reach()
-        yield choice_value(models, chosen)
-        # The network is asked at once; the processor is measured when it has nothing else to do.
-        if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
-            yield choice_value(models, chosen)
 
     def on_fetch(value: Any) -> Iterator[Updates]:
         number, progress = FETCHES.begin()
@@ -286,25 +160,19 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
             done |= _switched(models, menu, runner, name, Path(folder))
         if shown_name == models.name or (not folder and name != models.name):
             return done
-        done |= model_updates(models, menu, page, chosen)  # type: ignore[arg-type]
+        done |= model_updates(models, menu, page, chosen)
         done[menu.pending] = None
         with explain("The settings cannot be used."):
-            done = merged(done, setting_updates(models, page, pending_settings(models, pending)))
+            settings = pending_settings(models, pending)
+            done = merged(done, setting_updates(models.current, page, settings))
         return done
 
     def on_loaded() -> tuple[Any, Any]:
         first, turn = first_result(models), in_turn(runner)
         return first.codebook(turn) or gr.skip(), first.tiles(turn)
 
+    _wire_outlook(models, menu, runner)
     chosen = [page.generate.classes, page.edit.classes, page.compare.classes]
-    menu.accordion.expand(
-        on_expand,
-        menu.choice,
-        menu.choice,
-        concurrency_id="outlook",
-        concurrency_limit=4,
-        **PRIVATE,
-    )
     menu.cancel.click(FETCHES.cancel, menu.fetch, None, queue=False, **PRIVATE)
     menu.go.click(
         on_fetch,
@@ -319,6 +187,27 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         menu_outputs(menu, page),
         **model_event(runner),
     ).then(on_loaded, None, [menu.codebook, page.tiles], **model_event(runner))
+
+
+def _wire_outlook(models: ModelHolder, menu: ModelMenu, runner: Runner) -> None:
+    """Say what stands in the way of each model when the menu is opened."""
+
+    def on_expand(value: Any) -> Iterator[Any]:
+        chosen = chosen_name(value) or models.name
+        models.lookout.reach()
+        yield choice_value(models, chosen)
+        # The network is asked at once; the processor is measured when it has nothing else to do.
+        if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
+            yield choice_value(models, chosen)
+
+    menu.accordion.expand(
+        on_expand,
+        menu.choice,
+        menu.choice,
+        concurrency_id="outlook",
+        concurrency_limit=4,
+        **PRIVATE,
+    )
 
 
 def _switched(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from demo.runs.curves import draw_curves
 from demo.runs.training_runs import TrainingRun, find_runs, read_curves
-from demo.tabs.widgets import asset
+from demo.tabs.widgets import PRIVATE, asset
 
 SECONDS = 4.0  # between two looks at the folder
 STILL_SECONDS = 120  # without news, a run is no longer called running
@@ -25,8 +25,7 @@ def build_training_tab(root: Path) -> None:
     Args:
         root: folder that holds the folders of runs.
     """
-    runs = find_runs(root)
-    names = [run.name for run in runs]
+    names = [run.name for run in find_runs(root)]
     with gr.Row():
         # Runs appear while the page is open; names are looked up in the folder, never opened.
         chosen = gr.Dropdown(
@@ -44,7 +43,7 @@ def build_training_tab(root: Path) -> None:
             allow_custom_value=True,
             elem_id="train-sheet",
         )
-    status = gr.Markdown(EMPTY if not runs else "", elem_id="train-status")
+    status = gr.Markdown("" if names else EMPTY, elem_id="train-status")
     curves = gr.HTML(
         value="",
         css_template=asset("training.css"),
@@ -54,52 +53,57 @@ def build_training_tab(root: Path) -> None:
     picture = gr.Image(
         label="Sheet", interactive=False, format="png", elem_id="train-picture", visible=False
     )
-    shown = gr.State(None)
-    timer = gr.Timer(SECONDS)
+    seen = gr.State(None)
 
-    def look(name: str | None, step: Any, seen: Any) -> tuple[Any, ...]:
-        runs = find_runs(root)
-        run = next((run for run in runs if run.name == name), runs[0] if runs else None)
-        if run is None:
-            return gr.skip(), gr.skip(), EMPTY, "", gr.update(visible=False), None
+    def look(name: str | None, step: Any, before: Any) -> tuple[Any, ...]:
         try:
-            now = (run.name, str(step), [other.name for other in runs], *run.stamp())
-            if now == seen:
-                return (gr.skip(), gr.skip(), _status(run), gr.skip(), gr.skip(), gr.skip())
-            sheets = run.sheets()
-            wanted = next((s for s in sheets if str(s) == str(step)), max(sheets, default=None))
-            view = gr.update(visible=False)
-            if wanted is not None:
-                with Image.open(sheets[wanted]) as file:
-                    view = gr.update(
-                        value=file.convert("RGB"),
-                        visible=True,
-                        label=f"Sheet after step {wanted:,}",
-                    )
-            steps = [LATEST, *(str(s) for s in reversed(sheets))]
-            return (
-                gr.update(choices=[other.name for other in runs], value=run.name),
-                gr.update(choices=steps, value=str(step) if str(step) in steps else LATEST),
-                _status(run),
-                draw_curves(read_curves(run)),
-                view,
-                now,
-            )
+            return _look(root, name, str(step), before)
         except OSError:
             # A run that is deleted or written at this moment; the next look is soon.
             return (gr.skip(),) * 6
 
     event: dict[str, Any] = {
         "fn": look,
-        "inputs": [chosen, sheet, shown],
-        "outputs": [chosen, sheet, status, curves, picture, shown],
-        "show_progress": "hidden",
+        "inputs": [chosen, sheet, seen],
+        "outputs": [chosen, sheet, status, curves, picture, seen],
         "queue": False,
-        "api_visibility": "private",
+        **PRIVATE,
     }
-    timer.tick(**event)
+    gr.Timer(SECONDS).tick(**event)
     chosen.input(**event)
     sheet.input(**event)
+
+
+def _look(root: Path, name: str | None, step: str, before: Any) -> tuple[Any, ...]:
+    """What the tab shows of a run: its choices, status, curves and sheet, and a stamp of them."""
+    runs = find_runs(root)
+    run = next((run for run in runs if run.name == name), runs[0] if runs else None)
+    if run is None:
+        return gr.skip(), gr.skip(), EMPTY, "", gr.update(visible=False), None
+    names = [other.name for other in runs]
+    now = (run.name, step, names, *run.stamp())
+    if now == before:
+        return gr.skip(), gr.skip(), _status(run), gr.skip(), gr.skip(), gr.skip()
+    sheets = run.sheets()
+    steps = [LATEST, *(str(number) for number in reversed(sheets))]
+    return (
+        gr.update(choices=names, value=run.name),
+        gr.update(choices=steps, value=step if step in steps else LATEST),
+        _status(run),
+        draw_curves(read_curves(run)),
+        _sheet(sheets, step),
+        now,
+    )
+
+
+def _sheet(sheets: dict[int, Path], step: str) -> Any:
+    """The sheet of a step, or the newest."""
+    number = next((s for s in sheets if str(s) == step), max(sheets, default=None))
+    if number is None:
+        return gr.update(visible=False)
+    with Image.open(sheets[number]) as file:
+        image = file.convert("RGB")
+    return gr.update(value=image, visible=True, label=f"Sheet after step {number:,}")
 
 
 def _status(run: TrainingRun) -> str:

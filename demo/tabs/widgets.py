@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -144,7 +144,7 @@ def picture_tiles(
     )
 
 
-def shown(field: Field, guided: bool) -> bool | str:
+def shown(field: Field, guided: bool) -> bool | Literal["hidden"]:
     """The `visible` of a setting: what a model does not know is out of sight, yet keeps a value."""
     return True if guided or not field.name.startswith("guidance") else "hidden"
 
@@ -202,7 +202,7 @@ def advanced_settings(
         guided: whether the model knows guidance; without, its settings are out of sight.
     """
     with gr.Accordion("Advanced", open=False, elem_id=f"{prefix}-advanced"):
-        widgets = [
+        widgets: list[Any] = [
             _widget(f, presets[usual_preset(presets)][f.name], prefix, guided) for f in FIELDS
         ]
     table = f"(window.maskgitModel?.presets || {json.dumps(preset_table(presets))})"
@@ -220,8 +220,8 @@ def advanced_settings(
         preset,
         js=f"""(...now) => {{
             const same = (values) => values.every((value, i) => value === now[i]);
-            const found = Object.entries({table}).find(([, values]) => same(values));
-            return found ? found[0] : "{CUSTOM}";
+            const equal = Object.entries({table}).find(([, values]) => same(values));
+            return equal ? equal[0] : "{CUSTOM}";
         }}""",
         api_visibility="private",
     )

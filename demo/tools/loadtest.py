@@ -17,12 +17,14 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from demo.settings import FIELDS
 
 try:
     import gevent
@@ -34,7 +36,7 @@ except ImportError:
 
 REFUSALS = ("waiting already", "Queue is full", "503")
 # Settings of decoding other than the steps: the model's own.
-SETTINGS = (None,) * 8
+SETTINGS = (None,) * (len(FIELDS) - 1)
 
 
 @events.init_command_line_parser.add_listener
@@ -107,7 +109,7 @@ class Visitor(HttpUser):
             context={},
         )
 
-    def events(self, name: str, arguments: list[Any]) -> Iterator[tuple[str, Any]]:
+    def events(self, name: str, arguments: list[Any]) -> Generator[tuple[str, Any]]:
         """Call a function of the page; yield name and data of each event of its answer.
 
         To close the generator is to close the connection, as a visitor does who leaves.
@@ -135,9 +137,10 @@ def _as_text(image: Image.Image) -> str:
 @events.test_start.add_listener
 def _watch_memory(environment: Environment, **_: Any) -> None:
     """Print the server's memory, the mean of the first and of the last minute."""
-    if not environment.parsed_options.pid:
+    options = environment.parsed_options
+    if options is None or not options.pid:
         return
-    process, seen = psutil.Process(environment.parsed_options.pid), []
+    process, seen = psutil.Process(options.pid), []
 
     def watch() -> None:
         while True:

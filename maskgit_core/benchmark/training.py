@@ -8,19 +8,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.benchmark import Measurement
 
 from maskgit_core.benchmark.timing import Case, Setup, measured
-from maskgit_core.config import TRAIN_PRECISIONS, TrainConfig
 from maskgit_core.data.photos import Photos, packed_size
 from maskgit_core.data.shards import TokenData
 from maskgit_core.devices.precision import bfloat16_pays
 from maskgit_core.networks.registry import trains
 from maskgit_core.training.loop import Stage, train
 from maskgit_core.training.presets import load_preset
+from maskgit_core.training.settings import PRECISIONS, TrainConfig
 from maskgit_core.training.tokenizer_stage import TokenizerStage
 from maskgit_core.training.transformer_stage import TransformerStage
 
@@ -45,13 +46,13 @@ def train_cases(setup: Setup) -> list[Case]:
         )
         stages["tokenizer"] = (lambda config: _tokenizer_stage(setup, config), config)
     if trains(model.transformer):
-        config = load_preset(PRESET).transformer_training
+        second = load_preset(PRESET).transformer_training
         if sum(p.numel() for p in model.transformer.parameters()) > LARGE_TRANSFORMER:
-            config = replace(config, batch_size=LARGE_BATCH)
-        stages["transformer"] = (lambda config: _transformer_stage(setup, config), config)
+            second = replace(second, batch_size=LARGE_BATCH)
+        stages["transformer"] = (lambda config: _transformer_stage(setup, config), second)
     precisions = [
         name
-        for name in TRAIN_PRECISIONS
+        for name in PRECISIONS
         if name == "float32" or (name != "auto" and bfloat16_pays(device.type))
     ]
 
@@ -90,7 +91,7 @@ def step_seconds(stage: Stage, config: TrainConfig, seconds: float) -> list[floa
     return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
 
 
-def _tokenizer_stage(setup: Setup, config: TrainConfig) -> Stage:
+def _tokenizer_stage(setup: Setup, config: Any) -> Stage:
     side = packed_size(setup.model.image_size)
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (NUM_IMAGES, side, side, 3), dtype=np.uint8)
@@ -98,7 +99,7 @@ def _tokenizer_stage(setup: Setup, config: TrainConfig) -> Stage:
     return TokenizerStage(_trainable(setup.model.tokenizer), photos, None, config, fit_codes=False)
 
 
-def _transformer_stage(setup: Setup, config: TrainConfig) -> Stage:
+def _transformer_stage(setup: Setup, config: Any) -> Stage:
     model, generator = setup.model, torch.Generator().manual_seed(0)
     shape = (NUM_IMAGES, 1, model.grid_size**2)
     tokens = torch.randint(model.codebook_size, shape, generator=generator)
@@ -106,5 +107,5 @@ def _transformer_stage(setup: Setup, config: TrainConfig) -> Stage:
     return TransformerStage(_trainable(model.transformer), model.tokenizer, data, None, config)
 
 
-def _trainable(module: torch.nn.Module) -> torch.nn.Module:
+def _trainable(module: torch.nn.Module) -> Any:
     return copy.deepcopy(module).train().requires_grad_(True)

@@ -7,15 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-from maskgit_core.cli.sampling import DEFAULT_CHECKPOINT
 from maskgit_core.config import check_range
+from maskgit_core.weights.shipped import SHIPPED_NAME
 
 
 def add_benchmark_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the benchmark command."""
     parser.add_argument(
         "--model",
-        default=DEFAULT_CHECKPOINT,
+        default=SHIPPED_NAME,
         metavar="NAME",
         help="checkpoint folder, known name, or random:embedded, random:imagenet-256-tiny, "
         "random:maskgit-v1-256 for a known shape with random weights",

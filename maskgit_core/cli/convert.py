@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 CHOICES = "give a name with --checkpoint, or two files with --tokenizer and --transformer"
 
@@ -70,7 +74,7 @@ def run_convert(args: argparse.Namespace) -> None:
         print(push_to_hub(args.out, args.push, message="Upload converted MaskGIT weights"))
 
 
-def _dtype(args: argparse.Namespace) -> object:
+def _dtype(args: argparse.Namespace) -> torch.dtype:
     import torch
 
     return torch.float16 if args.half else torch.float32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ def fetch_data(args: argparse.Namespace) -> None:
     for name in ("data", "val"):
         source = getattr(args, name)
         if source and is_dataset_name(source):
-            setattr(args, name, str(first_alone(lambda source=source: fetch_dataset(source))))
+            setattr(args, name, str(first_alone(partial(fetch_dataset, source))))
 
 
 def data_folders(args: argparse.Namespace) -> tuple[Path, Path | None]:

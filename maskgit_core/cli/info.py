@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-from pathlib import Path
 
 from maskgit_core.cli.sampling import add_checkpoint_argument
 from maskgit_core.config import to_dict
@@ -23,15 +21,13 @@ def run_info(args: argparse.Namespace) -> None:
     Raises:
         CheckpointError: missing or damaged weights.
     """
-    from maskgit_core.pipeline import MaskGIT
     from maskgit_core.weights.checkpoint import load_checkpoint
+    from maskgit_core.weights.hub import resolve_checkpoint
 
-    folder = Path(args.checkpoint)
-    # A folder may hold a tokenizer alone, which is no model to sample from.
-    is_folder = folder.is_dir()
-    model = load_checkpoint(folder) if is_folder else MaskGIT.from_pretrained(args.checkpoint)
+    folder = resolve_checkpoint(args.checkpoint)
+    model = load_checkpoint(folder)  # may hold a tokenizer alone, which is no model to sample from
     shape, transformer = model.tokenizer.config, model.transformer
-    size = sum(os.path.getsize(p) for p in folder.iterdir() if p.is_file()) if is_folder else 0
+    size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     facts = {
         "checkpoint": str(args.checkpoint),
         "megabytes": round(size / 1e6, 1),

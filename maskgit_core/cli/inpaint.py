@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from maskgit_core.cli.edits import add_edit_arguments, edit_photos
+
+if TYPE_CHECKING:
+    from maskgit_core.editing.plan import EditPlan
+    from maskgit_core.pipeline import MaskGIT
 
 
 def add_inpaint_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +43,8 @@ def run_inpaint(args: argparse.Namespace) -> None:
     """
     from maskgit_core.editing.masks import open_with_mask
 
-    def plan(model, photo: Path, mask: Path | None):
+    def plan(model: MaskGIT, photo: Path, mask: Path | None) -> tuple[EditPlan, dict[str, Any]]:
+        assert mask is not None
         image, drawn = open_with_mask(photo, mask)
         found = model.plan_inpaint(image, drawn, args.box)
         return found, {"box": list(found.box)}

@@ -10,15 +10,15 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from maskgit_core.cli import options, training
+from maskgit_core.cli import options
 from maskgit_core.cli.benchmark import add_benchmark_arguments, run_benchmark
 from maskgit_core.cli.convert import add_convert_arguments, run_convert
 from maskgit_core.cli.evaluate import add_evaluate_arguments, run_evaluate
 from maskgit_core.cli.info import add_info_arguments, run_info
 from maskgit_core.cli.inpaint import add_inpaint_arguments, run_inpaint
 from maskgit_core.cli.outpaint import add_outpaint_arguments, run_outpaint
-from maskgit_core.cli.plan import add_plan_arguments, run_plan
 from maskgit_core.cli.sample import add_sample_arguments, run_sample
+from maskgit_core.cli.signals import stopped_by_signals
 from maskgit_core.cli.streams import (
     READER_GONE,
     complain,
@@ -26,6 +26,8 @@ from maskgit_core.cli.streams import (
     open_closed_streams,
 )
 from maskgit_core.cli.train import add_train_arguments, run_train
+from maskgit_core.cli.train_tokenizer import train_tokenizer
+from maskgit_core.cli.train_transformer import train_transformer
 from maskgit_core.devices.malloc import keep_freed_memory
 
 PROGRAM = "python -m maskgit_core"
@@ -48,15 +50,14 @@ COMMANDS: dict[str, Command] = {
     "train": (add_train_arguments, run_train, "a folder of photos in, a model of them out"),
     "train-tokenizer": (
         options.tokenizer_arguments,
-        training.train_tokenizer,
+        train_tokenizer,
         "train the VQ tokenizer on a folder of photos",
     ),
     "train-transformer": (
         options.transformer_arguments,
-        training.train_transformer,
+        train_transformer,
         "train the masked transformer on a tokenizer's tokens",
     ),
-    "plan": (add_plan_arguments, run_plan, "say what a training preset needs, before it runs"),
     "evaluate": (add_evaluate_arguments, run_evaluate, "measure a checkpoint on held-out photos"),
     "convert": (add_convert_arguments, run_convert, "convert published weights to a checkpoint"),
     "benchmark": (add_benchmark_arguments, run_benchmark, "measure speed and memory"),
@@ -74,7 +75,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return the exit code (2 for bad input, 130 after Ctrl-C)."""
+    """Run one command; return the exit code, as `run_command`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_closed_streams()
     if words and words[0] in MOVED:
@@ -91,8 +92,8 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         arguments: words of the command line; None takes this process's own.
 
     Returns:
-        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C, 141 where whoever read
-        the output has gone.
+        The exit code: 2 and one clear line for bad input, 130 after Ctrl-C, 143 after SIGTERM, 141
+        where whoever read the output has gone.
     """
     open_closed_streams()
     code = BAD_INPUT
@@ -124,7 +125,8 @@ def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 
     keep_freed_memory()
     try:
-        return args.run(args) or 0
+        with stopped_by_signals():
+            return args.run(args) or 0
     except BrokenPipeError:
         raise
     except (ValueError, CheckpointError, OSError) as error:
@@ -133,8 +135,8 @@ def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         name = f" {args.command}" if hasattr(args, "command") else ""
         complain(f"{parser.prog}{name}{of_rank}: {' '.join(str(error).split())}")
         return BAD_INPUT
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stop:
+        return getattr(stop, "code", 130)
 
 
 def build_parser() -> argparse.ArgumentParser:

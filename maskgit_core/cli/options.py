@@ -1,4 +1,4 @@
-"""The options of the training commands: one for every setting, with the words of its docstring.
+"""The options of the training commands: one for every setting, with the words beside its field.
 
 A setting comes from the preset or the defaults below, then from --set, then from its own option.
 """
@@ -6,22 +6,21 @@ A setting comes from the preset or the defaults below, then from --set, then fro
 from __future__ import annotations
 
 import argparse
-import inspect
-import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from maskgit_core.config import TokenizerConfig, TrainConfig, TransformerConfig, to_dict
+from maskgit_core.config import TokenizerConfig, TransformerConfig, to_dict
 from maskgit_core.training.presets import (
     FROM_DATA,
-    TOKENIZER_ONLY,
-    TRANSFORMER_ONLY,
     load_preset,
     names_setting,
     preset_names,
     with_settings,
 )
+from maskgit_core.training.settings import OLD_NAMES, TrainConfig
+
+StageConfig = TypeVar("StageConfig", bound=TrainConfig)
 
 _DEFAULTS = load_preset("scenes-flowers-xs")
 # Without the perceptual loss: its network is not among what the project needs.
@@ -81,7 +80,7 @@ def tokenizer_arguments(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="checkpoint whose transformer samples tokens for --sampled-images; --init if unset",
     )
-    _add_settings(parser, "training", TOKENIZER_DEFAULTS, TRANSFORMER_ONLY)
+    _add_settings(parser, "training", TOKENIZER_DEFAULTS)
     _add_settings(parser, "network", TokenizerConfig())
 
 
@@ -111,17 +110,18 @@ def transformer_arguments(parser: argparse.ArgumentParser) -> None:
         help="pixels a side, where it is not the tokenizer's own: its weights fit every multiple "
         "of a token's side",
     )
-    _add_settings(parser, "training", TRANSFORMER_DEFAULTS, TOKENIZER_ONLY)
+    _add_settings(parser, "training", TRANSFORMER_DEFAULTS)
     _add_settings(parser, "network", TransformerConfig(), FROM_DATA)
 
 
 def stage_settings(
-    args: argparse.Namespace, stage: str, training: TrainConfig, network: Any
-) -> tuple[TrainConfig, Any]:
+    args: argparse.Namespace, stage: str, training: StageConfig, network: Any
+) -> tuple[StageConfig, Any]:
     """Return training and network settings with --set, then with the options that were given."""
     names = (f"{stage}_training", stage)
     changed = with_settings(dict(zip(names, (training, network), strict=True)), args.set)
-    return tuple(_with_options(args, changed[name]) for name in names)  # type: ignore[return-value]
+    of_training, of_network = (_with_options(args, changed[name]) for name in names)
+    return of_training, of_network
 
 
 def asked_for(args: argparse.Namespace, name: str) -> bool:
@@ -152,32 +152,27 @@ def _add_settings(
 ) -> None:
     """Add one option for every field of a configuration; only what is given is in the result."""
     group = parser.add_argument_group(title)
-    described = _descriptions(type(default))
+    old_names = {new: old for old, new in OLD_NAMES.items()}
     for field in fields(default):
         if field.name in leave_out:
             continue
         value = getattr(default, field.name)
-        option = "--" + field.name.replace("_", "-")
         if isinstance(value, bool):
             kind: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         elif isinstance(value, tuple):
             kind = {"nargs": "+", "type": type(value[0]), "metavar": "N"}
         else:
             kind = {"type": type(value), "metavar": "N" if isinstance(value, int) else "X"}
-        text = f"{described.get(field.name, '')} (default: {_shown(value)})".strip()
-        group.add_argument(option, default=argparse.SUPPRESS, help=text, **kind)
+        kind |= {"default": argparse.SUPPRESS, "dest": field.name}
+        text = f"{field.metadata['help']} (default: {_shown(value)})".replace("%", "%%")
+        group.add_argument(_option(field.name), help=text, **kind)
+        if field.name in old_names:
+            group.add_argument(_option(old_names[field.name]), help=argparse.SUPPRESS, **kind)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _shown(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
-
-
-def _descriptions(config_class: type) -> dict[str, str]:
-    """Return what the docstring of a configuration says of each setting."""
-    text = inspect.getdoc(config_class) or ""
-    entries = re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", text, flags=re.MULTILINE)
-    return {
-        name.strip(): " ".join(words.split()).replace("%", "%%")
-        for names, words in entries
-        for name in names.split(",")
-    }

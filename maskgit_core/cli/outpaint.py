@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from maskgit_core.cli.edits import add_edit_arguments, edit_photos
+
+if TYPE_CHECKING:
+    from maskgit_core.editing.plan import EditPlan
+    from maskgit_core.pipeline import MaskGIT
 
 SIDES = ("left", "right", "up", "down")
 
@@ -35,7 +40,7 @@ def run_outpaint(args: argparse.Namespace) -> None:
 
     sides = {side: getattr(args, side) for side in SIDES}
 
-    def plan(model, photo: Path, mask: Path | None):
+    def plan(model: MaskGIT, photo: Path, mask: Path | None) -> tuple[EditPlan, dict[str, Any]]:
         return model.plan_outpaint(load_image(photo, keep_alpha=True), **sides), sides
 
     edit_photos(args, "outpaint", plan)

@@ -7,19 +7,18 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from maskgit_core.config import PRECISIONS, SamplingConfig, to_dict
+from maskgit_core.weights.shipped import SHIPPED_NAME
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from maskgit_core.data.image_files import Recipe
 
-DEFAULT_CHECKPOINT = "checkpoints/scenes-flowers"
-
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
     """Add --checkpoint."""
     parser.add_argument(
-        "--checkpoint", default=DEFAULT_CHECKPOINT, help="checkpoint folder or known name"
+        "--checkpoint", default=SHIPPED_NAME, help="checkpoint folder or known name"
     )
 
 
@@ -27,11 +26,11 @@ def add_sampling_arguments(
     parser: argparse.ArgumentParser, *, seed_help: str = "image i uses seed + i"
 ) -> None:
     """Add one option for each setting of `SamplingConfig`, --seed and --precision."""
-    for setting in fields(SamplingConfig):
-        about = dict(setting.metadata)
-        parser.add_argument(
-            f"--{setting.name.replace('_', '-')}", default=argparse.SUPPRESS, **about
-        )
+    for each in fields(SamplingConfig):
+        rule = each.metadata
+        words = {"choices": rule["choices"]} if rule["choices"] else {"type": rule["kind"]}
+        option = f"--{each.name.replace('_', '-')}"
+        parser.add_argument(option, default=argparse.SUPPRESS, help=rule["help"], **words)
     parser.add_argument("--seed", type=int, default=0, help=seed_help)
     parser.add_argument(
         "--precision",

@@ -22,8 +22,7 @@ def open_closed_streams() -> None:
             # The lowest free number is the one that is missing.
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
-            stream = open(number, "r" if number == 0 else "w", closefd=False)
-            setattr(sys, name, stream)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def complain(line: str) -> None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import cast
 
 from PIL import Image, ImageCms
+
+Profile = ImageCms.ImageCmsProfile | ImageCms.core.CmsProfile
 
 # A profile of a printing press has one or two; more is no profile.
 MAX_PROFILE_BYTES = 4_000_000
@@ -66,12 +69,12 @@ def from_srgb(image: Image.Image, profile: ImageCms.ImageCmsProfile | None) -> I
     return _between(image, ImageCms.createProfile("sRGB"), profile)
 
 
-def _between(image: Image.Image, source: object, target: object) -> Image.Image:
+def _between(image: Image.Image, source: Profile | None, target: Profile | None) -> Image.Image:
     if source is None or target is None:
         return image
     # A profile without a way in this direction is as good as none.
     with contextlib.suppress(*_BROKEN):
-        image = ImageCms.profileToProfile(image, source, target)
+        image = cast(Image.Image, ImageCms.profileToProfile(image, source, target))
         image.info.pop("icc_profile", None)
     return image
 
@@ -92,11 +95,14 @@ def _is_srgb(profile: ImageCms.ImageCmsProfile) -> bool:
     return "srgb" in (profile.profile.profile_description or "").casefold()
 
 
-def _converted(image: Image.Image, profile: object) -> Image.Image:
+def _converted(image: Image.Image, profile: Profile) -> Image.Image:
     """Return an image of another colour space as sRGB; as Pillow converts it if that fails."""
     try:
-        found = ImageCms.profileToProfile(
-            image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+        found = cast(
+            Image.Image,
+            ImageCms.profileToProfile(
+                image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB"
+            ),
         )
     except _BROKEN:
         found = image.convert("RGB")

@@ -71,12 +71,12 @@ def write_image(
     """
     if kind == "JPEG":
         image = flatten_alpha(image)
-    usual: dict[str, Any] = {
+    usual: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": 95, "subsampling": 0},
         "WEBP": {"lossless": True, "exact": True},
         "TIFF": {"compression": "tiff_deflate"},
-    }.get(kind, {})
-    found = {**usual, **options}
+    }
+    found = {**usual.get(kind, {}), **options}
     if profile := image.info.get("icc_profile"):
         found["icc_profile"] = profile
     text = None if recipe is None else json.dumps(recipe)

@@ -7,15 +7,16 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from maskgit_core.data.colour import as_rgb
 from maskgit_core.data.kinds import kind_of, readable_formats
-from maskgit_core.pixels import from_uint8, to_uint8
+
+if TYPE_CHECKING:  # the children of `decoder` do without torch
+    from torch import Tensor
 
 # A decoded photo of this size takes 120 MB; larger ones are refused before they are decoded.
 MAX_PIXELS = 40_000_000
@@ -39,13 +40,16 @@ _DECODING_ERRORS = (
 )
 
 
-def load_image(source: ImageSource, *, keep_alpha: bool = False) -> Image.Image:
+def load_image(
+    source: ImageSource, *, keep_alpha: bool = False, max_pixels: int | None = None
+) -> Image.Image:
     """Open a photo of any common kind as 8-bit RGB.
 
     Args:
         source: a path, the bytes of a file, or a PIL image of any mode.
         keep_alpha: give RGBA, with its colours as they are, where the photo has transparency;
             otherwise transparency is laid over white.
+        max_pixels: width times height at most; None is MAX_PIXELS.
 
     Returns:
         A new image of mode RGB (or RGBA), first frame only. A file is turned as its EXIF
@@ -54,17 +58,19 @@ def load_image(source: ImageSource, *, keep_alpha: bool = False) -> Image.Image:
         CMYK, grey and Lab become sRGB as theirs says (see `colour.as_rgb`).
 
     Raises:
-        ValueError: not an image, cut short, or more than MAX_PIXELS pixels, which is read from the
+        ValueError: not an image, cut short, or more than max_pixels pixels, which is read from the
             header before anything is decoded.
     """
-    image = open_image(source)
+    image = open_image(source, max_pixels=max_pixels)
     try:
         return _to_rgb(image, keep_alpha=keep_alpha, from_file=image.format is not None)
     except _DECODING_ERRORS as error:
         raise ValueError(f"image cannot be read, it may be cut short: {error}") from error
 
 
-def open_image(source: ImageSource, *, upright: bool = True) -> Image.Image:
+def open_image(
+    source: ImageSource, *, upright: bool = True, max_pixels: int | None = None
+) -> Image.Image:
     """Open and decode a file in the mode that it has; a PIL image is checked and returned.
 
     This is the one place where bytes of strangers are decoded.
@@ -72,13 +78,14 @@ def open_image(source: ImageSource, *, upright: bool = True) -> Image.Image:
     Args:
         source: as in `load_image`.
         upright: turn a file as its EXIF orientation says; otherwise it stays as it is stored.
+        max_pixels: as in `load_image`.
 
     Raises:
         ValueError: as `load_image`.
     """
     try:
         image = source if isinstance(source, Image.Image) else _open(source)
-        _check_size(image)
+        check_pixels(*image.size, max_pixels, error=_RefusedError)
         # Loading a PIL image of the caller's fills its pixels in, but changes none.
         image.load()
         return image if image is source or not upright else turn_upright(image)
@@ -110,20 +117,38 @@ def orientation_of(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def kept_info(orientation: int, profile: bytes) -> dict[str, bytes]:
+    """Return what an image's `info` says of its pixels: which way is up, and what colours they are.
+
+    Args:
+        orientation: as in EXIF; 1 is upright and not noted.
+        profile: ICC, empty where it is sRGB.
+    """
+    info = {"icc_profile": profile} if profile else {}
+    if orientation != 1:
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        info["exif"] = exif.tobytes()
+    return info
+
+
 class _RefusedError(Exception):
     """The photo is not taken; its message goes on after the word image."""
 
 
-def _check_size(image: Image.Image) -> None:
-    check_pixels(*image.size, error=_RefusedError)
-
-
-def check_pixels(width: int, height: int, *, error: type[Exception] = ValueError) -> None:
+def check_pixels(
+    width: int,
+    height: int,
+    max_pixels: int | None = None,
+    *,
+    error: type[Exception] = ValueError,
+) -> None:
     """Raise an error whose message goes on after the word image, unless it may be as large."""
-    if width * height > MAX_PIXELS:
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    if width * height > most:
         raise error(
             f"is too large: {width} x {height} pixels is {width * height / 1e6:.1f} "
-            f"megapixels, at most {MAX_PIXELS / 1e6:.0f} are allowed"
+            f"megapixels, at most {most / 1e6:.0f} are allowed"
         )
     if width == 0 or height == 0:
         raise error("has no pixels")
@@ -135,7 +160,9 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
         try:
             source = Path(source).read_bytes()
         except OSError as error:
-            raise _RefusedError(f"{source} cannot be opened: {error.strerror}") from None
+            raise _RefusedError(
+                f"{os.fspath(source)!s} cannot be opened: {error.strerror}"
+            ) from None
     elif not isinstance(source, (bytes, bytearray)):
         kind = type(source).__name__
         raise _RefusedError(f"must be a path, the bytes of a file or a PIL image; got {kind}")
@@ -189,6 +216,8 @@ def to_tensor(image: Image.Image) -> Tensor:
     """
     if image.mode != "RGB":
         raise ValueError(f"image must be of mode RGB; got {image.mode}")
+    from maskgit_core.pixels import from_uint8
+
     return from_uint8(np.array(image))[None]
 
 
@@ -201,6 +230,10 @@ def to_image(pixels: Tensor) -> Image.Image:
     Raises:
         ValueError: another shape, or values that are nan or infinite.
     """
+    import torch
+
+    from maskgit_core.pixels import to_uint8
+
     if pixels.ndim == 4 and pixels.shape[0] == 1:
         pixels = pixels[0]
     if pixels.ndim != 3 or pixels.shape[0] != 3:

@@ -32,7 +32,7 @@ def readable_formats() -> tuple[str, ...]:
 
     AVIF where Pillow was built with it, HEIF where the package `pillow-heif` is installed.
     """
-    found = FORMATS
+    found: tuple[str, ...] = FORMATS
     if features.check("avif"):
         found += ("AVIF",)
     try:

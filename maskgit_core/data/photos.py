@@ -79,7 +79,7 @@ class Photos:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the nearly equal parts that a batch is cut into.
+    """One of the nearly equal parts that a batch is split into.
 
     Attributes:
         index: its place, in [0, count).

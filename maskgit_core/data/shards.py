@@ -141,16 +141,16 @@ def extract_tokens(
         parts = []
         for part in progress(batches):
             parts.append(_encoded(tokenizer, photos, part, corners))
-            index, end = part[0].item() // SHARD_PHOTOS, part[-1].item() + 1
+            index, end = int(part[0]) // SHARD_PHOTOS, int(part[-1]) + 1
             if end % SHARD_PHOTOS == 0 or end == len(rows):
                 _write(paths[index], torch.cat(parts), keys[index])
                 parts = []
-    shards = [_read(path, None) for path in paths]
-    missing = [path for path, shard in zip(paths, shards, strict=True) if shard is None]
-    if missing:
-        raise CheckpointError(
-            f"{missing[0]} cannot be read; its folder must be shared by all ranks"
-        )
+    shards: list[Tensor] = []
+    for path in paths:
+        shard = _read(path, None)
+        if shard is None:
+            raise CheckpointError(f"{path} cannot be read; its folder must be shared by all ranks")
+        shards.append(shard)
     tokens = shards[0] if len(shards) == 1 else ShardedTokens(shards)
     return TokenData(tokens, photos.labels, photos.classes)
 

@@ -162,8 +162,11 @@ class _DecodeLoop:
         null_label: int | None,
         chance: Chance,
     ) -> None:
-        offered = isinstance(logits_fn, CellNetwork)
-        self.network = logits_fn if offered else _WholeGrid(logits_fn, codebook_size)
+        self.network: CellNetwork
+        if isinstance(logits_fn, CellNetwork):
+            self.network = logits_fn
+        else:
+            self.network = _WholeGrid(logits_fn, codebook_size)
         self.labels, self.config, self.chance = labels, config, chance
         self.order = ORDERS[config.order]
         self.num_codes, self.null_label = codebook_size, null_label
@@ -223,8 +226,10 @@ class _DecodeLoop:
         if not by_confidence:
             candidates = _first_cells(-self.ranks[index], unknown, counts)
         logits = self._logits(index, candidates, self._scales(step, rows))
-        options = {"temperature": temperature, "top_k": config.top_k, "top_p": config.top_p}
-        draw = self.chance.draw(step, rows, logits, candidates, **options)
+        top_k, top_p = config.top_k, config.top_p
+        draw = self.chance.draw(
+            step, rows, logits, candidates, temperature=temperature, top_k=top_k, top_p=top_p
+        )
         if by_confidence:
             noise = (self.chance.gumbel(step, rows) * self._noise_scales(step, rows)).to(device)
             score = torch.zeros_like(noise)
@@ -287,8 +292,11 @@ class _DecodeLoop:
         """Return float32 (B, N), each position's place in the order; 0 where none is set."""
         rows, columns = self.grid[1:3]
         ranks = torch.zeros(self.tokens.shape)
-        for row in range(len(ranks) if self.order.cells is not None else 0):
-            cells = self.order.cells((rows, columns), self.chance.generator(row))
+        cells_of = self.order.cells
+        for row in range(len(ranks)):
+            if cells_of is None:
+                break
+            cells = cells_of((rows, columns), self.chance.generator(row))
             # The tokens of a cell follow each other.
             order = torch.arange(ranks.shape[1]).view(len(cells), -1)[cells].flatten()
             ranks[row, order] = torch.arange(len(order), dtype=torch.float32)

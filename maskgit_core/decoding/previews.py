@@ -71,6 +71,7 @@ class LivePictures:
         return self.images
 
     def _pasted(self, tokens: Tensor) -> Tensor:
+        assert self._decoded is not None  # the first pictures are decoded
         before, images = self._decoded
         tokens = tokens.cpu()
         count, rows, columns = tokens.shape

@@ -7,6 +7,7 @@ instructions for them, and hundreds of times slower on others: only a trial tell
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -79,6 +80,22 @@ def int8_works() -> bool:
     return bool((result - wanted).abs().max() < TRIAL_ERROR * wanted.abs().max())
 
 
+@cache
+def bfloat16_works() -> bool:
+    """Whether this build of torch and this processor take a layer's weights in bfloat16.
+
+    Processors without instructions for it may, by turning weights into float32; those without
+    AVX-512 do not.
+    """
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        torch.ops.mkldnn._reorder_linear_weight(torch.zeros(8, 8, dtype=torch.bfloat16), None)
+    except (RuntimeError, AttributeError, NotImplementedError):
+        return False
+    return True
+
+
 def quick_precision() -> str:
     """Return int8 on a processor that has such products and no GPU beside it, else float32."""
     return "int8" if int8_works() and not torch.cuda.is_available() else "float32"
@@ -98,8 +115,15 @@ def bfloat16_pays(device: str) -> bool:
 def check_precision(precision: str) -> None:
     """Raise ValueError where a precision is unknown, or this processor does not have it."""
     check_choice("precision", precision, PRECISIONS)
-    if precision == "int8" and not int8_works():
+    works: dict[str, Callable[[], bool]] = {
+        "float32": lambda: True,
+        # A model that is made on the CPU may go to a GPU from there.
+        "bfloat16": lambda: bfloat16_works() or torch.cuda.is_available(),
+        "int8": int8_works,
+    }
+    if not works[precision]():
+        able = " or ".join(name for name in PRECISIONS if works[name]())
         raise ValueError(
-            "precision must be float32 or bfloat16 on this processor, which has no products in "
-            "int8; got 'int8'"
+            f"precision must be {able} on this processor, which has no products in {precision}; "
+            f"got {precision!r}"
         )

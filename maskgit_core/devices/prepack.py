@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.devices.precision import Int8Linear
+from maskgit_core.devices.precision import Int8Linear, bfloat16_works
 from maskgit_core.networks.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
 from maskgit_core.networks.transformer import Block
 
@@ -140,7 +140,8 @@ class PackedBlock(nn.Module):
         if qkv is None:
             x = self.attention(self.norm1(x), at, skip)
         else:
-            x = self.attention.mixed(*qkv.chunk(3, dim=-1), skip)
+            q, k, v = qkv.chunk(3, dim=-1)
+            x = self.attention.mixed(q, k, v, skip)
         x = x if cells is None else x[cells]
         return self.down(self.up(self.norm2(x)), x)
 
@@ -172,7 +173,10 @@ def pack(network: nn.Module, precision: str = "float32") -> nn.Module:
     """
     parameters = list(network.parameters())
     fitting = all(p.device.type == "cpu" and p.dtype == torch.float32 for p in parameters)
-    if not parameters or not fitting or not (precision == "int8" or packing_works()):
+    works = precision == "int8" or packing_works()
+    if precision == "bfloat16":
+        works = works and bfloat16_works()
+    if not parameters or not fitting or not works:
         return network
     with torch.no_grad():
         packed = copy.deepcopy(network, {id(parameter): parameter for parameter in parameters})
@@ -204,7 +208,7 @@ def _packed_mlp(mlp: GeluMLP, precision: str) -> tuple[nn.Module, nn.Module]:
     if precision == "bfloat16":
         # What lies between is rounded for the next product anyway: it need not become float32.
         dtype = torch.bfloat16
-        first = PackedLinear(*up, gelu=mlp.approximate, dtype=dtype, result=dtype)
+        first: nn.Module = PackedLinear(*up, gelu=mlp.approximate, dtype=dtype, result=dtype)
     else:
         first = packed_linear(*up, precision, gelu=mlp.approximate)
     return first, packed_linear(*down, precision)

@@ -8,6 +8,7 @@ by side.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -31,9 +32,14 @@ def remembering(network: CellNetwork) -> CellNetwork:
     Args:
         network: any; a packed `MaskedTransformer` of two blocks or more gains.
     """
-    if not hasattr(network, "embedded") or len(network.blocks) < 2:
+    blocks: Any = getattr(network, "blocks", ())
+    if (
+        not hasattr(network, "embedded")
+        or len(blocks) < 2
+        or not isinstance(blocks[0], PackedBlock)
+    ):
         return network
-    return TokenMemory(network) if isinstance(network.blocks[0], PackedBlock) else network
+    return TokenMemory(cast(MaskedTransformer, network))
 
 
 class TokenMemory:

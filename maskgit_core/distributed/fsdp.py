@@ -1,4 +1,4 @@
-"""A network whose weights, gradients, running mean and optimizer state are cut among the ranks.
+"""A network whose weights, gradients, EMA and optimizer state are sharded among the ranks.
 
 PyTorch's `fully_shard` (FSDP2) keeps one slice of every parameter on each rank and gathers a block
 only while it computes (ZeRO stage 3, Rajbhandari et al. 2020). What a step learns is the same.
@@ -32,7 +32,7 @@ from maskgit_core.files import CheckpointError
 
 
 def shard_(model: nn.Module, device: torch.device) -> None:
-    """Cut the parameters of a transformer among the ranks, block by block, in place.
+    """Shard the parameters of a transformer among the ranks, block by block, in place.
 
     Raises:
         ValueError: a network without blocks.
@@ -54,8 +54,8 @@ def gathered(module: nn.Module, shape: nn.Module) -> nn.Module | None:
     """Return a whole copy of a network on the first rank, None on the others; all call this.
 
     Args:
-        module: cut among the ranks.
-        shape: the same network before it was cut, on the meta device.
+        module: sharded.
+        shape: the same network before it was sharded, on the meta device.
     """
     values = {}
     for name, tensor in module.state_dict().items():
@@ -85,7 +85,7 @@ def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_shards(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Fill named tensors, whole or cut among any number of ranks; all ranks call this.
+    """Fill named tensors, whole or sharded among any number of ranks; all ranks call this.
 
     Raises:
         CheckpointError: files are missing or damaged, or hold other names or shapes.

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -119,6 +119,13 @@ def sum_(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def of_first(value: float) -> float:
+    """Return a number as the first rank has it; all ranks call this."""
+    held = torch.tensor([value], dtype=torch.float64)
+    broadcast_([held])
+    return held.item()
+
+
 def wait() -> None:
     """Wait until all ranks are here."""
     if size() > 1:
@@ -134,28 +141,29 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's slice, as a view; a tensor that is not cut is returned as it is."""
-    return tensor.to_local() if is_cut(tensor) else tensor
+    """Return this rank's slice, as a view; a tensor that is not sharded is returned as it is."""
+    return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """Return the tensor put together, on every rank; where it is cut all of them call this."""
-    return tensor.full_tensor() if is_cut(tensor) else tensor
+    """Return the tensor put together, on every rank; where it is sharded all of them call this."""
+    return cast(Any, tensor).full_tensor() if is_sharded(tensor) else tensor
 
 
 def slice_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """Return this rank's slice of a tensor that every rank has whole, cut as `like` is."""
-    if not is_cut(like):
+    """Return this rank's slice of a tensor that every rank has whole, sharded as `like` is."""
+    if not is_sharded(like):
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
 
-    mesh = like.device_mesh
+    sharded = cast(DTensor, like)
+    mesh = sharded.device_mesh
     held = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
-    return held.redistribute(placements=like.placements).to_local()
+    return held.redistribute(placements=sharded.placements).to_local()
 
 
-def is_cut(tensor: Tensor) -> bool:
-    """Whether a tensor is cut among the ranks, a DTensor."""
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is sharded, a DTensor."""
     return hasattr(tensor, "device_mesh")  # its class takes long to import
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from PIL import Image
@@ -37,8 +39,8 @@ def as_pixel_mask(pixel_mask: PixelMask, size: tuple[int, int]) -> np.ndarray:
     if isinstance(pixel_mask, Image.Image):
         values = _brightness(pixel_mask)
     elif isinstance(pixel_mask, Tensor):
-        values = pixel_mask.detach().cpu()
-        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        numbers = pixel_mask.detach().cpu()
+        values = (numbers.float() if numbers.dtype == torch.bfloat16 else numbers).numpy()
     elif isinstance(pixel_mask, np.ndarray):
         values = pixel_mask
     else:
@@ -75,9 +77,9 @@ def _middle(values: np.ndarray) -> float:
 
 def _brightness(image: Image.Image) -> np.ndarray:
     """Return what a mask that is an image says, as numbers (H, W)."""
-    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
-        if not image.has_transparency_data:
-            return np.array(image)
+    has_numbers = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
+    if has_numbers and not image.has_transparency_data:
+        return np.array(image)
     return np.array(drawn_mask(image))
 
 
@@ -93,18 +95,14 @@ def drawn_mask(image: Image.Image) -> Image.Image:
             image = image.convert("LA")
         alpha = image.convert("RGBA").getchannel("A")
         # A shade of transparency here and there is no background to draw on.
-        if alpha.getextrema()[0] < 128:
+        if cast(tuple[int, int], alpha.getextrema())[0] < 128:
             return alpha
         image = image.convert("RGBA")
     return image.convert("RGB").convert("L") if image.mode == "LAB" else image.convert("L")
 
 
 def open_with_mask(photo: ImageSource, mask: ImageSource) -> tuple[Image.Image, Image.Image]:
-    """Open a photo and the mask that was drawn on it, both as whoever drew it saw them.
-
-    Both are upright, as every viewer shows them. Where only the photo as it is stored has the size
-    of the mask (a program wrote it that does not look at the EXIF orientation), the photo stays as
-    it is stored, and keeps its orientation as a note.
+    """Open a photo and the mask that was drawn on it, in one frame; see `turned_to_mask`.
 
     Args:
         photo, mask: paths, the bytes of files, or PIL images, which are taken as they are.
@@ -120,10 +118,23 @@ def open_with_mask(photo: ImageSource, mask: ImageSource) -> tuple[Image.Image, 
         drawn = open_image(mask)
     except ValueError as error:
         raise ValueError(f"mask: {error}") from None
-    seen = stored if isinstance(photo, Image.Image) else turn_upright(stored)
-    if drawn.size not in (seen.size, stored.size) or drawn.size == seen.size:
-        stored = seen
-    return load_image(stored, keep_alpha=True), drawn
+    seen = stored if isinstance(photo, Image.Image) else turned_to_mask(stored, drawn.size)
+    return load_image(seen, keep_alpha=True), drawn
+
+
+def turned_to_mask(stored: Image.Image, mask_size: tuple[int, int]) -> Image.Image:
+    """Return a photo as whoever drew its mask saw it.
+
+    Upright, as every viewer shows it. Where only the photo as it is stored has the size of the mask
+    (a program wrote it that does not look at the EXIF orientation), it stays as it is stored, and
+    keeps its orientation as a note.
+
+    Args:
+        stored: a photo that is not turned yet.
+        mask_size: (width, height) of the mask, upright.
+    """
+    upright = turn_upright(stored)
+    return stored if mask_size == stored.size != upright.size else upright
 
 
 def token_mask_from_pixels(
@@ -151,8 +162,8 @@ def token_mask_from_pixels(
             f"pixel_mask must be bool (H, W) and not empty; got {mask.dtype} {mask.shape}"
         )
     touched = _any_in_cells(_any_in_cells(mask, rows).T, columns).T
-    touched = torch.from_numpy(touched.astype(np.float32))[None, None]
-    return F.max_pool2d(touched, 2 * ring + 1, stride=1, padding=ring)[0, 0] > 0
+    cells = torch.from_numpy(touched.astype(np.float32))[None, None]
+    return F.max_pool2d(cells, 2 * ring + 1, stride=1, padding=ring)[0, 0] > 0
 
 
 def _any_in_cells(mask: np.ndarray, num_cells: int) -> np.ndarray:

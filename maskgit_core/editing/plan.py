@@ -311,7 +311,7 @@ def _blanked_square(photo: Image.Image, painted: np.ndarray, box: Box, image_siz
             hidden,
             ((0, height * factor - hidden.shape[0]), (0, width * factor - hidden.shape[1])),
         )
-        hidden = hidden.reshape(height, factor, width, factor).any((1, 3))
+        hidden = np.asarray(hidden.reshape(height, factor, width, factor).any((1, 3)))
     if cropped.mode != "RGB":
         cropped = flatten_alpha(cropped)
     filled = fill_hidden(cropped, hidden)

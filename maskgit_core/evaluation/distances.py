@@ -180,7 +180,7 @@ class Nearest(NamedTuple):
     """Distance float32 (num,) and place int64 (num,) of the nearest row of another set."""
 
     distance: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of this name
 
 
 def nearest_rows(queries: Tensor, features: Tensor) -> Nearest:

@@ -42,7 +42,7 @@ from maskgit_core.evaluation.sheets import NEAREST_SHOWN, save_sheets
 from maskgit_core.evaluation.store import Progress, TableStore, no_progress
 from maskgit_core.evaluation.tables import EvaluatedModel, Evidence, Tables, gather
 from maskgit_core.files import write_atomically
-from maskgit_core.training.losses import PerceptualLoss
+from maskgit_core.losses import PerceptualLoss
 
 FORMAT = 1
 RESULT_FILE = "evaluation.json"
@@ -89,7 +89,7 @@ def evaluate(
     model: EvaluatedModel,
     folders: DataFolders,
     out: str | os.PathLike[str],
-    settings: EvaluationSettings = EvaluationSettings(),  # noqa: B008 (frozen)
+    settings: EvaluationSettings = EvaluationSettings(),
     *,
     features: str | FeatureNetwork = "lite0",
     perceptual: PairDistance | None = None,
@@ -126,10 +126,12 @@ def evaluate(
     network = build_features(features, device) if isinstance(features, str) else features
     perceptual, out = perceptual or PerceptualLoss(), Path(out)
     cache = Path(cache_dir) if cache_dir is not None else out / TABLES_FOLDER
-    val, train = (
-        folder and load_photo_set(folder, model, settings.least, cache, progress)
-        for folder in (folders.val, folders.train)
-    )
+    if folders.val is None:
+        raise ValueError("val must be a folder of held-out photos; got None")
+    val = load_photo_set(folders.val, model, settings.least, cache, progress)
+    train = None
+    if folders.train is not None:
+        train = load_photo_set(folders.train, model, settings.least, cache, progress)
     tables = Tables(
         model,
         network,

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from maskgit_core.training.losses import IMAGENET_MEAN, IMAGENET_STD, load_feature_network
+from maskgit_core.losses import IMAGENET_MEAN, IMAGENET_STD, load_feature_network
 
 
 class FeatureNetwork(Protocol):
@@ -26,8 +26,13 @@ class FeatureNetwork(Protocol):
         dim: length of a feature vector.
     """
 
-    name: str
-    dim: int
+    @property
+    def name(self) -> str:
+        """See above."""
+
+    @property
+    def dim(self) -> int:
+        """See above."""
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return float32 (B, dim) of images float32 (B, 3, H, W) in [-1, 1], on the CPU."""
@@ -80,8 +85,8 @@ def resized(images: Tensor, size: int) -> Tensor:
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
     """Return the network frozen, in evaluation mode, laid out for convolutions."""
-    network = network.eval().requires_grad_(False)
-    return network.to(device, memory_format=torch.channels_last)
+    network = network.eval().requires_grad_(False).to(device)
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_lite(name: str, size: int, device: torch.device) -> PooledFeatures:

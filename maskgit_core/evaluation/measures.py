@@ -20,8 +20,8 @@ from maskgit_core.evaluation.distances import (
 )
 from maskgit_core.evaluation.store import Progress
 from maskgit_core.evaluation.tables import BATCH, Evidence, Images
+from maskgit_core.losses import codebook_use
 from maskgit_core.pixels import psnr
-from maskgit_core.training.losses import codebook_use
 
 # At 1e-3 the probe fits 99.5 % of the training photos and fewer held-out ones than at 1e-2.
 PROBE_WEIGHT_DECAY = 1e-2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -73,5 +74,5 @@ def save_sheets(
             name = f"samples-{label:03d}-{file_name(classes[label])}.png"
             sheets[name] = contact_sheet(evidence.samples.pixels[chosen], CLASS_COLUMNS, gap=2)
     for name, sheet in sheets.items():
-        write_atomically(out / name, lambda path, s=sheet: s.save(path, "PNG"))
+        write_atomically(out / name, partial(sheet.save, format="PNG"))
     return list(sheets)

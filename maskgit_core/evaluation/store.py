@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ class TableStore:
         for start in self.progress(what, missing) if missing else ():
             shard = compute(range(start, min(start + self.shard_rows, count)))
             values = shard.detach().cpu().contiguous().numpy()
-            write_atomically(self._path(folder, start), lambda path, v=values: _save(path, v))
+            write_atomically(self._path(folder, start), partial(_save, values=values))
         return np.concatenate([self._read(folder, start, count) for start in starts])
 
     @staticmethod

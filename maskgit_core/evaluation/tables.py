@@ -108,8 +108,8 @@ class Tables:
         model = self.model
         key = hash_of_values(photos.key, places.tolist(), hash_of_networks(model.tokenizer))
         encode = by_batch(lambda rows: model.encode(photos.images(places[list(rows)])))
-        tokens = self.own.rows("tokens", key, len(places), encode, f"encode {what}")
-        tokens = torch.from_numpy(tokens)
+        found = self.own.rows("tokens", key, len(places), encode, f"encode {what}")
+        tokens = torch.from_numpy(found)
         decode = by_batch(lambda rows: to_uint8(model.decode(tokens[list(rows)])))
         pixels = self.own.rows("pixels", key, len(places), decode, f"decode {what}")
         return tokens, Images(pixels, hash_of_values("reconstructions", key))

@@ -10,16 +10,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from maskgit_core.config import TrainConfig
+from maskgit_core.distributed import group
 from maskgit_core.files import write_atomically
 from maskgit_core.training.loop import Report, Stage, train
 from maskgit_core.training.run import settings_complaint
+from maskgit_core.training.settings import TrainConfig
 
 RUN_FILE = "train.json"
 TRIAL_SHARE = 0.08  # of a stage's time, to learn how fast it is here
@@ -29,7 +30,7 @@ SHEETS = 4
 SAVES = 8
 
 
-class Interrupted(Exception):
+class Interrupted(KeyboardInterrupt):
     """A signal ended a stage early; its folder holds everything to go on."""
 
 
@@ -49,7 +50,7 @@ class RunFile:
 
     @classmethod
     def open(cls, out: Path, settings: dict[str, Any]) -> RunFile:
-        """Read the file of an earlier part of the run, or begin one.
+        """Read the file of an earlier part of the run, or begin one; all ranks call this.
 
         Raises:
             ValueError: the run was started with other settings; says which.
@@ -68,11 +69,16 @@ class RunFile:
         return run
 
     def save(self) -> None:
-        """Write the file."""
+        """Write the file; the first rank only."""
+        if not group.is_first():
+            return
         text = json.dumps(
             {"settings": self.settings, "stages": self.stages}, indent=2, ensure_ascii=False
         )
         write_atomically(self.path, lambda part: Path(part).write_text(text, encoding="utf-8"))
+
+
+Reporting = Callable[[TrainConfig, Path], AbstractContextManager[Report]]
 
 
 def train_stage(
@@ -84,12 +90,13 @@ def train_stage(
     *,
     num_images: int,
     seconds: float,
-    reporting: Callable[[TrainConfig, Path], AbstractContextManager[Report]],
+    reporting: Reporting,
 ) -> int:
     """Train a stage as long as its share of the budget; return its steps.
 
     How many steps fit is found by a short trial, once: the run file keeps the number, so that an
-    interrupted run goes on to the same end.
+    interrupted run goes on to the same end. With a process group all its processes call this, and
+    the clock of the first decides.
 
     Args:
         name: of the stage, its place in the run file.
@@ -104,20 +111,18 @@ def train_stage(
         Interrupted: a signal came.
     """
     kept = run.stages.setdefault(name, {})
-    taken = float(kept.get("seconds", 0.0))
     config = replace(config, max_steps=min(config.max_steps, _most_steps(num_images, config)))
     if "max_steps" not in kept:
-        kept["max_steps"] = config.max_steps
+        steps = config.max_steps
         if not math.isinf(seconds):
-            begin = time.monotonic()
-            done, speed = _trial(stage, config, out, TRIAL_SHARE * seconds, reporting)
+            with _timed(kept, run):
+                done, speed = _trial(stage, config, out, TRIAL_SHARE * seconds, reporting)
             # A step may take far longer than the trial was meant to.
-            taken += time.monotonic() - begin
-            ahead = MARGIN * (seconds - taken) * speed
-            kept["max_steps"] = max(done, min(_most_steps(num_images, config), done + int(ahead)))
-        kept["seconds"] = taken
+            ahead = MARGIN * (seconds - kept["seconds"]) * speed
+            steps = max(done, min(_most_steps(num_images, config), done + int(ahead)))
+        kept["max_steps"] = int(group.of_first(steps))
         run.save()
-    steps = kept["max_steps"]
+    steps = int(kept["steps"] if kept.get("done") else kept["max_steps"])
     config = replace(
         config,
         max_steps=steps,
@@ -125,17 +130,28 @@ def train_stage(
         save_every=max(1, steps // SAVES),
         log_every=min(config.log_every, max(1, steps // 50)),
     )
-    if kept.get("done"):
-        return int(kept["steps"])
-    started, left = time.monotonic(), max(1.0, seconds - taken)
-    with reporting(config, out) as report:
+    left = max(1.0, seconds - kept.get("seconds", 0.0))
+    started = time.monotonic()
+    # A finished stage too: what it exported may have been lost, with the process or since.
+    with _timed(kept, run), reporting(config, out) as report:
         step = train(stage, config, out, report=report, max_seconds=left)
-    spent = time.monotonic() - started
-    kept |= {"steps": step, "seconds": taken + spent, "done": step >= steps or spent >= left}
+    late = time.monotonic() - started >= left
+    kept |= {"steps": step, "done": step >= steps or bool(group.of_first(late))}
     run.save()
     if not kept["done"]:
         raise Interrupted
     return step
+
+
+@contextmanager
+def _timed(kept: dict[str, Any], run: RunFile) -> Iterator[None]:
+    """Count the seconds inside towards the stage, those of a part that ends early too."""
+    begin, before = time.monotonic(), float(kept.get("seconds", 0.0))
+    try:
+        yield
+    finally:
+        kept["seconds"] = before + time.monotonic() - begin
+        run.save()
 
 
 def _most_steps(num_images: int, config: TrainConfig) -> int:
@@ -143,11 +159,7 @@ def _most_steps(num_images: int, config: TrainConfig) -> int:
 
 
 def _trial(
-    stage: Stage,
-    config: TrainConfig,
-    out: Path,
-    seconds: float,
-    reporting: Callable[[TrainConfig, Path], AbstractContextManager[Report]],
+    stage: Stage, config: TrainConfig, out: Path, seconds: float, reporting: Reporting
 ) -> tuple[int, float]:
     """Train for some seconds; return finished steps and steps a second."""
     # No sheet in the trial, it would count as slowness.
@@ -162,8 +174,8 @@ def _trial(
 
         done = train(stage, config, out, report=report, max_seconds=seconds)
     spent = time.monotonic() - begin
+    if done < config.max_steps and group.of_first(spent < seconds):
+        raise Interrupted
     if len(ends) > 2:  # the first step warms up
         return done, (len(ends) - 1) / max(1e-9, ends[-1] - ends[0])
-    if ends and spent < seconds and done < config.max_steps:
-        raise Interrupted
     return done, max(1, len(ends)) / max(1e-9, spent)

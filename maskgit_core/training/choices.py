@@ -15,8 +15,9 @@ from maskgit_core.training.presets import (
     names_setting,
     with_settings,
 )
+from maskgit_core.weights.shipped import shipped_folder
 
-SHIPPED = Path(__file__).parents[2] / "checkpoints" / "scenes-flowers"
+SHIPPED = shipped_folder()
 FEW_PHOTOS = 5000  # up to here a small model gains more from what another one has learned
 CPU_MINUTES = 15.0
 FINE_TUNING_RATE = 0.25  # of the preset's rates, which are meant for random weights
@@ -79,7 +80,7 @@ def choose(args: argparse.Namespace, num_images: int, device: str) -> Choices:
         preset = replace(preset, transformer_training=replace(training, **slower))
     if device == "cpu" and bfloat16_pays("cpu"):
         sections = ("tokenizer_training", "transformer_training")
-        faster = {name: replace(getattr(preset, name), precision="bf16") for name in sections}
+        faster = {name: replace(getattr(preset, name), precision="bfloat16") for name in sections}
         preset = replace(preset, **faster)
     before = {name: getattr(preset, name) for name in SECTIONS}
     source = str(init or args.tokenizer or preset.published_tokenizer)

@@ -40,7 +40,7 @@ def revive_dead_codes_(
     """Move codes that are hardly chosen onto random latents, in every quantiser given.
 
     Args:
-        quantizers: the trained one and its running mean.
+        quantizers: the trained one and its EMA.
         latents: float32 (num, dim), of a batch.
         counts: int64 (K,), how often each code was chosen.
         generator: chooses the latents.

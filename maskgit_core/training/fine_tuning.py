@@ -15,7 +15,6 @@ from maskgit_core.config import TransformerConfig
 from maskgit_core.data.folders import shortened
 from maskgit_core.data.photos import Photos
 from maskgit_core.networks.registry import (
-    TOKENIZERS,
     TRANSFORMERS,
     build_transformer,
     kind_of,
@@ -85,7 +84,7 @@ def adapted_transformer(
     Raises:
         ValueError: a network of another kind, or a grid that its `merge` does not divide.
     """
-    if not trains(model) or type(model) in {kind.network for kind in TOKENIZERS.values()}:
+    if not any(each.trains and type(model) is each.network for each in TRANSFORMERS.values()):
         raise ValueError(
             "init must hold a transformer of this project's own kinds "
             f"({trained_words(TRANSFORMERS)}); got a {type(model).__name__}"
@@ -157,10 +156,8 @@ def interpolated_cells(table: Tensor, before: int, after: int) -> Tensor:
 def _grid_notes(before: int, after: int) -> list[str]:
     if before == after:
         return []
-    return [
-        f"The table of positions was interpolated from {before} x {before} to {after} x {after} "
-        f"tokens."
-    ]
+    grids = f"{before} x {before} to {after} x {after}"
+    return [f"The table of positions was interpolated from {grids} tokens."]
 
 
 def _class_notes(before: Sequence[str], after: Sequence[str]) -> list[str]:

@@ -1,7 +1,7 @@
-"""What keeps a run from harm: signals that stop it cleanly, one run a folder, losses that explode.
+"""What keeps a run from harm: signals that stop it, one run a folder, losses that explode.
 
 The rule for losses: a step whose loss or gradient is not finite, or whose watched loss is above
-`explode_factor` times its running mean, is not taken. The run goes back to its last saved state
+`explode_factor` times its mean of late, is not taken. The run goes back to its last saved state
 and goes on with half the rate; after `MAX_ROLLBACKS` returns it ends with an error.
 """
 
@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,6 +24,8 @@ except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
 LOCK_FILE = "run.lock"
+OWN = ("checkpoint", "cache", "evaluation")  # folders of a run; others may be another run's
+LEFTOVER = re.compile(r"\..+\.[0-9a-f]{8}\.part")  # as `write_atomically` names what is not whole
 MAX_ROLLBACKS = 4
 RATE_CUT = 0.5
 WARM_STEPS = 20
@@ -32,6 +36,8 @@ MEAN_SPAN = 50  # steps
 def stop_on_signal(*, again: bool = True) -> Iterator[threading.Event]:
     """Yield an event that the first SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once.
 
+    When the work inside is done, a handler that a program had set before learns of the signal.
+
     Args:
         again: whether a second SIGTERM interrupts too. Where torchrun passes the signal on, each
             process may get it twice and must still be given the time to save.
@@ -40,9 +46,14 @@ def stop_on_signal(*, again: bool = True) -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
+
+    came: list[int] = []
 
     def handle(number: int, frame: object) -> None:
+        came.append(number)
         event.set()
         if again or number == signal.SIGINT:
             signal.signal(number, previous[number])
@@ -54,6 +65,10 @@ def stop_on_signal(*, again: bool = True) -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if came:
+        handler = previous[came[0]]
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(came[0], None)
 
 
 @contextmanager
@@ -78,6 +93,21 @@ def run_lock(folder: Path) -> Iterator[None]:
             yield
         finally:
             path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, *, older_than: float = 0.0) -> None:
+    """Remove the files that killed runs were in the midst of writing.
+
+    Args:
+        folder: of one run, with the folders in it that are its own; or of several runs, where
+            something may be written just now.
+        older_than: seconds since the last byte was written.
+    """
+    now = time.time()
+    for path in (part for each in (folder, *map(folder.joinpath, OWN)) for part in each.glob(".*")):
+        with suppress(OSError):
+            if LEFTOVER.fullmatch(path.name) and now - path.stat().st_mtime >= older_than:
+                path.unlink()
 
 
 def _locked(path: Path) -> TextIO:
@@ -106,7 +136,7 @@ class LossGuard:
     """Judges the loss of every step, and remembers how often the run had to go back.
 
     Args:
-        factor: how many times its running mean the watched loss may be; 0 watches for nan only.
+        factor: how many times its mean of late the watched loss may be; 0 watches for nan only.
 
     Attributes:
         rate_scale: share of the planned rate that is used.
@@ -126,7 +156,7 @@ class LossGuard:
             if not math.isfinite(value):
                 return f"the {name} is {value}"
         if self.factor and self.count >= WARM_STEPS and watched > self.factor * self.mean:
-            return f"the loss is {watched:.4g}, its running mean is {self.mean:.4g}"
+            return f"the loss is {watched:.4g}, its mean of late is {self.mean:.4g}"
         self.count = min(self.count + 1, MEAN_SPAN)
         self.mean += (watched - self.mean) / self.count
         return None
@@ -155,12 +185,7 @@ class LossGuard:
         }
 
     def load_state(self, state: dict[str, Any], *, keep_rate: bool = False) -> None:
-        """Take back what `state` returned; with keep_rate only the running mean.
-
-        An empty one, of a run that had no guard yet, leaves the guard as new.
-        """
-        self.mean = float(state.get("mean", 0.0))
-        self.count = int(state.get("count", 0))
+        """Take back what `state` returned; with keep_rate only the mean."""
+        self.mean, self.count = float(state["mean"]), int(state["count"])
         if not keep_rate:
-            self.rate_scale = float(state.get("rate_scale", 1.0))
-            self.rollbacks = int(state.get("rollbacks", 0))
+            self.rate_scale, self.rollbacks = float(state["rate_scale"]), int(state["rollbacks"])

@@ -1,4 +1,4 @@
-"""The training loop of both stages: rates, running mean of the weights, logs, exact resume.
+"""The training loop of both stages: rates, EMA of the weights, logs, exact resume.
 
 A stage knows its network, its loss and its pictures; the loop knows time. All randomness of a step
 comes from (seed, step), so a run that was stopped and resumed repeats the same numbers, and several
@@ -21,15 +21,26 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from maskgit_core.config import TrainConfig
 from maskgit_core.data.photos import Part
 from maskgit_core.devices.malloc import kept_memory
 from maskgit_core.devices.precision import bfloat16_pays
 from maskgit_core.distributed import group
 from maskgit_core.files import write_atomically
-from maskgit_core.training.guards import LossGuard, run_lock, stop_on_signal
-from maskgit_core.training.optim import build_optimizer, clip_gradients_
-from maskgit_core.training.run import METRICS_FILE, STATE_FILE, Run
+from maskgit_core.training.guards import (
+    LossGuard,
+    remove_leftovers,
+    run_lock,
+    stop_on_signal,
+)
+from maskgit_core.training.log import METRICS_FILE
+from maskgit_core.training.optim import (
+    build_optimizer,
+    clip_gradients_,
+    rate_factor,
+    update_ema_,
+)
+from maskgit_core.training.run import STATE_FILE, Run
+from maskgit_core.training.settings import TrainConfig
 
 __all__ = ["METRICS_FILE", "STATE_FILE", "Stage", "rate_factor", "stop_on_signal", "train"]
 
@@ -45,13 +56,17 @@ class Stage(Protocol):
         model: the network.
         watched: the measure that must not explode, `loss` or one that `loss` returns.
         may_leave_unused: whether a step may leave parameters without a gradient.
+        sharded: whether the ranks hold slices of the weights.
         data_seconds: time spent on making batches; the loop sets it back to 0.
+        made_from: what else a run is bound to: classes, fingerprints of data and other networks.
     """
 
     model: nn.Module
     watched: str
     may_leave_unused: bool
+    sharded: bool
     data_seconds: float
+    made_from: dict[str, Any]
 
     def before_step(self, step: int, ema: nn.Module) -> None:
         """Prepare step `step` (0-based), for example change the phase of the training."""
@@ -93,36 +108,17 @@ class _Step(nn.Module):
         return self.of_part(step, part)
 
 
-def rate_factor(step: int, config: TrainConfig) -> float:
-    """Return the share of the peak rate at a step: linear warm-up, then a cosine to min_rate."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    span = max(1, config.max_steps - config.warmup_steps)
-    progress = min(1.0, (step - config.warmup_steps) / span)
-    return config.min_rate + (1 - config.min_rate) * (1 + math.cos(math.pi * progress)) / 2
-
-
-@torch.no_grad()
-def update_ema_(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running mean towards the model; early steps move it faster."""
-    decay = min(decay, (1 + step) / (10 + step))
-    means, values = ([group.local(p) for p in m.parameters()] for m in (ema, model))
-    torch._foreach_lerp_(means, values, 1 - decay)
-    for mean, value in zip(ema.buffers(), model.buffers(), strict=True):
-        mean.copy_(value)
-
-
 def own_parts(config: TrainConfig) -> list[Part]:
     """Return the parts of every batch that this process computes, one after another.
 
     Raises:
         ValueError: batches too small for so many parts.
     """
-    size, times = group.size(), config.accumulate_steps
+    size, times = group.size(), config.grad_accum_steps
     if config.batch_size < size * times:
         raise ValueError(
             f"batch_size must be at least {size * times}, for {size} processes with "
-            f"accumulate_steps {times}; got {config.batch_size}"
+            f"grad_accum_steps {times}; got {config.batch_size}"
         )
     first = group.rank() * times
     return [Part(first + place, size * times) for place in range(times)]
@@ -139,11 +135,11 @@ def autocast_for(precision: str, device: torch.device) -> torch.autocast:
         ValueError: bfloat16 on a device that has no instructions for it; many CPUs would take
             hundreds of times longer.
     """
-    asked = precision == "bf16" or (precision == "auto" and device.type != "cpu")
+    asked = precision == "bfloat16" or (precision == "auto" and device.type != "cpu")
     able = asked and bfloat16_pays(device.type)
-    if precision == "bf16" and not able:
+    if precision == "bfloat16" and not able:
         raise ValueError(
-            f"precision must be auto or float32 where a {device.type} has no bfloat16; got bf16"
+            f"precision must be auto or float32 where a {device.type} has no bfloat16; got bfloat16"
         )
     return torch.autocast(device.type, torch.bfloat16, enabled=able)
 
@@ -159,7 +155,8 @@ def train(
     """Train until `max_steps`, a signal or the time limit; resume where `out` holds a state.
 
     With a process group all its processes call this together: each computes its parts of every
-    batch, the first writes. A signal to any of them stops all of them at the same step.
+    batch, the first writes. A signal to any of them stops all of them at the same step. A handler
+    that a program had set for it is called when the state has been written.
 
     Args:
         stage: the network, its loss and its pictures.
@@ -182,6 +179,8 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     lock = run_lock(out) if group.is_first() else nullcontext()
     with group.lost_ranks_named(), lock, kept_memory():
+        if group.is_first():
+            remove_leftovers(out)
         return _Loop(stage, config, out, parts).run(report, max_seconds)
 
 
@@ -196,7 +195,7 @@ class _Loop:
         group.broadcast_([*model.parameters(), *model.buffers()])
         ema = copy.deepcopy(model).requires_grad_(False)
         shape = None
-        self.sharded = config.shard == "full" and group.size() > 1
+        self.sharded = stage.sharded and group.size() > 1
         if self.sharded:
             from maskgit_core.distributed.fsdp import shard_
 
@@ -229,11 +228,11 @@ class _Loop:
             while step < config.max_steps:
                 begin = time.monotonic()
                 stage.before_step(step, state.ema)
-                loss, measures = self._gradients(step)
-                norm = clip_gradients_(stage.model, config.grad_clip or math.inf)
+                share, measures = self._gradients(step)
+                length = clip_gradients_(stage.model, config.grad_clip or math.inf)
                 late = group.is_first() and time.monotonic() - started > max_seconds
                 loss, watched, norm, stop = self._agree(
-                    loss, measures, norm, stopping.is_set() or late
+                    share, measures, length, stopping.is_set() or late
                 )
                 complaint = state.guard.complaint(loss, watched, norm)
                 if complaint is not None:
@@ -266,7 +265,7 @@ class _Loop:
     def _gradients(self, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Add up the gradients of a step; returns this process's share in loss and measures."""
         self.state.optimizer.zero_grad(set_to_none=True)
-        total: Tensor | float = 0.0
+        total: Tensor | None = None
         shares: dict[str, Tensor] = {}
         for place, part in enumerate(self.parts):
             last = place == len(self.parts) - 1
@@ -277,9 +276,10 @@ class _Loop:
                     loss, measures = self.network(step, part)
                 # Both ways to share take the mean over the processes; the loss is a sum.
                 (loss * group.size()).backward()
-            total = total + loss.detach()
+            total = loss.detach() if total is None else total + loss.detach()
             for name, value in measures.items():
                 shares[name] = shares[name] + value if name in shares else value
+        assert total is not None  # there is a part
         return total, shares
 
     def _agree(

@@ -1,4 +1,4 @@
-"""Optimizers: AdamW for vectors and tables, orthogonalised momentum (Muon) for matrices."""
+"""Optimizer, rates and EMA: AdamW for vectors and tables, orthogonalised momentum for matrices."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
-from maskgit_core.distributed.group import is_cut, local, slice_like, whole
+from maskgit_core.distributed.group import is_sharded, local, slice_like, whole
+from maskgit_core.training.settings import TrainConfig
 
 # Quintic Newton-Schulz coefficients that push singular values towards 1 (Jordan et al. 2024).
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 NEWTON_SCHULZ_STEPS = 5
+EPSILON = 1e-10  # of AdamW: the gradients of a large batch's mean are small
 
 
 def orthogonalize(matrix: Tensor) -> Tensor:
@@ -65,8 +68,8 @@ def orthogonalize_stack(matrices: Tensor) -> Tensor:
 class MuonAdamW(torch.optim.Optimizer):
     """Muon for the groups marked `orthogonal`, AdamW for the others, in one optimizer state.
 
-    Parameters may be cut among ranks (`sharding`): what is done number by number is done to the
-    own slice; a matrix is put together to be orthogonalised, by all ranks.
+    Parameters may be sharded (`fsdp`): what is done number by number is done to the own slice; a
+    matrix is put together to be orthogonalised, by all ranks.
 
     Args:
         groups: parameter groups with `lr` and `orthogonal`.
@@ -87,26 +90,29 @@ class MuonAdamW(torch.optim.Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
         super().__init__(
-            groups, {"weight_decay": weight_decay, "momentum": momentum, "betas": betas}
+            groups,
+            # "fused" tells PyTorch where AdamW's count of steps belongs when a state is loaded.
+            {"weight_decay": weight_decay, "momentum": momentum, "betas": betas, "fused": True},
         )
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         for group in self.param_groups:
             parameters = [p for p in group["params"] if p.grad is not None]
-            for parameter in parameters:
-                if parameter.ndim > 1 and group["weight_decay"]:
-                    local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
-                if not group["orthogonal"]:
-                    self._adamw(parameter, parameter.grad, group)
             if group["orthogonal"]:
                 self._muon(parameters, group)
+                continue
+            matrices = [p for p in parameters if p.ndim > 1]
+            self._adamw(matrices, group, group["weight_decay"])
+            self._adamw([p for p in parameters if p.ndim <= 1], group, 0.0)
 
     def _muon(self, parameters: Sequence[Tensor], group: dict) -> None:
         alike: dict[tuple[int, ...], list[Tensor]] = defaultdict(list)
         for parameter in parameters:
-            if self.stacks_on_gpu and parameter.is_cuda and not is_cut(parameter):
+            if group["weight_decay"]:
+                local(parameter).mul_(1 - group["lr"] * group["weight_decay"])
+            if self.stacks_on_gpu and parameter.is_cuda and not is_sharded(parameter):
                 alike[tuple(parameter.flatten(1).shape)].append(parameter)
             else:
                 update = self.orthogonalize(self._direction(parameter, group))
@@ -122,7 +128,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def _direction(self, parameter: Tensor, group: dict) -> Tensor:
         """Return float32 (rows, columns), the Nesterov momentum of a whole matrix."""
-        state, grad = self.state[parameter], parameter.grad
+        state, grad = self.state[parameter], gradient(parameter)
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
         momentum = state["momentum"]
@@ -136,26 +142,43 @@ class MuonAdamW(torch.optim.Optimizer):
         update = slice_like(update.view(parameter.shape), parameter)
         local(parameter).add_(update, alpha=-group["lr"] * scale)
 
-    def _adamw(self, parameter: Tensor, grad: Tensor, group: dict) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["step"] = torch.zeros(())
-            state["mean"] = torch.zeros_like(parameter)
-            state["square"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        beta1, beta2 = group["betas"]
-        grad, mean, square = local(grad), local(state["mean"]), local(state["square"])
-        mean.lerp_(grad, 1 - beta1)
-        square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        count = state["step"].item()
-        scale = math.sqrt(1 - beta2**count) / (1 - beta1**count)
-        local(parameter).addcdiv_(mean, square.sqrt().add_(1e-10), value=-group["lr"] * scale)
+    def _adamw(self, parameters: Sequence[Tensor], group: dict, weight_decay: float) -> None:
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter] = {
+                    "step": torch.zeros((), device=parameter.device),
+                    "exp_avg": torch.zeros_like(parameter),
+                    "exp_avg_sq": torch.zeros_like(parameter),
+                }
+        states = [self.state[parameter] for parameter in parameters]
+        adamw(
+            [local(parameter) for parameter in parameters],
+            [local(gradient(parameter)) for parameter in parameters],
+            [local(state["exp_avg"]) for state in states],
+            [local(state["exp_avg_sq"]) for state in states],
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
+
+
+def gradient(parameter: Tensor) -> Tensor:
+    """Return the gradient of a parameter that has one."""
+    assert parameter.grad is not None
+    return parameter.grad
 
 
 def clip_gradients_(model: nn.Module, largest: float) -> Tensor:
     """Scale the gradients down to a norm; returns the norm that they had, of all ranks' slices."""
     parameters = [p for p in model.parameters() if p.grad is not None]
-    norm = whole(nn.utils.get_total_norm([p.grad for p in parameters]))
+    norm = whole(nn.utils.get_total_norm([gradient(p) for p in parameters]))
     nn.utils.clip_grads_with_norm_(parameters, largest, norm)
     return norm
 
@@ -173,7 +196,8 @@ def build_optimizer(
     Embedding tables, codebooks and 1-pixel output layers are no hidden matrices: their rows stand
     alone. With `matrix_learning_rate` 0 everything goes to AdamW.
     """
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     tables = {id(m.weight) for m in module.modules() if isinstance(m, nn.Embedding)}
     candidates = [m.weight for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
     attentions = [m for m in module.modules() if isinstance(m, nn.MultiheadAttention)]
@@ -192,3 +216,22 @@ def build_optimizer(
         },
     ]
     return kind([g for g in groups if g["params"]], weight_decay=weight_decay)
+
+
+def rate_factor(step: int, config: TrainConfig) -> float:
+    """Return the share of the peak rate at a step: linear warm-up, then a cosine to min_rate."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    span = max(1, config.max_steps - config.warmup_steps)
+    progress = min(1.0, (step - config.warmup_steps) / span)
+    return config.min_rate + (1 - config.min_rate) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@torch.no_grad()
+def update_ema_(ema: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the EMA towards the model; early steps move it faster."""
+    decay = min(decay, (1 + step) / (10 + step))
+    means, values = ([local(p) for p in m.parameters()] for m in (ema, model))
+    torch._foreach_lerp_(means, values, 1 - decay)
+    for mean, value in zip(ema.buffers(), model.buffers(), strict=True):
+        mean.copy_(value)

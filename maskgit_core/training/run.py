@@ -1,7 +1,7 @@
 """What a run leaves in its folder: its whole state, and its log.
 
 Usually all ranks hold the same state, so the first one writes it, in one file, and every rank reads
-it. Where the ranks hold slices (`sharding`), all of them write: the tensors into a folder beside
+it. Where the weights are sharded (`fsdp`), all of them write: the tensors into a folder beside
 that file, which then holds the rest and the folder's name. So the file is always the switch from
 one state to the next, and small runs keep a single file that any tool of PyTorch reads.
 
@@ -22,18 +22,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from maskgit_core.config import TrainConfig, from_dict, to_dict
+from maskgit_core.config import to_dict
 from maskgit_core.distributed import group
 from maskgit_core.files import CheckpointError, write_atomically
 from maskgit_core.training.guards import LossGuard
+from maskgit_core.training.log import METRICS_FILE, keep_metrics
+from maskgit_core.training.settings import TrainConfig
 
 if TYPE_CHECKING:
     from maskgit_core.training.loop import Stage
 
 STATE_FILE = "state.pt"
+FORMAT = 2  # of the state; 1 had other names of settings and of the optimizer's numbers
 SHARDS_FOLDER = "state-{step:07d}"
 SHARDS_PATTERN = "state-*"
-METRICS_FILE = "metrics.jsonl"
 # These may change when a run is resumed: they change when something happens or how it is computed,
 # not what is learned.
 FREE_SETTINGS = (
@@ -41,13 +43,15 @@ FREE_SETTINGS = (
     "log_every",
     "sample_every",
     "save_every",
-    "accumulate_steps",
+    "grad_accum_steps",
     "precision",
     "compile",
     "checkpoint_blocks",
     "shard",
     "explode_factor",
 )
+
+SHOWN_ENTRIES = 12  # of a list of classes
 
 _UNREADABLE = (
     OSError,
@@ -69,10 +73,10 @@ class Run:
         stage: the network and its loss.
         config: the settings, to compare with those of a state.
         out: the folder.
-        ema: running mean of the network.
+        ema: EMA of the network.
         optimizer: of the network's parameters.
         guard: judges losses and lowers the rate.
-        shape: the network on the meta device where it is cut among the ranks, else None.
+        shape: the network on the meta device where it is sharded, else None.
     """
 
     stage: Stage
@@ -90,9 +94,11 @@ class Run:
             CheckpointError: the disk is full; the old files survive.
         """
         state = {
+            "format": FORMAT,
             "step": step,
             "config": to_dict(self.config),
             "network": _network_settings(self.stage.model),
+            "made_from": self.stage.made_from,
             "stage": self.stage.state(),
             "guard": self.guard.state(),
         }
@@ -102,18 +108,22 @@ class Run:
             state["optimizer"] = self.optimizer.state_dict()
         else:
             state |= self._save_shards(step)
-        ema = self.usable_ema() if export else None
-        if not group.is_first():
-            return
-        write_atomically(self.out / STATE_FILE, lambda path: torch.save(state, path))
-        for old in self.out.glob(SHARDS_PATTERN):
-            if old.name != state.get("shards"):
-                shutil.rmtree(old, ignore_errors=True)
+        if group.is_first():
+            write_atomically(self.out / STATE_FILE, lambda path: torch.save(state, path))
+            for old in self.out.glob(SHARDS_PATTERN):
+                if old.name != state.get("shards"):
+                    shutil.rmtree(old, ignore_errors=True)
+        if export:
+            self.export()
+
+    def export(self) -> None:
+        """Write the weights for use; all ranks call this."""
+        ema = self.usable_ema()
         if ema is not None:
             self.stage.export(ema, self.out)
 
     def usable_ema(self) -> nn.Module | None:
-        """Return the running mean, whole, on the first rank and None on the others.
+        """Return the EMA, whole, on the first rank and None on the others.
 
         All ranks call this.
         """
@@ -124,7 +134,7 @@ class Run:
         return self.ema if group.is_first() else None
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Return what is cut among the ranks, or what it would be, by names without a nesting."""
+        """Return what is sharded, or would be, by names without a nesting."""
         found = {f"model.{name}": value for name, value in self.stage.model.state_dict().items()}
         found |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         for index, parameter in enumerate(_parameters(self.optimizer)):
@@ -155,8 +165,10 @@ class Run:
         A new run writes its first state at once: there is always one to go back to, and a folder
         that cannot be written to is noticed before the work.
 
+        The weights for use are written again: the run may have ended between the state and them.
+
         Raises:
-            ValueError: a setting differs from the run's; all of them are named.
+            ValueError: a setting, or what the run was made from, differs; all of it is named.
             CheckpointError: the state cannot be read, or differs between the ranks.
         """
         path = self.out / STATE_FILE
@@ -179,6 +191,8 @@ class Run:
             keep_metrics(self.out / METRICS_FILE, step)
         if step == 0:
             self.save(0, export=False)
+        else:
+            self.export()
         return step
 
     def roll_back(self, complaint: str, step: int) -> int:
@@ -217,8 +231,7 @@ class Run:
             self.ema.load_state_dict(state["ema"])
             self.optimizer.load_state_dict(state["optimizer"])
         self.stage.load_state(state["stage"])
-        # States of runs that began before there was a guard have none.
-        self.guard.load_state(state.get("guard", {}), keep_rate=keep_rate)
+        self.guard.load_state(state["guard"], keep_rate=keep_rate)
 
     @torch.no_grad()
     def _take_shards(self, folder: Path, counts: dict[int, dict[str, Tensor]]) -> None:
@@ -234,8 +247,10 @@ class Run:
                 parameter = parameters[int(index)]
                 self.optimizer.state[parameter][key] = torch.zeros_like(parameter)
         load_shards(folder, self._tensors())
-        for index, held in counts.items():
-            self.optimizer.state[parameters[index]].update(held)
+        for number, held in counts.items():
+            own = parameters[number]
+            counts_here = {name: value.to(own.device) for name, value in held.items()}
+            self.optimizer.state[own].update(counts_here)
 
     @torch.no_grad()
     def _take_whole(self, state: dict[str, Any]) -> None:
@@ -246,14 +261,20 @@ class Run:
         self.optimizer.state.clear()
         for index, parameter in enumerate(_parameters(self.optimizer)):
             for name, value in state["optimizer"]["state"].get(index, {}).items():
-                own = torch.zeros_like(parameter) if value.ndim else value.clone()
+                own = value.to(parameter.device, copy=True)
                 if value.ndim:
+                    own = torch.zeros_like(parameter)
                     group.local(own).copy_(group.slice_like(value, own))
                 self.optimizer.state[parameter][name] = own
 
     def _check_settings(self, state: dict[str, Any]) -> None:
-        before = to_dict(from_dict(TrainConfig, state["config"])) | state.get("network", {})
-        now = to_dict(self.config) | _network_settings(self.stage.model)
+        if state.get("format") != FORMAT:
+            raise _ChangedError(
+                f"the run in {self.out} was begun by an older version, whose runs this one cannot "
+                "go on with; give another folder, or go on from its checkpoint with init"
+            )
+        before = state["config"] | state["network"] | state["made_from"]
+        now = to_dict(self.config) | _network_settings(self.stage.model) | self.stage.made_from
         bound = {name: value for name, value in now.items() if name not in FREE_SETTINGS}
         complaint = settings_complaint(before, bound, self.out)
         if complaint is not None:
@@ -266,7 +287,7 @@ def settings_complaint(before: dict[str, Any], now: dict[str, Any], out: Path) -
     A setting that the run did not have yet is no change.
     """
     changed = [
-        f"{name} was {before[name]}, is {value}"
+        f"{name} was {_shown(before[name])}, is {_shown(value)}"
         for name, value in now.items()
         if name in before and before[name] != value
     ]
@@ -276,6 +297,11 @@ def settings_complaint(before: dict[str, Any], now: dict[str, Any], out: Path) -
         f"the run in {out} was started with other settings: {'; '.join(changed)}; "
         "give it those, or another folder"
     )
+
+
+def _shown(value: Any) -> str:
+    long = isinstance(value, list) and len(value) > SHOWN_ENTRIES
+    return f"{value[:SHOWN_ENTRIES]} and {len(value) - SHOWN_ENTRIES} more" if long else str(value)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -292,32 +318,12 @@ def _network_settings(model: nn.Module) -> dict[str, Any]:
     return to_dict(config) if is_dataclass(config) else {}
 
 
+def saved_step(out: Path) -> int:
+    """Return how many steps the state in a folder has; 0 where there is none that can be read."""
+    with contextlib.suppress(*_UNREADABLE):
+        return int(torch.load(out / STATE_FILE, weights_only=True, mmap=True)["step"])
+    return 0
+
+
 class _ChangedError(Exception):
     """A run is resumed with other settings."""
-
-
-def data_share(out: Path) -> float | None:
-    """Return the mean share of a run's time that went to its batches; None without a log line.
-
-    What is left is the network's. The log's lines cover equal numbers of steps.
-    """
-    shares = []
-    with contextlib.suppress(OSError):
-        for line in (out / METRICS_FILE).read_text(encoding="utf-8").splitlines():
-            share = json.loads(line).get("data_share")
-            shares += [] if share is None else [share]
-    return sum(shares) / len(shares) if shares else None
-
-
-def keep_metrics(path: Path, step: int) -> None:
-    """Leave the lines up to a step: later ones are written again, a torn one is dropped."""
-    kept = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                keep = json.loads(line)["step"] <= step
-            except (ValueError, KeyError, TypeError):
-                continue
-            if keep:
-                kept.append(line + "\n")
-    write_atomically(path, lambda part: Path(part).write_text("".join(kept), encoding="utf-8"))

@@ -9,15 +9,14 @@ from __future__ import annotations
 import copy
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.config import TrainConfig
 from maskgit_core.data.contact_sheet import contact_sheet
+from maskgit_core.data.fingerprints import hash_of_photos
 from maskgit_core.data.photos import (
     WHOLE,
     Part,
@@ -28,18 +27,19 @@ from maskgit_core.data.photos import (
     step_generator,
 )
 from maskgit_core.distributed.group import broadcast_, rank, size, sum_
+from maskgit_core.losses import codebook_use
 from maskgit_core.networks.tokenizer import VQTokenizer
 from maskgit_core.pixels import psnr, to_uint8
-from maskgit_core.training.adversarial import AdversarialLoss
 from maskgit_core.training.codebook import kmeans, revive_dead_codes_
-from maskgit_core.training.discriminators import Batch, FeatureCritic, PatchCritic
-from maskgit_core.training.losses import (
-    DEEP_FEATURE_BLOCKS,
-    FEATURE_BLOCKS,
-    PerceptualLoss,
-    codebook_use,
+from maskgit_core.training.discriminators import (
+    Pair,
+    balance_of,
+    joined,
+    pulls_of,
 )
+from maskgit_core.training.image_losses import ImageLoss, ImageLosses
 from maskgit_core.training.sampled_tokens import SampledTokens
+from maskgit_core.training.settings import TokenizerTrainConfig
 from maskgit_core.weights.checkpoint import save_checkpoint
 
 KMEANS_BATCHES = 16
@@ -47,9 +47,31 @@ KMEANS_ITERATIONS = 12
 PREVIEW_BATCHES = 4
 METRIC_IMAGES = 256
 SHEET_IMAGES = 16
-FIRST_JUDGED = 1  # feature map for the critic; the one before has hardly more than pixels
-WINDOW_SHARE = 0.75  # of an image's side, enlarged for the feature network
 CPU = torch.device("cpu")
+
+
+class _Forward(NamedTuple):
+    """A piece of a batch before its losses are weighed against each other.
+
+    Attributes:
+        images: float32 (B, 3, H, W), the photos.
+        encoded: float (B, D, h, w), the encoder's latents.
+        tokens: int64 (B, h, w), or None before quantisation starts.
+        made: float32 (B + S, 3, H, W), their reconstructions and S images of sampled tokens.
+        seen: what the losses say of the images.
+        reconstruction, adversarial, codes: float32 (), the piece's shares of the batch's losses.
+        measures: of the piece alone.
+    """
+
+    images: Tensor
+    encoded: Tensor
+    tokens: Tensor | None
+    made: Tensor
+    seen: ImageLoss
+    reconstruction: Tensor
+    adversarial: Tensor | None
+    codes: Tensor | float
+    measures: dict[str, Any]
 
 
 class TokenizerStage:
@@ -62,42 +84,40 @@ class TokenizerStage:
         config: batch size, weights of the losses, seed.
         device: where to train.
         fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
-        sampled: `config.sampled_images` of these grids are decoded a step, for the critic only.
+        sampled: `config.sampled_images` of these grids are decoded a step, for the
+            discriminator only.
     """
 
-    watched = "l1"  # the critic's loss may be anything, and the codes' begins late
+    sharded = False
+    watched = "l1"  # the adversarial loss may be anything, and the codes' begins late
 
     def __init__(
         self,
         model: VQTokenizer,
         photos: Photos,
         held_out: Photos | None,
-        config: TrainConfig,
+        config: TokenizerTrainConfig,
         device: torch.device = CPU,
         *,
         fit_codes: bool = True,
         sampled: SampledTokens | None = None,
     ) -> None:
-        self.model = model.to(device, memory_format=torch.channels_last)
-        self.device = device
-        self.data_seconds = 0.0
-        self.photos = photos
-        self.held_out = held_out or photos
+        self.model: nn.Module = model.to(device).to(
+            memory_format=torch.channels_last  # type: ignore[call-overload]
+        )
+        self.device, self.data_seconds = device, 0.0
+        self.photos, self.held_out = photos, held_out or photos
         self.config = config
         self.sampled = sampled
         self.fit_codes = fit_codes and not config.freeze_codes
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64, device=device)
         self.quantising = config.continuous_steps == 0 or config.freeze_codes
-        self.perceptual: PerceptualLoss | None = None
-        if config.perceptual_weight:
-            enlarged = config.perceptual_scale > 1
-            self.perceptual = PerceptualLoss(DEEP_FEATURE_BLOCKS if enlarged else FEATURE_BLOCKS)
-            self.perceptual.to(device)
-        self.adversarial: AdversarialLoss | None = None
-        if config.adversarial_weight:
-            self.adversarial = AdversarialLoss(self._build_critic(), device)
-            broadcast_(self.adversarial.critic.parameters())
+        self.losses = ImageLosses(config, self.size, len(photos.classes), device)
+        self.made_from = {
+            "classes": list(photos.classes),
+            "fingerprint of the photos": hash_of_photos(photos.pixels, photos.labels),
+        }
         # The codebook has no gradient before quantisation starts.
         self.may_leave_unused = not self.quantising
         if config.compile:
@@ -107,19 +127,9 @@ class TokenizerStage:
             model.encoder.requires_grad_(False)
             model.quantizer.requires_grad_(False)
 
-    def _build_critic(self) -> nn.Module:
-        if self.config.critic == "patches":
-            return PatchCritic()
-        blank = torch.zeros(1, 3, self.size, self.size, device=self.device)
-        with torch.no_grad():
-            maps = self.perceptual.features(*self._seen(0, blank))
-        shapes = [tuple(view.shape[1:3]) for view in maps[FIRST_JUDGED:]]
-        return FeatureCritic(shapes, len(self.photos.classes))
-
     def _indices(self, step: int) -> Tensor:
-        return batch_indices(
-            len(self.photos.labels), self.config.batch_size, self.config.seed, step
-        )
+        num, config = len(self.photos.labels), self.config
+        return batch_indices(num, config.batch_size, config.seed, step)
 
     def _batch(self, step: int, part: Part = WHOLE) -> Tensor:
         began, indices = time.perf_counter(), self._indices(step)
@@ -149,7 +159,7 @@ class TokenizerStage:
         return model.quantizer.normalized(kmeans(latents, num_codes, KMEANS_ITERATIONS, generator))
 
     def _with_codes(self, ema: nn.Module) -> nn.Module:
-        """Return the running mean; before quantisation starts, a copy whose codes fit it."""
+        """Return the EMA; before quantisation starts, a copy whose codes fit it."""
         if self.quantising:
             return ema
         ema = copy.deepcopy(ema)
@@ -160,47 +170,70 @@ class TokenizerStage:
         return self.model.quantizer.normalized(encoded.movedim(1, -1)).flatten(0, 2)
 
     def loss(self, step: int, part: Part = WHOLE) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a part's share of the sum of pixel, feature, codebook and critic losses.
+        """Return a part's share of the sum of pixel, feature, codebook and adversarial losses.
 
         The measures are the parts of that sum, and how the codes of the last steps are used.
         """
-        config, images = self.config, self._batch(step, part)
-        share = len(images) / config.batch_size
-        if part.index % config.accumulate_steps == 0:
-            self.batch_latents, self.critic_pairs = [], []
-        parts: dict[str, Any] = {}
-        latents, code_loss = self._quantize(step, images, parts)
+        config = self.config
+        pieces = config.grad_accum_steps
+        if part.index % pieces == 0:
+            self.batch_latents: list[Tensor] = []
+            self.pairs = []
+            several = pieces > 1 and self.losses.judging(step)
+            self.balance = self._balance(step, part) if several else None
+        done = self._forward(step, part)
+        measures, total = done.measures, done.reconstruction
+        share = len(done.images) / config.batch_size
+        self._count(done)
+        if done.adversarial is not None:
+            pulls = pulls_of(total, done.adversarial, done.made, self.model.decoder.head.weight)
+            balance = self.balance
+            if balance is None:
+                balance = balance_of([sum_(pull) for pull in pulls.at_last])
+            factor = config.adversarial_weight * balance
+            total = joined(total, done.adversarial, done.made, pulls, factor)
+            measures["balance"] = balance
+            photos, judged = done.seen.photos.detach(), done.seen.judged.detach()
+            self.pairs.append(Pair(photos, judged, share, self._made_share(done.made)))
+        shown = {name: share * torch.as_tensor(each).detach() for name, each in measures.items()}
+        return total + done.codes, shown
+
+    def _made_share(self, made: Tensor) -> float:
+        """Return which share of all that the decoder makes in a step this is."""
+        drawn = self.config.sampled_images if self.sampled is not None else 0
+        return len(made) / (self.config.batch_size + drawn)
+
+    def _balance(self, step: int, first: Part) -> Tensor:
+        """Return the balance of both losses over the whole batch, where it comes in pieces.
+
+        It must be known before the first piece is learned from, so all are computed once more.
+        """
+        sums: list[Tensor] = []
+        for place in range(self.config.grad_accum_steps):
+            done = self._forward(step, Part(first.index + place, first.count))
+            assert done.adversarial is not None
+            weight = self.model.decoder.head.weight
+            pulls = pulls_of(done.reconstruction, done.adversarial, done.made, weight).at_last
+            sums = [a + b for a, b in zip(sums, pulls, strict=True)] if sums else list(pulls)
+        return balance_of([sum_(pull) for pull in sums])
+
+    def _forward(self, step: int, part: Part) -> _Forward:
+        """Compute a piece; changes nothing."""
+        images = self._batch(step, part)
+        share = len(images) / self.config.batch_size
+        labels = self.photos.labels[self._indices(step)[part.of(self.config.batch_size)]]
+        encoded = self.model.encoder(images).float()
+        latents, tokens, codes, measures = self._quantize(step, encoded)
         drawn = self._drawn(step, part)
         made = self._decode(latents, drawn)
-        output = made[: len(images)]
-        parts |= {"l1": (output - images).abs().mean(), "l2": (output - images).square().mean()}
-        total = config.l1_weight * parts["l1"] + config.l2_weight * parts["l2"]
-        views, wanted = [made], [images]
-        if self.perceptual is not None:
-            maps, targets = self._features(step, made, images)
-            pairs = [view[: len(images)] for view in maps]
-            parts["perceptual"] = self.perceptual.distance(pairs, targets).mean()
-            total = total + config.perceptual_weight * parts["perceptual"]
-            if config.critic == "features":
-                views, wanted = maps[FIRST_JUDGED:], targets[FIRST_JUDGED:]
-        total = share * total
-        if self.adversarial is not None and step >= config.adversarial_start:
-            labels = self.photos.labels[self._indices(step)[part.of(config.batch_size)]]
-            both = labels if drawn is None else torch.cat([labels, drawn.labels])
-            photos = Batch(wanted, labels.to(self.device))
-            judged = Batch(views, both.to(self.device))
-            parts["adversarial"] = self.adversarial.generator_loss(judged)
-            total, parts["balance"] = self.adversarial.join(
-                total,
-                share * parts["adversarial"],
-                made,
-                self.model.decoder.head.weight,
-                config.adversarial_weight,
-            )
-            self.critic_pairs.append((photos, judged.detach(), share))
-        parts["psnr"] = psnr(output.detach(), images).mean()
-        measures = {name: share * torch.as_tensor(value).detach() for name, value in parts.items()}
-        return total + share * code_loss, measures
+        seen = self.losses.of(step, images, labels, made, labels[:0] if drawn is None else drawn[1])
+        measures |= seen.measures
+        measures["psnr"] = psnr(made[: len(images)].detach(), images).mean()
+        adversarial = seen.adversarial
+        if adversarial is not None:
+            adversarial = self._made_share(made) * adversarial
+        losses = share * seen.reconstruction, adversarial, share * codes
+        return _Forward(images, encoded, tokens, made, seen, *losses, measures)
 
     def _drawn(self, step: int, part: Part) -> SampledTokens | None:
         """Return this part's share of the sampled grids of a step."""
@@ -218,46 +251,29 @@ class TokenizerStage:
             latents = torch.cat([latents, self.model.quantizer.lookup(tokens)])
         return self.model.decoder(latents).float()
 
-    def _features(self, step: int, output: Tensor, images: Tensor) -> tuple[list[Tensor], ...]:
-        """Return the feature maps of what was made and, without gradient, of the photos."""
-        made, real = self._seen(step, output, images)
-        with torch.no_grad():
-            targets = self.perceptual.features(real)
-        return self.perceptual.features(made), targets
-
-    def _seen(self, step: int, *pair: Tensor) -> list[Tensor]:
-        """Return images as the feature network sees them: whole, or one window enlarged."""
-        scale = self.config.perceptual_scale
-        if scale == 1:
-            return list(pair)
-        side = round(WINDOW_SHARE * self.size)
-        generator = step_generator(self.config.seed, step, stream=3)
-        top, left = torch.randint(0, self.size - side + 1, (2,), generator=generator).tolist()
-        windows = [images[:, :, top : top + side, left : left + side] for images in pair]
-        return [
-            F.interpolate(window, scale_factor=scale, mode="bicubic", align_corners=False)
-            for window in windows
-        ]
-
     def _quantize(
-        self, step: int, images: Tensor, parts: dict[str, Any]
-    ) -> tuple[Tensor, Tensor | float]:
-        """Return the latents for the decoder and the loss of the codes; measures go to parts."""
+        self, step: int, encoded: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor | float, dict[str, Any]]:
+        """Return the latents for the decoder, their tokens, the loss of the codes, and measures."""
         config, quantizer = self.config, self.model.quantizer
-        encoded = self.model.encoder(images).float()
-        self.batch_latents.append(self._latents(encoded.detach()))
-        self.quantising = step >= config.continuous_steps or config.freeze_codes
-        if not self.quantising:
-            return quantizer.normalized(encoded, dim=1), 0.0
+        if step < config.continuous_steps and not config.freeze_codes:
+            return quantizer.normalized(encoded, dim=1), None, 0.0, {}
         quantized = quantizer(encoded)
-        self.counts += sum_(torch.bincount(quantized.tokens.flatten(), minlength=len(self.counts)))
-        use = codebook_use(self.counts)
-        parts |= {"code_share": use.share, "perplexity": use.perplexity}
         if config.freeze_codes:
-            return quantized.latents, 0.0
-        parts |= {"codebook": quantized.codebook_loss, "commit": quantized.commit_loss}
-        code_loss = quantized.codebook_loss + config.commit_weight * quantized.commit_loss
-        return quantized.latents, code_loss
+            return quantized.latents, quantized.tokens, 0.0, {}
+        measures = {"codebook": quantized.codebook_loss, "commit": quantized.commit_loss}
+        loss = quantized.codebook_loss + config.commit_weight * quantized.commit_loss
+        return quantized.latents, quantized.tokens, loss, measures
+
+    def _count(self, done: _Forward) -> None:
+        """Keep the latents of a piece, and count how its codes are used."""
+        self.batch_latents.append(self._latents(done.encoded.detach()))
+        self.quantising = done.tokens is not None
+        if done.tokens is not None:
+            tokens = done.tokens.flatten()
+            self.counts += sum_(torch.bincount(tokens, minlength=len(self.counts)))
+            use = codebook_use(self.counts)
+            done.measures.update({"code_share": use.share, "perplexity": use.perplexity})
 
     def _latents_of_all(self) -> Tensor:
         """Return the latents of the whole batch, those of all processes in order."""
@@ -269,11 +285,11 @@ class TokenizerStage:
         return sum_(whole)
 
     def after_step(self, step: int, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Train the critic; revive dead codes at intervals, but not in the last tenth."""
+        """Train the discriminator; revive dead codes at intervals, but not in the last tenth."""
         config = self.config
-        if self.adversarial is not None and step >= config.adversarial_start:
-            # Not in `loss`: the generator's backward pass needs the critic's weights as they were.
-            self.adversarial.update(self.critic_pairs)
+        if self.losses.adversarial is not None and self.losses.judging(step):
+            # Not in `loss`: the decoder's backward pass needs its weights as they were.
+            self.losses.adversarial.update(self.pairs)
         quantising = step - config.continuous_steps
         if quantising <= 0 or not config.revive_every or quantising % config.revive_every:
             return
@@ -318,18 +334,19 @@ class TokenizerStage:
 
     @torch.no_grad()
     def export(self, ema: nn.Module, folder: Path) -> None:
-        """Write the running mean as a tokenizer checkpoint."""
+        """Write the EMA as a tokenizer checkpoint."""
         save_checkpoint(
             folder / "checkpoint", tokenizer=self._with_codes(ema), classes=self.photos.classes
         )
 
     def state(self) -> dict[str, Any]:
-        """Return the counts since the last revival, and the critic."""
-        critic = self.adversarial.state() if self.adversarial is not None else {}
-        return {"counts": self.counts, "adversarial": critic}
+        """Return the counts since the last revival, whether codes are used, the discriminator."""
+        adversarial = self.losses.adversarial.state() if self.losses.adversarial is not None else {}
+        return {"counts": self.counts, "quantising": self.quantising, "adversarial": adversarial}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what `state` returned."""
         self.counts = state["counts"].to(self.device)
-        if self.adversarial is not None:
-            self.adversarial.load_state(state["adversarial"])
+        self.quantising = bool(state["quantising"])
+        if self.losses.adversarial is not None:
+            self.losses.adversarial.load_state(state["adversarial"])

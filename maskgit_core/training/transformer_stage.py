@@ -14,13 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from maskgit_core.config import SamplingConfig, TrainConfig
+from maskgit_core.config import SamplingConfig
 from maskgit_core.data.contact_sheet import contact_sheet
+from maskgit_core.data.fingerprints import hash_of_networks, hash_of_rows, hash_of_values
 from maskgit_core.data.photos import WHOLE, Part, batch_indices, step_generator
-from maskgit_core.data.shards import TokenData
+from maskgit_core.data.shards import ShardedTokens, TokenData
 from maskgit_core.decoding.loop import decode_steps
+from maskgit_core.losses import draw_token_mask, masked_cross_entropy
 from maskgit_core.pixels import to_uint8
-from maskgit_core.training.losses import draw_token_mask, masked_cross_entropy
+from maskgit_core.training.settings import TransformerTrainConfig
 from maskgit_core.weights.checkpoint import save_checkpoint
 
 METRIC_BATCH = 64
@@ -37,6 +39,13 @@ def token_geometry(codebook: Tensor, width: int, generator: torch.Generator) -> 
     projection = torch.randn(codebook.shape[1], width, generator=generator)
     projected = codebook @ projection
     return (projected - projected.mean(0)) / projected.std() * 0.02
+
+
+def hash_of_tokens(data: TokenData) -> str:
+    """Return a short hash of token grids and their labels."""
+    tokens = data.tokens
+    shards = tokens.shards if isinstance(tokens, ShardedTokens) else [tokens]
+    return hash_of_values([hash_of_rows(shard.numpy()) for shard in shards], data.labels.tolist())
 
 
 class TransformerStage:
@@ -61,19 +70,25 @@ class TransformerStage:
         tokenizer: nn.Module,
         data: TokenData,
         held_out: TokenData | None,
-        config: TrainConfig,
+        config: TransformerTrainConfig,
         sampling: SamplingConfig | None = None,
         device: torch.device = CPU,
     ) -> None:
         self.model = model.to(device)
+        self.sharded = config.shard == "full"
         self.tokenizer = tokenizer.to(device)
         self.device = device
         self.data_seconds = 0.0
-        model.checkpoint_blocks = config.checkpoint_blocks
+        model.checkpoint_blocks = config.checkpoint_blocks  # type: ignore[assignment]
         if config.compile:
             for block in model.blocks:
                 block.compile()
         self.data = data
+        self.made_from = {
+            "classes": list(data.classes),
+            "fingerprint of the tokenizer": hash_of_networks(tokenizer),
+            "fingerprint of the tokens": hash_of_tokens(data),
+        }
         self.held_out = held_out or data
         self.config = config
         self.sampling = sampling or SamplingConfig()
@@ -92,7 +107,7 @@ class TransformerStage:
         view = torch.randint(0, data.tokens.shape[1], (len(chosen),), generator=generator)
         shape = (len(chosen), data.tokens.shape[2])
         token_mask = draw_token_mask(*shape, generator, config.mask_schedule)
-        dropped = torch.rand(len(chosen), generator=generator) < config.class_drop
+        dropped = torch.rand(len(chosen), generator=generator) < config.label_drop_prob
         hidden = token_mask
         if config.token_drop:
             hidden = hidden | (torch.rand(shape, generator=generator) < config.token_drop)
@@ -134,7 +149,7 @@ class TransformerStage:
     def metrics(self, ema: nn.Module) -> dict[str, float]:
         """Return the cross-entropy in nats on held-out centre crops, at ratios fixed per image."""
         targets = self.held_out.tokens[:, 0].long()
-        token_mask = draw_token_mask(*targets.shape, step_generator(0, 0))
+        token_mask = draw_token_mask(len(targets), targets.shape[1], step_generator(0, 0))
         loss = right = 0.0
         ema.eval()
         for rows in torch.arange(len(targets)).split(METRIC_BATCH):
@@ -148,7 +163,7 @@ class TransformerStage:
 
     @torch.inference_mode()
     def sheet(self, ema: nn.Module) -> Image.Image:
-        """Return samples of the running mean, one row a class (at most twelve classes)."""
+        """Return samples of the EMA, one row a class (at most twelve classes)."""
         ema.eval()
         config = ema.config
         # A model that was extended knows classes that this data does not show.
@@ -169,7 +184,7 @@ class TransformerStage:
         return contact_sheet(images, SHEET_SAMPLES, gap=2)
 
     def export(self, ema: nn.Module, folder: Path) -> None:
-        """Write the tokenizer and the running mean as a checkpoint."""
+        """Write the tokenizer and the EMA as a checkpoint."""
         save_checkpoint(
             folder / "checkpoint",
             tokenizer=self.tokenizer,

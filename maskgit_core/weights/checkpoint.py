@@ -13,7 +13,7 @@ import difflib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +206,7 @@ def parse_network(
     if not isinstance(values, dict) or kind not in list(kinds):
         raise CheckpointError(f"{part} kind must be one of {', '.join(kinds)}; got {kind!r}")
     config_class, module_class = kinds[kind].config, kinds[kind].network
-    keeps_kind = "kind" in config_class.__dataclass_fields__
+    keeps_kind = "kind" in {setting.name for setting in fields(config_class)}
     values = {key: value for key, value in values.items() if key != "kind" or keeps_kind}
     try:
         return from_dict(config_class, values), module_class

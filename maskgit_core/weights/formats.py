@@ -157,7 +157,7 @@ def reading(path: Path) -> Iterator[None]:
 
 def load_with_placeholders(path: Path, found: Findings, *, mmap: bool) -> Any:
     """Let PyTorch load what was looked over, with stand-ins for foreign classes."""
-    stand_ins = placeholders(found.uses)
+    stand_ins: list[Any] = [*placeholders(found.uses)]
     # PyTorch keeps the list of them for the whole process.
     with SAFE_GLOBALS, torch.serialization.safe_globals(stand_ins):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)

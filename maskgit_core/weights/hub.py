@@ -37,6 +37,7 @@ from maskgit_core.weights.download import (
 )
 from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights
 from maskgit_core.weights.progress import CONVERTING, Progress
+from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "fetch_weights", "push_to_hub", "resolve_checkpoint"]
 
@@ -46,6 +47,7 @@ def resolve_checkpoint(source: str | os.PathLike[str], *, progress: Progress | N
 
     Args:
         source: a folder, a key of `KNOWN_WEIGHTS`, or owner/name of a Hub repository in our form.
+            "checkpoints/scenes-flowers", which ships, is found from every working directory.
         progress: counts what is fetched, and may cancel.
 
     Raises:
@@ -59,6 +61,8 @@ def resolve_checkpoint(source: str | os.PathLike[str], *, progress: Progress | N
         folder = Path(source).expanduser()
         if folder.is_dir():
             return folder
+        if folder == Path(SHIPPED_NAME) and shipped_folder().is_dir():
+            return shipped_folder()
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"there is no checkpoint folder {name[:80]!r}: {error}") from error
     owner = Path(name.partition("/")[0])

@@ -299,7 +299,7 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
     for known in (
         _halton(
             *(256, "tiny", 23.0, 10.2, 384),
-            "the quickest of the 1,000 classes; for two processor cores",
+            "the quickest with 1,000 classes; good enough on two processor cores",
             # what a network of this size comes to with its optimizer's state; the page says 276 MB
             276_471_643,
         ),
@@ -324,13 +324,13 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
         ),
         _halton(
             *(384, "base", 142.5, 4.15, 768),
-            "larger and better pictures; better with a graphics card",
+            "larger and better pictures",
             1_710_000_000,
             "3e707c8fcf75ddf73d812de04d2561d3ff69f52f21c08e079e0fa4d0b596fcd6",
         ),
         _halton(
             *(384, "large", 480.0, 2.59, 1024),
-            "the best pictures of this family; wants a graphics card",
+            "the best pictures of this family",
             1_920_000_000,
         ),
         _v1(
@@ -341,31 +341,31 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
         ),
         _v1(
             *(512, 176.3, 7.26),
-            "the largest pictures; wants a graphics card",
+            "the largest pictures; slow without a graphics card",
             2_116_055_573,
             "fa1e1286451602c30d1608485797f63f27c8cc9688346fa0f1315952b46b3c03",
         ),
         _google(256, 172.5, 6.06, "the paper's own weights, without guidance"),
         _google(512, 173.0, 7.32, "the paper's own weights, the largest pictures"),
-        _maskbit(10, 304.7, 1.68, "hardly worse than 14 bits; wants a graphics card", 218_000_000),
+        _maskbit(10, 304.7, 1.68, "hardly worse than 14 bits", 218_000_000),
         _maskbit(
-            *(12, 304.8, 1.65, "hardly worse than 14 bits; wants a graphics card", 218_000_000),
+            *(12, 304.8, 1.65, "hardly worse than 14 bits", 218_000_000),
             "3dde024443d68a10295a518d9e851f61e0527c85f1197aa41405237153182170",
             "7027be7",
         ),
         _maskbit(
-            *(14, 304.9, 1.62, "the best pictures of all; wants a graphics card", 219_000_000),
+            *(14, 304.9, 1.62, "the best pictures of all", 219_000_000),
             "ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310",
             "67eb4c7",
         ),
         _maskbit(
-            *(16, 305.2, 1.64, "hardly worse than 14 bits; wants a graphics card", 222_258_958),
+            *(16, 305.2, 1.64, "hardly worse than 14 bits", 222_258_958),
             "44e3ff7c3bf15eda4e1e25586ff8f657be9291d5e2bf3b755505394e11765b06",
             "cf17f8e",
             about=False,
         ),
         _maskbit(
-            *(18, 305.7, 1.67, "the sharpest tokenizer; wants a graphics card", 236_979_982),
+            *(18, 305.7, 1.67, "the sharpest tokenizer", 236_979_982),
             "6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78",
             "825f2ea",
             about=False,

@@ -256,12 +256,13 @@ class _Look:
             return _tensor(arguments)
         first = arguments[0] if arguments else None
         flat = all(_is_key(argument) for argument in arguments)
-        kind = first.kind if isinstance(first, Thing) else ""
+        thing = first if isinstance(first, Thing) else Thing("", "")
+        kind = thing.kind
         result = {
             "torch._utils._rebuild_parameter": (kind == "tensor", "tensor"),
             "collections.OrderedDict": (not arguments or kind == "dict", "dict"),
             "collections.Counter": (not arguments or kind == "dict", "dict"),
-            "builtins.set": (kind == "list" and first.plain if kind else flat, "set"),
+            "builtins.set": (kind == "list" and thing.plain if kind else flat, "set"),
             "_codecs.encode": (flat and arguments[1:] == ("latin1",), "bytes"),
             "torch.Size": (flat, "size"),
             "torch.device": (flat, "device"),

@@ -36,7 +36,10 @@ class Rule:
 CHANGES: dict[str, tuple[Callable[[Sequence[Tensor]], Tensor], Callable[..., Shape]]] = {
     "copy": (lambda parts: parts[0], lambda shape, count, heads: shape),
     # several tensors one below the other
-    "stack": (torch.cat, lambda shape, count, heads: (shape[0] // count, *shape[1:])),
+    "stack": (
+        lambda parts: torch.cat(list(parts)),
+        lambda shape, count, heads: (shape[0] // count, *shape[1:]),
+    ),
     # a leading axis of one
     "batched": (lambda parts: parts[0][0], lambda shape, count, heads: (1, *shape)),
     # a 1x1 convolution that is a linear layer here

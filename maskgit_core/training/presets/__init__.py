@@ -17,64 +17,30 @@ from typing import Any
 from maskgit_core.config import (
     SamplingConfig,
     TokenizerConfig,
-    TrainConfig,
     TransformerConfig,
-    check_range,
+    check_settings,
     from_dict,
+    setting,
     to_dict,
 )
+from maskgit_core.training.settings import OLD_NAMES, TokenizerTrainConfig, TransformerTrainConfig
 
 FOLDER = Path(__file__).parent
-# Settings of one stage that the other has no use for.
-TRANSFORMER_ONLY = (
-    "label_smoothing",
-    "class_drop",
-    "token_drop",
-    "mask_schedule",
-    "checkpoint_blocks",
-    "shard",
-)
-TOKENIZER_ONLY = (
-    "l1_weight",
-    "l2_weight",
-    "perceptual_weight",
-    "perceptual_scale",
-    "commit_weight",
-    "adversarial_weight",
-    "adversarial_start",
-    "critic",
-    "sampled_images",
-    "freeze_codes",
-    "continuous_steps",
-    "revive_every",
-)
 FROM_DATA = ("codebook_size", "num_classes", "grid_size")
-# Section -> settings that its dataclass has and that mean nothing there.
-USELESS = {
-    "tokenizer_training": TRANSFORMER_ONLY,
-    "transformer": FROM_DATA,
-    "transformer_training": TOKENIZER_ONLY,
-}
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The data that a preset is meant for.
+    """The data that a preset is meant for."""
 
-    Args:
-        num_images: training photos.
-        num_classes: classes.
-        crops: crops of a photo whose tokens are kept, each with its mirror image.
-    """
-
-    num_images: int = 1
-    num_classes: int = 1
-    crops: int = 1
+    num_images: int = setting(1, "training photos", low=1)
+    num_classes: int = setting(1, "classes", low=1)
+    crops: int = setting(
+        1, "crops of a photo whose tokens are kept, each with its mirror image", low=1, high=5
+    )
 
     def __post_init__(self) -> None:
-        check_range("num_images", self.num_images, 1, whole=True)
-        check_range("num_classes", self.num_classes, 1, whole=True)
-        check_range("crops", self.crops, 1, 5, whole=True)
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -96,18 +62,18 @@ class Preset:
     data: DataConfig = field(default_factory=DataConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     published_tokenizer: str = ""
-    tokenizer_training: TrainConfig = field(default_factory=TrainConfig)
+    tokenizer_training: TokenizerTrainConfig = field(default_factory=TokenizerTrainConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    transformer_training: TrainConfig = field(default_factory=TrainConfig)
+    transformer_training: TransformerTrainConfig = field(default_factory=TransformerTrainConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
 SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "tokenizer": TokenizerConfig,
-    "tokenizer_training": TrainConfig,
+    "tokenizer_training": TokenizerTrainConfig,
     "transformer": TransformerConfig,
-    "transformer_training": TrainConfig,
+    "transformer_training": TransformerTrainConfig,
     "sampling": SamplingConfig,
 }
 
@@ -146,11 +112,11 @@ def parse_preset(name: str, values: Mapping[str, Any]) -> Preset:
     published = str(tokenizer.pop("published", ""))
     if "tokenizer" in values:
         values["tokenizer"] = tokenizer
-    parts = {}
+    parts: dict[str, Any] = {}
     for section, settings in values.items():
         _check_section(section, list(SECTIONS))
         for key in settings:
-            _check_useful(section, key)
+            _check_settable(section, key)
         parts[section] = from_dict(SECTIONS[section], settings)
     return Preset(name, summary, published_tokenizer=published, **parts)
 
@@ -189,9 +155,10 @@ def names_setting(settings: Sequence[str], key: str) -> bool:
 def _place(path: str, sections: Mapping[str, Any]) -> tuple[str, str]:
     """Return (section, key) of what stands before the equals sign."""
     section, dot, key = path.rpartition(".")
+    key = OLD_NAMES.get(key, key)
     if dot:
         _check_section(section, list(sections))
-        _check_useful(section, key)
+        _check_settable(section, key)
         known = _keys(section, sections[section])
         if key not in known:
             raise ValueError(f"unknown setting {path!r}{_nearest(key, known)}")
@@ -207,8 +174,8 @@ def _place(path: str, sections: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _keys(section: str, config: Any) -> list[str]:
-    useless = USELESS.get(section, ())
-    return [part.name for part in fields(config) if part.name not in useless]
+    hidden = FROM_DATA if section == "transformer" else ()
+    return [each.name for each in fields(config) if each.name not in hidden]
 
 
 def _parsed(text: str) -> Any:
@@ -224,10 +191,14 @@ def _check_section(section: str, known: list[str]) -> None:
         raise ValueError(f"unknown section {section!r}{near}")
 
 
-def _check_useful(section: str, key: str) -> None:
-    if key in USELESS.get(section, ()):
-        why = "follows from tokenizer and data" if key in FROM_DATA else "has no use there"
-        raise ValueError(f"{key!r} cannot be set in {section}: it {why}")
+def _check_settable(section: str, key: str) -> None:
+    if section == "transformer" and key in FROM_DATA:
+        raise ValueError(f"{key!r} cannot be set in {section}: it follows from tokenizer and data")
+    owners = [name for name, kind in SECTIONS.items() if key in _keys(name, kind)]
+    if owners and section not in owners:
+        raise ValueError(
+            f"{key!r} cannot be set in {section}: it is a setting of {' and '.join(owners)}"
+        )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import pytest
 
 import waiting
 from browser_model import tiny_model
-from demo.hardening import forgetting
+from demo.hardening import gradio_patches
 from demo.serving.local import LocalRunner
 from demo.serving.models import ModelHolder
 from page_client import OWN_SETTINGS, visit
@@ -80,7 +80,7 @@ def page() -> Iterator[Page]:
 
 @pytest.fixture(autouse=True)
 def quick_looks(monkeypatch) -> None:
-    monkeypatch.setattr(forgetting, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(gradio_patches, "LOOK_SECONDS", 0.1)
 
 
 def test_nothing_is_kept_of_calls_that_ended_or_were_left(page, monkeypatch) -> None:
@@ -95,7 +95,7 @@ def test_nothing_is_kept_of_calls_that_ended_or_were_left(page, monkeypatch) -> 
 def test_an_answer_waits_for_its_client(page) -> None:
     name = page.post()
     wait_for(lambda: name not in page.queue.event_ids_to_events)
-    time.sleep(3 * forgetting.LOOK_SECONDS)
+    time.sleep(3 * gradio_patches.LOOK_SECONDS)
     assert name not in page.demo.app.state_holder.session_data
     event, (last,) = page.fetch(name)
     assert event == "complete" and last["done"] and len(last["images"]) == 1
@@ -103,7 +103,7 @@ def test_an_answer_waits_for_its_client(page) -> None:
 
 
 def test_an_answer_that_nobody_fetches_is_dropped(page, monkeypatch) -> None:
-    monkeypatch.setattr(forgetting, "LOOKS", 3)
+    monkeypatch.setattr(gradio_patches, "LOOKS", 3)
     name = page.post()
     assert name in page.kept()
     wait_for(lambda: not page.kept())

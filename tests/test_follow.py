@@ -120,13 +120,19 @@ CHANGES = {
     "choice_temperature": 0.0,
     "top_k": 2,
     "top_p": 0.3,
+    "guidance_power": 0.5,
+    "first_step_temperature": 3.0,
+    "last_step_temperature": 3.0,
+    "noise_schedule": "endpoints",
 }
+# What a setting needs beside it to mean anything.
+WITH = {"guidance_power": {"guidance_schedule": "power_cosine"}}
 
 
 @pytest.mark.parametrize("name", [field.name for field in FIELDS])
 def test_every_setting_changes_the_result(name: str) -> None:
     model = larger_model()
-    usual = PRESETS["Balanced"]
+    usual = {**PRESETS["Balanced"], **WITH.get(name, {})}
 
     def tokens(values: dict) -> list:
         request = parse_generate(model, model.classes, 8, 1, values)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 import types
+from typing import ClassVar
 
-from maskgit_core.training.tensorboard import open_writer
+from maskgit_core.training.log import open_writer
 
 from commands import train_tokenizer  # isort: skip
 
 
 class FakeWriter:
-    made: list[FakeWriter] = []
+    made: ClassVar[list[FakeWriter]] = []
 
     def __init__(self, log_dir: str) -> None:
         self.log_dir, self.scalars, self.images, self.closed = log_dir, [], [], False

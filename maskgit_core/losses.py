@@ -147,7 +147,7 @@ class PerceptualLoss(nn.Module):
     def distance(maps: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
         """Return float32 (B,), the distance of each pair of images from their feature maps."""
         pairs = ((a.float(), b.float()) for a, b in zip(maps, targets, strict=True))
-        return sum(
+        return sum(  # type: ignore[return-value]  # there is a pair
             (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean(dim=(1, 2))
             for a, b in pairs
         )

@@ -1,14 +1,19 @@
-"""Event files for TensorBoard, where its package is installed; nothing where it is not."""
+"""The log of a run: its measures as JSON lines, and for TensorBoard where that is installed."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-FOLDER = "tensorboard"
+from maskgit_core.files import write_atomically
+
+METRICS_FILE = "metrics.jsonl"
+FOLDER = "tensorboard"  # of the event files
 
 
 class EventWriter:
@@ -45,3 +50,30 @@ def open_writer(out: Path) -> EventWriter | None:
     except ImportError:
         return None
     return EventWriter(SummaryWriter(log_dir=str(out / FOLDER)), out)
+
+
+def data_share(out: Path) -> float | None:
+    """Return the mean share of a run's time that went to its batches; None without a log line.
+
+    What is left is the network's. The log's lines cover equal numbers of steps.
+    """
+    shares = []
+    with contextlib.suppress(OSError):
+        for line in (out / METRICS_FILE).read_text(encoding="utf-8").splitlines():
+            share = json.loads(line).get("data_share")
+            shares += [] if share is None else [share]
+    return sum(shares) / len(shares) if shares else None
+
+
+def keep_metrics(path: Path, step: int) -> None:
+    """Leave the lines up to a step: later ones are written again, a torn one is dropped."""
+    kept = []
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                keep = json.loads(line)["step"] <= step
+            except (ValueError, KeyError, TypeError):
+                continue
+            if keep:
+                kept.append(line + "\n")
+    write_atomically(path, lambda part: Path(part).write_text("".join(kept), encoding="utf-8"))

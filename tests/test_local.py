@@ -24,7 +24,9 @@ from demo.runs.redo import parse_redo
 from demo.serving import steps
 from demo.serving.jobs import WAITING, Job, JobFailed
 from demo.serving.local import LocalRunner
+from demo.serving.metrics import FAILURES_IN_A_ROW
 from demo.serving.models import ModelHolder
+from demo.serving.queue import STOPPING
 from demo.serving.request import Request
 from demo.serving.steps import Place, decode_alone
 from demo.settings import RequestError
@@ -338,6 +340,24 @@ def test_skipped_pictures_are_made_up_for_only_while_nobody_waits(gated, monkeyp
     assert differ == [False, True, True, True, False]
 
 
+@pytest.mark.parametrize("waits", [False, True])
+def test_nor_are_those_of_a_comparison_made_while_somebody_waits(
+    gated, monkeypatch, waits: bool
+) -> None:
+    monkeypatch.setattr(
+        "demo.serving.steps.LivePictures", lambda model: LivePictures(model, share=1e-9)
+    )
+    runner = LocalRunner(ModelHolder(gated))
+    run = start(runner, parse_compare(gated, "sea", 5, "Order", VALUES))
+    assert gated.begun.acquire(timeout=30)
+    other = [start(runner, wish(gated, 1))] if waits else []
+    gated.let(1000)
+    made = list(run)
+    assert sum(bool(progress.images) for progress in made) == (1 if waits else 2)
+    assert len(made[-1].images) == 4
+    in_threads(other)()
+
+
 def test_who_closes_at_the_result_is_done_and_has_no_more_pictures_made(gated, monkeypatch) -> None:
     begun, closed, made = threading.Event(), threading.Event(), []
 
@@ -392,3 +412,36 @@ def test_a_run_that_nobody_listened_to_is_forgotten(gated) -> None:
     assert next(job.follow()) == Place(0)
     wait_for(lambda: job.outcome is not None)
     assert runner.num_waiting == 0
+
+
+def test_a_stop_tells_everybody_and_takes_no_more(gated) -> None:
+    runner = LocalRunner(ModelHolder(gated))
+    runs = [start(runner, wish(gated, seed)) for seed in range(3)]
+    ends = in_threads(runs)
+    wait_for(lambda: runner.num_working > 0)
+    runner.close()
+    assert [str(end) for end in ends()] == [STOPPING] * 3
+    with pytest.raises(RequestError, match="restarted"):
+        runner.decode(wish(gated, 9))
+    gated.let(100)
+
+
+def test_failures_in_a_row_empty_the_queue_and_one_success_ends_them(gated) -> None:
+    runner, let = LocalRunner(ModelHolder(gated)), threading.Event()
+
+    def fails() -> None:
+        let.wait(60)
+        raise MemoryError
+
+    failing = [runner._join(fails, "test", "m") for _ in range(FAILURES_IN_A_ROW)]
+    behind = [runner._join(lambda: 1, "test", "m") for _ in range(2)]
+    let.set()
+    for job in failing:
+        with pytest.raises(JobFailed):
+            list(job.follow())
+    for job in behind:
+        with pytest.raises(RequestError, match="has a problem"):
+            list(job.follow())
+    assert runner.metrics.failing
+    assert runner.call("test", lambda: 5) == 5
+    assert not runner.metrics.failing
