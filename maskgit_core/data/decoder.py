@@ -91,7 +91,8 @@ class Decoder:
         if "error" in header:
             raise ValueError(header["error"])
         image = Image.frombytes(header["mode"], tuple(header["size"]), pixels)
-        for name, value in kept_info(header["orientation"], bytes.fromhex(header["profile"])).items():
+        profile = bytes.fromhex(header["profile"])
+        for name, value in kept_info(header["orientation"], profile).items():
             image.info[name] = value
         return image
 
