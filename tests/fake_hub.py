@@ -187,7 +187,8 @@ class FakeHub:
             if cuts:
                 request.close_connection = True
                 stored = stored[: int(len(stored) * cuts.pop(0))]
-            return request.wfile.write(stored)
+            request.wfile.write(stored)
+            return
         chunks = {"start": 0, "end": -(-len(content) // CHUNK)}
         where = {"range": chunks, "url_range": {"start": 0, "end": len(stored) - 1}}
         reply = {

@@ -69,7 +69,8 @@ class Bucket:
         wanted = request.headers.get("Range", "")
         self.asked.append(wanted)
         if status != 200 or content is None:
-            return request.send_error(status)
+            request.send_error(status)
+            return
         etag = f'"{hashlib.md5(content).hexdigest()}"'
         start = 0
         match = re.match(r"bytes=(\d+)-", wanted)

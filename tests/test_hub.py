@@ -120,6 +120,7 @@ def test_the_environment_rules_in_a_process_of_its_own(server, tmp_path):
             text=True,
             env={**environment, **extra},
             timeout=300,
+            check=False,
         )
 
     first = run()
@@ -275,11 +276,12 @@ def test_a_full_disk(server, monkeypatch, xet):
         )
     else:
         transfer = module.http_get
-        monkeypatch.setattr(
-            module,
-            "http_get",
-            lambda url, file, **how: transfer(url, open("/dev/full", "wb", 0), **how),
-        )
+
+        def to_full_device(url: str, file: object, **how: object) -> None:
+            with Path("/dev/full").open("wb", buffering=0) as full:
+                transfer(url, full, **how)
+
+        monkeypatch.setattr(module, "http_get", to_full_device)
     with pytest.raises(FetchError, match="no room on the disk for vq_ds16_c2i.pt") as error:
         fetch_weights("imagenet-256-tiny")
     assert error.value.reason == "no room"
@@ -357,6 +359,7 @@ def test_a_picture_in_one_go_from_a_fresh_cache(server, tmp_path):
         cwd=tmp_path,
         env=environment,
         timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert Image.open(tmp_path / "one.png").size == (16, 16)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
@@ -134,7 +133,7 @@ def announced_hash(path: Path) -> str | None:
     """
     if not path.is_symlink():
         return None
-    name = Path(os.readlink(path)).name
+    name = path.readlink().name
     return name if SHA256.fullmatch(name) else None
 
 

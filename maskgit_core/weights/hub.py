@@ -182,7 +182,7 @@ def convert_into(target: Path, tokenizer: Path, transformer: Path, known: KnownW
         convert_checkpoint(tokenizer, transformer, temporary, sampling=known.sampling)
         if target.is_dir() and not (target / CONFIG_FILE).is_file():
             shutil.rmtree(target)
-        os.rename(temporary, target)
+        temporary.rename(target)
     except OSError as error:
         # Another process may have been faster; its result is the same.
         if not (target / CONFIG_FILE).is_file():
