@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from demo.environment import load_spaces, prepare_environment
 from demo.startup import SAY_SECONDS, Stopping, check_address, check_folder
+from maskgit_core.cli.streams import outlive_readers
 from maskgit_core.config import PRECISIONS
 from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
@@ -180,4 +181,5 @@ def serve(
 
 
 if __name__ == "__main__":
+    outlive_readers()
     sys.exit(main())

@@ -25,6 +25,7 @@ import huggingface_hub.constants
 import pytest
 from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE, abort_xet_session
 
+RUNNER = str(Path(__file__).with_name("with_fake_hub.py"))
 COMMIT = "c0ffee" + "0" * 34
 CHUNK = 1 << 16
 
@@ -186,7 +187,8 @@ class FakeHub:
             if cuts:
                 request.close_connection = True
                 stored = stored[: int(len(stored) * cuts.pop(0))]
-            return request.wfile.write(stored)
+            request.wfile.write(stored)
+            return
         chunks = {"start": 0, "end": -(-len(content) // CHUNK)}
         where = {"range": chunks, "url_range": {"start": 0, "end": len(stored) - 1}}
         reply = {

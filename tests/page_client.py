@@ -127,11 +127,18 @@ def corner() -> Image.Image:
 
 PHOTO = saved(noise(1), "PNG")
 MASK = as_text(saved(corner(), "PNG"))
-# Valid values for every argument: a call with fewer is refused before anything is looked at.
+# Valid values for every argument.
 SETTINGS = [1, "confidence", "cosine", 3.0, "linear", 1.0, 4.5, 0, 1.0]
 GENERATE = [["sea"], 1, 0, *SETTINGS]
-INPAINT = [as_text(PHOTO), MASK, "sea", 1, 0, *SETTINGS]
-VALID = {"generate": GENERATE, "inpaint": INPAINT, "classes": [], "models": []}
+INPAINT = [as_text(PHOTO), MASK, "sea", 1, 0, *SETTINGS, None]
+OUTPAINT = [as_text(PHOTO), 0.5, 0, 0, 0, "sea", 1, 0, *SETTINGS]
+VALID = {
+    "generate": GENERATE,
+    "inpaint": INPAINT,
+    "outpaint": OUTPAINT,
+    "classes": [],
+    "models": [],
+}
 FILE = {"meta": {"_type": "gradio.FileData"}, "orig_name": "photo.png"}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from maskgit_core.weights.checkpoint import save_checkpoint
 COMMANDS = (
     "sample",
     "inpaint",
+    "outpaint",
     "train-tokenizer",
     "train-transformer",
     "evaluate",
@@ -239,3 +242,68 @@ def test_a_command_that_moved_says_where_it_went(capsys, word) -> None:
     assert main([word, "--help"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert MOVED[word] in line
+
+
+# ---- streams that are closed, full or not read ---------------------------------------------------
+
+
+def ran(words: str, **streams: object) -> tuple[int, str]:
+    """Exit code and error stream of a command in a process of its own, its output buffered."""
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "maskgit_core", *words.split()]
+    options = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, **streams}
+    done = subprocess.run(command, check=False, cwd=ROOT, env=environ, text=True, **options)
+    return done.returncode, done.stderr or ""
+
+
+@pytest.mark.parametrize(("words", "code"), [("info", 141), ("--help", 141), ("paint", 2)])
+def test_a_reader_that_has_gone(words, code):
+    reading, writing = os.pipe()
+    os.close(reading)
+    found, said = ran(words, stdout=writing)
+    os.close(writing)
+    assert found == code
+    assert "Traceback" not in said and "Exception ignored" not in said
+
+
+def test_a_disk_that_is_full():
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    with Path("/dev/full").open("w") as full:
+        for words in ("info", "--help"):
+            code, said = ran(words, stdout=full)
+            assert code == 2
+            assert len(said.splitlines()) == 1 and "cannot be written" in said
+        assert ran("info --checkpoint nowhere", stderr=full)[0] == 2
+        assert ran("paint", stderr=full)[0] == 2
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(tiny_checkpoint, tmp_path, closed):
+    def shell(words: str) -> int:
+        command = f"{sys.executable} -m maskgit_core {words} {closed}"
+        options = {"cwd": ROOT, "stdout": subprocess.DEVNULL}
+        return subprocess.run(["sh", "-c", command], check=False, **options).returncode
+
+    out = tmp_path / "sheet.png"
+    assert shell(f"sample --checkpoint {tiny_checkpoint} --num-steps 2 --out {out}") == 0
+    assert Image.open(out).size[1] == 16
+    assert shell(f"sample --checkpoint {tiny_checkpoint} --labels rose --out {out}") == 2
+    assert shell("paint") == 2
+
+
+@pytest.mark.parametrize("temperature", ["1e-46", "1e-300", "5e-324"])
+def test_a_tiny_temperature(tiny_checkpoint, tmp_path, temperature):
+    out = tmp_path / "sheet.png"
+    options = ["--checkpoint", tiny_checkpoint, "--num-steps", 2, "--out", out]
+    assert run("sample", *options, "--temperature", temperature) == 0
+
+
+def test_numbers_of_classes_are_those_of_the_names(tiny_checkpoint, tmp_path):
+    sheets = []
+    for labels in (["sea", "été"], ["1", "2"], ["SEA", "ÉTÉ"]):
+        out = tmp_path / "sheet.png"
+        options = ["--checkpoint", tiny_checkpoint, "--num-steps", 2, "--out", out]
+        assert run("sample", *options, "--labels", *labels) == 0
+        sheets.append(out.read_bytes())
+    assert len(set(sheets)) == 1

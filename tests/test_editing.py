@@ -149,6 +149,65 @@ def test_the_page_mask_and_the_arrays_mean_the_same():
         assert np.array_equal(as_pixel_mask(form, (7, 5)), mask)
 
 
+def mask_forms(mask):
+    """Every way in which a mask comes, by name."""
+    levels = mask.astype(np.uint8) * 255
+    grey, none, full = (Image.fromarray(v) for v in (levels, levels * 0, levels * 0 + 255))
+    colour = grey.convert("RGB")
+    yield from (
+        (mode, grey.convert(mode)) for mode in ("1", "P", "LA", "RGB", "RGBA", "YCbCr", "PA")
+    )
+    yield from ((mode, colour.convert(mode)) for mode in ("CMYK", "HSV", "RGBX", "RGBa"))
+    yield "La", grey.convert("LA").convert("La")
+    yield "palette", grey.quantize(2)
+    yield "black drawn on transparency", Image.merge("LA", (none, grey))
+    yield "white drawn on transparency", Image.merge("RGBA", (full, full, full, grey))
+    yield "drawn almost opaque", Image.merge("LA", (grey, full.point(lambda v: 250)))
+    for most in (1, 255, 65535):
+        values = mask.astype(np.int64) * most
+        dtypes = [np.uint16, np.int32, np.uint32, np.int64, np.float32, np.float64]
+        for dtype in dtypes + ([np.uint8, np.int16, np.float16] if most <= 255 else []):
+            yield f"{np.dtype(dtype).name} to {most}", values.astype(dtype)
+        yield f"I;16 to {most}", Image.fromarray(values.astype(np.uint16))
+        yield f"I to {most}", Image.fromarray(values.astype(np.int32))
+        yield f"F to {most}", Image.fromarray(values.astype(np.float32))
+        big = values.astype(">u2").tobytes()
+        yield f"I;16B to {most}", Image.frombytes("I;16B", grey.size, big)
+        yield f"tensor to {most}", torch.from_numpy(values)
+    yield "L of 0 and 1", Image.fromarray(mask.astype(np.uint8))
+    for above in (1.0001, 1.02, 1.2):
+        yield f"floats to {above}", mask * above - 0.001
+        yield f"F to {above}", Image.fromarray((mask * above).astype(np.float32))
+    yield "bfloat16", torch.from_numpy(mask).to(torch.bfloat16)
+    yield "bool, channels first", mask[None]
+
+
+def test_a_mask_means_the_same_in_every_form():
+    mask = np.random.default_rng(0).random((5, 7)) < 0.4
+    for name, form in mask_forms(mask):
+        assert np.array_equal(as_pixel_mask(form, (7, 5)), mask), name
+
+
+def test_smooth_edges_of_a_mask_are_cut_in_the_middle():
+    ramp = np.linspace(0, 1, 11)[None]
+    wanted = ramp > 0.5
+    for values in (
+        ramp,
+        ramp * 255,
+        (ramp * 65535).astype(np.uint16),
+        (ramp * 255).astype(np.uint8),
+    ):
+        assert np.array_equal(as_pixel_mask(values, (11, 1)), wanted)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_mask_of_numbers_that_are_none_is_refused(value):
+    mask = np.ones((5, 7), np.float32)
+    mask[0, 0] = value
+    with pytest.raises(ValueError, match="^pixel_mask must hold finite numbers"):
+        as_pixel_mask(mask, (7, 5))
+
+
 @pytest.mark.parametrize(
     "mask",
     [
@@ -196,12 +255,24 @@ def test_at_the_models_size_visible_pixels_reach_the_network_unchanged():
     assert torch.equal(plan.token_mask, expected)
 
 
-def test_a_small_area_of_a_large_photo_is_seen_in_its_surroundings():
+def test_a_small_area_of_a_large_photo_gets_many_pixels_and_some_surroundings():
     mask = np.zeros((600, 800), bool)
     mask[280:300, 700:720] = True
     left, top, right, bottom = plan_edit(noise(800, 600), mask, SIZE, GRID).box
-    assert right - left == bottom - top == 300
-    assert (left, top) == (500, 140)
+    assert right - left == bottom - top == 2 * SIZE
+    assert (left, top) == (678, 258)
+    mask[250:350, 650:750] = True
+    left, top, right, bottom = plan_edit(noise(800, 600), mask, SIZE, GRID).box
+    assert right - left == bottom - top == 200
+    assert (left, top) == (600, 200)
+
+
+@given(st.integers(1, 6), st.integers(0, 99))
+def test_the_whole_of_a_photo_that_is_not_much_larger_is_seen(hole, seed):
+    photo = noise(2 * SIZE, 2 * SIZE, seed=seed)
+    mask = np.zeros((2 * SIZE, 2 * SIZE), bool)
+    mask[:hole, :hole] = True
+    assert plan_edit(photo, mask, SIZE, GRID).box == (0, 0, 2 * SIZE, 2 * SIZE)
 
 
 def test_an_area_wider_than_the_photo_is_high_reaches_beyond_it():
@@ -313,6 +384,58 @@ def test_an_extended_photo_is_kept_where_it_was(size, shares):
 def test_extensions_out_of_range_are_refused(shares):
     with pytest.raises(ValueError, match="^(left|up).* must be"):
         plan_outpaint(noise(8, 8), SIZE, GRID, **shares)
+
+
+def area_weights(small, large):
+    """float64 (small, large): the part of each large pixel that lies in each small one."""
+    weights = np.zeros((small, large))
+    for row, column in np.ndindex(small, large):
+        low = max(row * large, column * small)
+        high = min((row + 1) * large, (column + 1) * small)
+        weights[row, column] = max(0, high - low) / small
+    return weights
+
+
+def reference_fill(pixels, hidden):
+    """The fill in float64, with matrices instead of an image library."""
+    height, width = hidden.shape
+    scale = min(1.0, 96 / max(width, height))
+    rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
+    down, across = area_weights(rows, height), area_weights(columns, width)
+    visible = (~hidden).astype(np.float64)
+    share = down @ visible @ across.T
+    sums = np.stack([down @ (pixels[..., c] * visible) @ across.T for c in range(3)])
+    with np.errstate(invalid="ignore"):
+        means = torch.from_numpy(np.where(share > 1e-6, sums / share, 0.0))[None]
+    known = torch.from_numpy(share > 1e-6)[None, None].double()
+    smooth = extrapolate(means, known)
+    grown = torch.nn.functional.interpolate(
+        smooth, (height, width), mode="bilinear", align_corners=False
+    )[0].permute(1, 2, 0)
+    return np.where(hidden[..., None], grown.numpy(), pixels)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(20, 400), st.integers(20, 400)),
+    st.integers(0, 99),
+    st.sampled_from(["line", "checks", "almost all", "disc"]),
+)
+def test_the_fill_is_that_of_a_computation_in_double_precision(size, seed, kind):
+    width, height = size
+    pixels = np.asarray(noise(width, height, seed=seed))
+    rows, columns = np.mgrid[:height, :width]
+    hidden = {
+        "line": (columns > width // 3) & (columns < width // 3 + 9),
+        "checks": (rows + columns) % 3 > 0,
+        # One visible pixel in the corner of a small one: in 8 bits, its weight would be 0 or 1.
+        "almost all": (rows % 13 > 0) | (columns % 11 > 0),
+        "disc": (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < min(size) ** 2 / 9,
+    }[kind]
+    if not hidden.any() or hidden.all():
+        return
+    found = np.asarray(fill_hidden(Image.fromarray(pixels), hidden)).astype(float)
+    assert np.abs(found - reference_fill(pixels, hidden)).max() <= 0.51
 
 
 def test_fills_stay_within_the_range_of_visible_colours():

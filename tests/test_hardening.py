@@ -17,7 +17,7 @@ from demo.runs.edit_session import REPAINT
 from odd_images import noise
 from page_client import FILE, GENERATE, MASK, PHOTO, check_answer
 
-FUNCTIONS = {"generate", "inpaint", "classes", "models"}
+FUNCTIONS = {"generate", "inpaint", "outpaint", "classes", "models"}
 
 
 # ---- addresses -----------------------------------------------------------------------------------

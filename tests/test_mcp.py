@@ -10,7 +10,7 @@ import pytest
 
 import tiny
 
-TOOLS = {"generate", "inpaint", "classes", "models"}
+TOOLS = {"generate", "inpaint", "outpaint", "classes", "models"}
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import os
 import tempfile
@@ -17,13 +18,16 @@ from PIL import Image, ImageCms
 import tiny
 from demo import api
 from demo.hardening import storage
-from demo.runs import compare, edit, edit_frame, generate, photos, recipes, redo
+from demo.runs import compare, edit, generate, photos, recipes, redo
+from demo.runs.edit_frame import parse_sides
 from demo.runs.edit_session import EXTEND, REPAINT, EditSession, Task
 from demo.runs.follow import follow
 from demo.runs.photos import PhotoStore, open_photo, take_upload
+from demo.serving.request import Request
 from demo.serving.steps import decode_alone
 from demo.settings import FIELDS, RequestError
 from odd_images import COUNT, KINDS, noise, odd_images, saved
+from odd_values import junk
 
 ODD = odd_images()
 READABLE = {"animated", "two_in_one", "rare_mode", "with_profile", "with_exif"}
@@ -140,14 +144,16 @@ def test_a_large_upload_is_not_read_whole(folder) -> None:
         take_upload(str(path), most=10)
 
 
+def extend(model, photo, directions, amount, name, count, seed, values) -> Request:
+    made = edit.extend(model, photo, parse_sides(directions, amount))
+    return edit.edit_request(model, made, name, count, seed, values)
+
+
 def test_results_that_would_be_enormous_are_refused(tiny_model) -> None:
     photo = Image.new("RGB", (6_000, 6_000))
-    with pytest.raises(RequestError, match="megapixels"):
-        edit_frame.plan_extend(tiny_model, photo, ["left", "up"], 100)
-    smaller = Image.new("RGB", (4_000, 4_000))
-    extended = edit.start_edit(tiny_model, edit_frame.plan_extend(tiny_model, smaller, ["up"], 50))
-    with pytest.raises(RequestError, match="megapixels"):
-        edit.edit_request(tiny_model, extended, "sea", 4, 0, {})
+    for arguments in ((["left", "up"], 100, "sea", 1), (["left"], 50, "sea", 4)):
+        with pytest.raises(RequestError, match="megapixels"):
+            extend(tiny_model, photo, *arguments, 0, {})
 
 
 # ---- the disk ------------------------------------------------------------------------------------
@@ -196,25 +202,6 @@ def test_room_is_taken_from_who_uses_the_most(made) -> None:
 
 # ---- strange values ------------------------------------------------------------------------------
 
-plain = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([2**31, 2**63, 10**400, -1, 0, 1, 16, 17]),
-    st.floats(),
-    st.text(max_size=20),
-    st.sampled_from(["nan", "inf", "-inf", "1e999", "x" * 9_000, "\0", "sea", "halton", "🌊"]),
-    st.binary(max_size=8),
-)
-keys = st.one_of(
-    st.text(max_size=5),
-    st.sampled_from(["path", "url", "meta", "mask", "incoming", "run", "cells", "classes", "seed"]),
-)
-junk = st.recursive(
-    plain,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
-    max_leaves=8,
-)
 values = st.dictionaries(
     st.one_of(st.sampled_from([field.name for field in FIELDS]), st.text(max_size=5)),
     junk,
@@ -227,6 +214,7 @@ RUN = LAST.run
 PHOTO = tiny.picture(1)
 MASK = np.ones(PHOTO.size[::-1], dtype=bool)
 EDIT = edit.repaint(MODEL, PHOTO, MASK)
+PHOTO_TEXT = base64.b64encode(saved(PHOTO, "PNG")).decode()
 
 TARGETS = {
     "generate": lambda a, b, c, d, v: generate.parse_generate(MODEL, [a], b, c, v),
@@ -237,11 +225,13 @@ TARGETS = {
     ),
     "edit": lambda a, b, c, d, v: edit.edit_request(MODEL, EDIT, a, b, c, v, d),
     "frame": lambda a, b, c, d, v: edit.repaint(MODEL, PHOTO, MASK, a),
-    "extend": lambda a, b, c, d, v: edit_frame.plan_extend(MODEL, PHOTO, a, b),
+    "extend": lambda a, b, c, d, v: extend(MODEL, PHOTO, a, b, c, d, 0, v),
     "painted": lambda a, b, c, d, v: photos.painted_mask(a, (20, 24)),
     "painted-mask": lambda a, b, c, d, v: photos.painted_mask({"mask": a}, (20, 24)),
     "image": lambda a, b, c, d, v: api.read_image(a, "image"),
-    "mask": lambda a, b, c, d, v: api.read_mask(a, (20, 24)),
+    "mask": lambda a, b, c, d, v: api.read_with_mask(PHOTO_TEXT, a),
+    "image-of-mask": lambda a, b, c, d, v: api.read_with_mask(a, PHOTO_TEXT),
+    "box": lambda a, b, c, d, v: edit.repaint(MODEL, PHOTO, MASK, box=a),
     "upload": lambda a, b, c, d, v: take_upload(a),
     "open": lambda a, b, c, d, v: open_photo(a if isinstance(a, bytes) else str(a).encode()),
 }

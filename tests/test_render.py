@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from demo.runs import exports, frames, render
+from maskgit_core.data.image_files import recipe_of
 
 RANDOM = np.random.default_rng(0)
 
@@ -160,7 +161,9 @@ def test_film_strip_has_a_column_for_every_step() -> None:
 def test_animation_has_every_step_and_its_speed(tmp_path, kind: str) -> None:
     pictures = exports.animation_frames(small_run(), grid_lines=True)
     path = tmp_path / f"movie.{kind}"
-    exports.write_animation(path, pictures, kind=kind, seconds_per_step=0.3)
+    recipe = {"task": "generate", "classes": ["sea", "été"], "seed": 3}
+    exports.write_animation(path, pictures, kind=kind, seconds_per_step=0.3, recipe=recipe)
+    assert recipe_of(Image.open(path)) == recipe
     with Image.open(path) as movie:
         assert movie.n_frames >= 4
         durations = []

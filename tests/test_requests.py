@@ -9,18 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo import messages
+from demo.presets import PRESETS, preset_of
 from demo.runs import recipes
 from demo.runs.generate import parse_generate
-from demo.settings import (
-    FIELDS,
-    PRESETS,
-    RequestError,
-    build_config,
-    match_class,
-    parse_seed,
-    preset_of,
-    shown_values,
-)
+from demo.settings import FIELDS, RequestError, build_config, match_class, parse_seed, shown_values
+from maskgit_core.config import SamplingConfig
+from maskgit_core.recipes import generate_recipe
 
 CLASSES = ["forest", "sea", "été"]
 
@@ -56,8 +50,8 @@ def test_every_field_is_bounded_and_reaches_the_configuration(field) -> None:
             build_config({field.name: value})
     seen = set()
     for value in field.choices or (field.low, (field.low + field.high) / 2, field.high):
-        value = int(value) if field.whole else value
-        seen.add(getattr(build_config({field.name: value}), field.name))
+        shown = int(value) if field.whole else value
+        seen.add(getattr(build_config({field.name: shown}), field.name))
     assert len(seen) >= 2
 
 
@@ -71,12 +65,18 @@ def test_unknown_setting_is_named() -> None:
         build_config({"steps": 3})
 
 
-@pytest.mark.parametrize(("name", "index"), [("sea", 1), ("SEA", 1), (" Été ", 2), (0, 0)])
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        *(("sea", 1), ("SEA", 1), (" Été ", 2), ("e\u0301te\u0301", 2)),
+        *((0, 0), ("1", 1), (" 2 ", 2)),
+    ],
+)
 def test_class_by_name_in_any_case_or_number(name, index: int) -> None:
     assert match_class(name, CLASSES) == index
 
 
-@pytest.mark.parametrize("name", ["", "seas", -1, 3, True, None, "<b>"])
+@pytest.mark.parametrize("name", ["", "seas", -1, 3, "3", "-1", "1.0", "none", True, None, "<b>"])
 def test_unknown_class_lists_known_ones(name) -> None:
     with pytest.raises(RequestError, match="forest, sea"):
         match_class(name, CLASSES)
@@ -142,6 +142,36 @@ def test_recipe_of_a_run_reproduces_its_request(tiny_model) -> None:
         {field.name: found[field.name] for field in FIELDS},
     )
     assert again == request
+
+
+@pytest.mark.parametrize(
+    "classes",
+    [["sea", "sea", "forest"], ["sea", "forest", "forest", "sea"], ["forest"], ["sea", "sea"]],
+)
+@pytest.mark.parametrize("count", [1, 3, 5])
+def test_a_recipe_that_repeats_classes_makes_the_same_images(tiny_model, classes, count) -> None:
+    request = parse_generate(tiny_model, classes, count, 5, {"num_steps": 2})
+    recipe = request.recipe
+    for written in (recipe, {**recipe, "classes": classes}):
+        found = recipes.settings_from_recipe(list(tiny_model.classes), json.dumps(written))
+        again = parse_generate(
+            tiny_model, found["classes"], found["count"], found["seed"], {"num_steps": 2}
+        )
+        assert again == request
+    link = [("class", name) for name in recipe["classes"]]
+    found = recipes.settings_from_link(list(tiny_model.classes), link)
+    assert found["classes"] == recipe["classes"]
+
+
+def test_a_recipe_that_a_command_wrote_is_opened(tiny_model) -> None:
+    config = SamplingConfig(num_steps=3, order="raster", top_k=5)
+    names = ["sea", "sea", "forest"]
+    written = generate_recipe(tiny_model.name, names, 9, config, "int8")
+    assert written["precision"] == "int8" and "top_p" not in written
+    found = recipes.settings_from_recipe(list(tiny_model.classes), json.dumps(written))
+    values = {field.name: found[field.name] for field in FIELDS}
+    assert build_config(values) == config
+    assert (found["classes"], found["count"], found["seed"]) == (names, 3, 9)
 
 
 @pytest.mark.parametrize(

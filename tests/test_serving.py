@@ -56,8 +56,10 @@ def ask(url: str, count: int, steps: int) -> Iterator:
 def heard(web: httpx.Client, address: str, session: str) -> str:
     """What a stream tells until it ends, or is cut: Gradio cuts it where there is nothing."""
     text = ""
-    sent = {"session_hash": session}
-    with suppress(httpx.RemoteProtocolError), web.stream("GET", address, params=sent) as answer:
+    with (
+        suppress(httpx.RemoteProtocolError),
+        web.stream("GET", address, params={"session_hash": session}) as answer,
+    ):
         for piece in answer.iter_text():
             text += piece
     return text

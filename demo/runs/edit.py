@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from demo.runs import frames
-from demo.runs.edit_frame import NothingPainted, check_size, plan_repaint
+from demo.runs.edit_frame import NothingPainted, check_size, plan_repaint, plan_sides
+from demo.runs.generate import precision_of
 from demo.serving.one_thread import in_one_thread
 from demo.serving.request import Request
 from demo.settings import (
@@ -28,6 +29,7 @@ from demo.settings import (
 )
 from maskgit_core.data.images import flatten_alpha, resize, to_tensor
 from maskgit_core.editing.plan import EditPlan
+from maskgit_core.recipes import NO_CLASS as NONE
 
 PREVIEW_SIDE = 384
 
@@ -40,19 +42,21 @@ class Edit:
         plan: the photo, what is repainted, and the square that the model sees.
         tokens: int64 (1, h, w), the grid that it starts from, the mask id where it decides.
         base: data URL of the square of the photo.
+        sides: of an extension, how far to each side, as shares; for its recipe.
     """
 
     plan: EditPlan
     tokens: Tensor
     base: str
+    sides: Mapping[str, float] = field(default_factory=dict)
 
 
-def start_edit(model: Any, plan: EditPlan) -> Edit:
-    """Encode what a plan keeps of its photo."""
+def start_edit(model: Any, plan: EditPlan, sides: Mapping[str, float] | None = None) -> Edit:
+    """Encode what a plan keeps of its photo; `sides` as in `Edit`."""
     tokens = in_one_thread(model.encode, plan.blanked)
     tokens = tokens.masked_fill(plan.token_mask.cpu(), int(model.mask_token_id))
     base = frames.preview_url(square_preview(plan.image, plan), PREVIEW_SIDE)
-    return Edit(plan, tokens, base)
+    return Edit(plan, tokens, base, sides or {})
 
 
 def parse_label(model: Any, class_name: Any) -> int | None:
@@ -61,7 +65,8 @@ def parse_label(model: Any, class_name: Any) -> int | None:
     Raises:
         RequestError: an unknown class, or none where the model cannot do without.
     """
-    if class_name in (None, "", NO_CLASS):
+    is_open = class_name in (None, "", NO_CLASS)
+    if is_open or (class_name not in model.classes and str(class_name).strip().lower() == NONE):
         if model.null_label is None:
             raise RequestError("Choose a class to fill it with: this model cannot do without.")
         return None
@@ -69,7 +74,11 @@ def parse_label(model: Any, class_name: Any) -> int | None:
 
 
 def repaint(
-    model: Any, photo: Image.Image, pixel_mask: np.ndarray | None, frame: Any = None
+    model: Any,
+    photo: Image.Image,
+    pixel_mask: np.ndarray | None,
+    frame: Any = None,
+    box: Any = None,
 ) -> Edit:
     """Plan the repainting of a marked part of a photo.
 
@@ -78,6 +87,7 @@ def repaint(
         photo: RGB or RGBA, any size.
         pixel_mask: bool (H, W) of the photo's size, True = repaint.
         frame: the square that the visitor chose, as in `parse_frame`; None leaves it to the model.
+        box: the part that the model sees in pixels, [left, top, right, bottom], instead of a frame.
 
     Raises:
         RequestError: one sentence that says what to change.
@@ -85,7 +95,12 @@ def repaint(
     if pixel_mask is None or not pixel_mask.any():
         raise NothingPainted("Paint over the part that should change first.")
     check_size(photo.width * photo.height, 1)
-    return start_edit(model, plan_repaint(model, photo, pixel_mask, frame))
+    return start_edit(model, plan_repaint(model, photo, pixel_mask, frame, box))
+
+
+def extend(model: Any, photo: Image.Image, sides: Mapping[str, float]) -> Edit:
+    """Plan to carry a photo on beyond its edges; arguments and errors as `plan_sides`."""
+    return start_edit(model, plan_sides(model, photo, sides), sides)
 
 
 def edit_request(
@@ -132,7 +147,10 @@ def edit_request(
             "count": number,
             "seed": first,
             "start_percent": percent,
+            "box": list(edit.plan.box),
+            **edit.sides,
             **shown_values(config),
+            **precision_of(model),
         },
         base=edit.base,
         plan=edit.plan,
@@ -148,8 +166,9 @@ def _start_tokens(model: Any, edit: Edit, share: float, seed: int) -> Tensor:
     if share == 0:
         return edit.tokens
     plan = edit.plan
-    height, width = plan.blanked.shape[2:]
-    square = resize(flatten_alpha(plan.image.crop(plan.box)), (width, height))
+    square = resize(
+        flatten_alpha(plan.image.crop(plan.box)), (int(model.image_size), int(model.image_size))
+    )
     own = in_one_thread(model.encode, to_tensor(square))
     places = plan.token_mask.cpu().flatten().nonzero().flatten()
     count = min(round(share * len(places)), len(places) - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,47 +66,75 @@ def framed_mask(pixel_mask: np.ndarray, box: Box | None) -> np.ndarray:
 
 
 def plan_repaint(
-    model: Any, photo: Image.Image, pixel_mask: np.ndarray, frame: Any = None
+    model: Any,
+    photo: Image.Image,
+    pixel_mask: np.ndarray,
+    frame: Any = None,
+    box: Any = None,
 ) -> EditPlan:
     """Plan a repaint; what is painted outside a frame that the visitor chose stays as it is.
 
+    Args:
+        frame: as in `parse_frame`.
+        box: in pixels; it must hold all that is painted.
+
     Raises:
         NothingPainted: nothing is painted inside the frame.
-        RequestError: the frame cannot be read.
+        RequestError: the frame or the box cannot be used.
     """
-    box = parse_frame(frame, photo.size)
-    inside = framed_mask(pixel_mask, box)
+    if box is not None:
+        if not isinstance(box, list | tuple) or len(box) != 4:
+            raise RequestError("box must be four whole numbers: left, top, right, bottom.")
+        edges = [int(parse_number("box", edge, -1e6, 1e6, whole=True)) for edge in box]
+        try:
+            return model.plan_inpaint(photo, pixel_mask, edges)
+        except ValueError as error:
+            raise RequestError(f"{error}.") from None
+    framed = parse_frame(frame, photo.size)
+    inside = framed_mask(pixel_mask, framed)
     if not inside.any():
         raise NothingPainted(
             "Nothing is painted inside the frame. Move the frame, or press Automatic frame."
         )
-    return model.plan_inpaint(photo, inside, box)
+    return model.plan_inpaint(photo, inside, framed)
 
 
-def plan_extend(model: Any, photo: Image.Image, directions: Any, amount: Any) -> EditPlan:
-    """Plan to carry a photo on beyond its edges.
+def parse_sides(directions: Any, amount: Any) -> dict[str, float]:
+    """How far an extension goes to each chosen side, as a share of the photo's width or height.
 
     Args:
-        model: a `MaskGIT`.
-        photo: RGB or RGBA, any size.
         directions: a list of some of `DIRECTIONS`.
-        amount: per cent of the photo's width or height added on each chosen side, 10 to 100.
+        amount: per cent, 10 to 100.
 
     Raises:
-        RequestError: one sentence that says what to change.
+        RequestError: no side, or an amount out of range.
     """
     given = directions if isinstance(directions, list | tuple) else []
     chosen = [str(word).lower() for word in given]
     if not chosen or any(word not in DIRECTIONS for word in chosen):
         raise RequestError("Choose at least one side to extend: left, right, up or down.")
     share = parse_value(AMOUNT, amount) / 100
-    wide = 1 + share * len({"left", "right"} & set(chosen))
-    high = 1 + share * len({"up", "down"} & set(chosen))
+    return dict.fromkeys(chosen, share)
+
+
+def plan_sides(model: Any, photo: Image.Image, sides: Mapping[str, float]) -> EditPlan:
+    """Plan to carry a photo on beyond its edges.
+
+    Args:
+        model: a `MaskGIT`.
+        photo: RGB or RGBA, any size.
+        sides: shares of its width or height by the names of `DIRECTIONS`, each in [0, 1].
+
+    Raises:
+        RequestError: no side, or further than the result may be large.
+    """
+    wide = 1 + sides.get("left", 0) + sides.get("right", 0)
+    high = 1 + sides.get("up", 0) + sides.get("down", 0)
     check_size(photo.width * wide * photo.height * high, 1)
     try:
-        return model.plan_outpaint(photo, **dict.fromkeys(dict.fromkeys(chosen), share))
+        return model.plan_outpaint(photo, **sides)
     except ValueError as error:
-        raise RequestError(f"This photo cannot be extended so far: {error}.") from None
+        raise RequestError(f"This photo cannot be extended so: {error}.") from None
 
 
 def frame_shares(plan: EditPlan) -> list[float]:

@@ -38,7 +38,7 @@ class Task:
         path: where the photo is kept; None where there is none.
         painted: what the painter sent: {mask, frame}.
         mode: `REPAINT` or `EXTEND`.
-        directions, amount: as in `plan_extend`.
+        directions, amount: as in `edit_frame.parse_sides`.
     """
 
     path: str | None
@@ -120,8 +120,7 @@ class EditSession:
 
     def _made(self, model: Any, task: Task, photo: Image.Image) -> Edit:
         if task.mode == EXTEND:
-            plan = edit_frame.plan_extend(model, photo, task.directions, task.amount)
-            return edit.start_edit(model, plan)
+            return edit.extend(model, photo, edit_frame.parse_sides(task.directions, task.amount))
         frame = task.painted.get("frame") if isinstance(task.painted, dict) else None
         return edit.repaint(model, photo, painted_mask(task.painted, photo.size), frame)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from demo.runs import frames, render
 from demo.settings import RequestError
+from maskgit_core.data.image_files import Recipe, write_image
 
 SHEET_PIXELS = 768  # an animation is enlarged to about this many pixels a side
 HOLD_SECONDS = 2.0  # how long an animation rests on its result
@@ -86,7 +87,12 @@ def animation_frames(
 
 
 def write_animation(
-    path: Path, pictures: list[Image.Image], *, kind: str, seconds_per_step: float
+    path: Path,
+    pictures: list[Image.Image],
+    *,
+    kind: str,
+    seconds_per_step: float,
+    recipe: Recipe | None = None,
 ) -> None:
     """Write an endless animation that rests on its last picture.
 
@@ -95,12 +101,13 @@ def write_animation(
         pictures: all of one size.
         kind: `webp` or `gif`.
         seconds_per_step: above 0.
+        recipe: to be kept in it.
     """
     durations = [round(1000 * seconds_per_step)] * len(pictures)
     durations[-1] += round(1000 * HOLD_SECONDS)
     options: dict[str, Any] = {"save_all": True, "duration": durations, "loop": 0}
     if kind == "webp":
-        options |= {"quality": 82, "method": 2}
+        options |= {"quality": 82, "method": 2, "lossless": False}
     elif kind == "gif":
         # One palette for all pictures, or the colours of settled cells would flicker.
         palette = pictures[-1].quantize(256, method=Image.Quantize.MEDIANCUT)
@@ -108,7 +115,7 @@ def write_animation(
         options |= {"optimize": False}
     else:
         raise ValueError(f"kind must be webp or gif; got {kind!r}")
-    pictures[0].save(path, kind.upper(), append_images=pictures[1:], **options)
+    write_image(pictures[0], path, kind.upper(), recipe, append_images=pictures[1:], **options)
 
 
 def result_sheet(images: list[Image.Image], columns: int) -> Image.Image:
@@ -116,6 +123,29 @@ def result_sheet(images: list[Image.Image], columns: int) -> Image.Image:
     if len(images) == 1:
         return images[0]
     return render.contact_sheet(np.stack([np.asarray(image) for image in images]), columns, gap=4)
+
+
+def recipe_of(run: dict[str, Any], index: int | None = None) -> dict[str, Any] | None:
+    """The recipe that a file of a run carries, see `frames`; arguments as `file_recipe`."""
+    return file_recipe(run["recipe"], index, run["count"])
+
+
+def file_recipe(
+    recipe: dict[str, Any] | None, index: int | None, count: int
+) -> dict[str, Any] | None:
+    """The recipe that a file carries.
+
+    Args:
+        recipe: of all images; None where no recipe can make them.
+        index: which of the images the file holds; None is all of them.
+        count: how many there are.
+
+    Returns:
+        The recipe of all images, and where there are several the place of this one.
+    """
+    if recipe is None or index is None or count == 1:
+        return recipe
+    return {**recipe, "image": index}
 
 
 def recipe_text(run: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from demo.settings import (
     shown_values,
 )
 from maskgit_core.config import SamplingConfig
+from maskgit_core.recipes import class_turns
 
 
 def parse_generate(
@@ -63,14 +64,18 @@ def _recipe(
     model: Any, labels: tuple[int, ...], seed: int, config: SamplingConfig
 ) -> dict[str, Any]:
     """The settings that make the same images again, as plain data."""
-    unique = list(dict.fromkeys(labels))
-    turns = [unique[i % len(unique)] for i in range(len(labels))]
-    named = unique if turns == list(labels) else labels
     return {
         "task": "generate",
         "model": str(model.name),
-        "classes": [model.classes[label] for label in named],
+        "classes": class_turns([model.classes[label] for label in labels]),
         "count": len(labels),
         "seed": seed,
         **shown_values(config),
+        **precision_of(model),
     }
+
+
+def precision_of(model: Any) -> dict[str, str]:
+    """What a recipe says of the precision: nothing where it is the usual one."""
+    precision = getattr(model, "precision", "float32")
+    return {} if precision == "float32" else {"precision": precision}

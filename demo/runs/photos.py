@@ -12,7 +12,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from demo.serving.fairness import current_visitor
 from demo.settings import RequestError
 from maskgit_core.data.colour import rgb_profile, to_srgb
 from maskgit_core.data.decoder import Decoder
+from maskgit_core.data.image_files import Recipe, write_image
 from maskgit_core.data.images import flatten_alpha, load_image
 
 log = logging.getLogger(__name__)
@@ -48,13 +50,24 @@ def open_photo(source: Any) -> Image.Image:
     Raises:
         RequestError: no image, cut short, or too large; one sentence.
     """
-    try:
+    with file_errors():
         if isinstance(source, bytes):
             return DECODER.open(source, current_visitor())
         photo = load_image(source, keep_alpha=True)
-        photo = to_srgb(photo, rgb_profile(photo))
-        photo.info.clear()
-        return photo
+    photo = to_srgb(photo, rgb_profile(photo))
+    photo.info.clear()
+    return photo
+
+
+@contextmanager
+def file_errors() -> Iterator[None]:
+    """Turn what the core says of a file that cannot be opened into a sentence for the visitor.
+
+    Raises:
+        RequestError: instead of ValueError.
+    """
+    try:
+        yield
     except ValueError as error:
         text = str(error)
         text = "The file " + text.removeprefix("image ") if text.startswith("image ") else text
@@ -93,11 +106,11 @@ def take_upload(path: Any, *, most: int = MAX_FILE_BYTES) -> bytes:
     return content
 
 
-def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
-    """Open an image that came as a data URL or as plain base64.
+def bytes_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> bytes:
+    """The file that came as a data URL or as plain base64.
 
     Raises:
-        RequestError: no such text, longer than `most` characters, or no image.
+        RequestError: no such text, or longer than `most` characters.
     """
     if not isinstance(text, str) or not text.strip():
         raise RequestError("An image must come as a data URL or as base64.")
@@ -105,10 +118,18 @@ def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
         raise RequestError("The image is too large.")
     plain = text.split(",", 1)[1] if text.startswith("data:") and "," in text else text
     try:
-        content = base64.b64decode(plain, validate=True)
+        return base64.b64decode(plain, validate=True)
     except (binascii.Error, ValueError):
         raise RequestError("An image must come as a data URL or as base64.") from None
-    return open_photo(content)
+
+
+def image_from_text(text: Any, *, most: int = MAX_IMAGE_TEXT) -> Image.Image:
+    """Open an image that came as a data URL or as plain base64.
+
+    Raises:
+        RequestError: no such text, longer than `most` characters, or no image.
+    """
+    return open_photo(bytes_from_text(text, most=most))
 
 
 def painter_value(photo: Image.Image) -> dict[str, Any]:
@@ -168,9 +189,11 @@ class PhotoStore:
     def __init__(self, folder: str | os.PathLike[str] | None = None) -> None:
         self._folder = Path(folder or kept_folder())
 
-    def save(self, image: Image.Image, stem: str = "photo") -> str:
-        """Write a lossless PNG and return its path."""
-        return self.write(lambda path: image.save(path, "PNG", compress_level=1), stem, "png")
+    def save(self, image: Image.Image, stem: str = "photo", recipe: Recipe | None = None) -> str:
+        """Write a lossless PNG, with its recipe where there is one, and return its path."""
+        return self.write(
+            lambda path: write_image(image, path, "PNG", recipe, compress_level=1), stem, "png"
+        )
 
     def write(self, write: Callable[[Path], Any], stem: str, suffix: str) -> str:
         """Let `write(path)` write a new file named `stem`.`suffix` and return its path.

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from demo.presets import DEFAULT_PRESET, PRESETS
 from demo.settings import (
-    DEFAULT_PRESET,
     FIELD,
     FIELDS,
     MAX_IMAGES,
-    PRESETS,
     RequestError,
     match_class,
     parse_count,
@@ -20,7 +19,7 @@ from demo.settings import (
 )
 
 MAX_RECIPE_BYTES = 100_000
-_KNOWN_KEYS = {"task", "model", "classes", "count", "seed", *FIELD}
+_KNOWN_KEYS = {"task", "model", "classes", "count", "seed", "precision", "image", *FIELD}
 
 
 def _nearest(name: str, text: str) -> Any:
@@ -60,8 +59,7 @@ def settings_from_link(
                 name = classes[match_class(text, classes)]
             except RequestError:
                 continue
-            if name not in names:
-                names.append(name)
+            names.append(name)
         elif key == "images":
             found["count"] = _clamped_whole(text, 1, MAX_IMAGES)
         elif key == "seed":
@@ -118,7 +116,7 @@ def settings_from_recipe(classes: list[str], text: str | bytes) -> dict[str, Any
     recipe = _read_recipe(text)
     names = [classes[match_class(name, classes)] for name in recipe["classes"][:MAX_IMAGES]]
     return {
-        "classes": list(dict.fromkeys(names)),
+        "classes": names,
         "count": parse_count(recipe.get("count", 1)),
         "seed": parse_seed(recipe.get("seed", 0)),
         "model": str(recipe.get("model", ""))[:100],

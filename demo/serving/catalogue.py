@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -16,13 +17,10 @@ from maskgit_core.inputs import folder_name
 from maskgit_core.weights import hub
 from maskgit_core.weights.checkpoint import read_config
 from maskgit_core.weights.download import converted_root, hand_folder
-from maskgit_core.weights.known import (
-    KNOWN_WEIGHTS,
-    NOT_VERIFIED,
-    TOKEN_PIXELS,
-    KnownWeights,
-    size_words,
-)
+from maskgit_core.weights.known import KNOWN_WEIGHTS, TOKEN_PIXELS
+from maskgit_core.weights.published import NOT_VERIFIED, KnownWeights, size_words
+
+log = logging.getLogger(__name__)
 
 # Work of a published tokenizer's decoder for a pixel, in floating point operations (counted; the
 # networks of the menu differ by less than a third).
@@ -201,7 +199,12 @@ class Lookout:
         """
         if self.outlook.speed is not None:
             return False
-        self.outlook = replace(self.outlook, speed=turn(measure))
+        try:
+            speed = turn(measure)
+        except Exception:  # a menu without times is better than none
+            log.exception("the speed could not be measured")
+            return False
+        self.outlook = replace(self.outlook, speed=speed)
         return True
 
 

@@ -16,8 +16,8 @@ from maskgit_core import CheckpointError, MaskGIT
 from maskgit_core.hub_client import FetchError
 from maskgit_core.weights import hub
 from maskgit_core.weights.checkpoint import load_checkpoint
-from maskgit_core.weights.known import size_words
 from maskgit_core.weights.progress import CHECKING, CONVERTING, Progress
+from maskgit_core.weights.published import size_words
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,9 @@ class Report(NamedTuple):
 class Fetch(Protocol):
     """Gives an entry's folder, fetched where necessary; may take long."""
 
-    def __call__(self, source: str, *, progress: Progress) -> Path: ...
+    def __call__(self, source: str, *, progress: Progress) -> Path:
+        """Return the folder."""
+        ...
 
 
 def load_model(folder: Path, name: str, *, precision: str = "float32") -> MaskGIT:

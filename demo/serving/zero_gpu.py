@@ -19,8 +19,7 @@ from demo.environment import load_spaces
 from demo.serving.metrics import Metrics
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
-from demo.serving.steps import Decoded, DecodedStep, LatePictures, Place, decoded_steps
-from maskgit_core.decoding.loop import StepState
+from demo.serving.steps import Decoded, DecodedStep, LatePictures, Place, changed, decoded_steps
 from maskgit_core.pixels import from_uint8, to_uint8
 
 GPU_SECONDS = 60
@@ -91,12 +90,8 @@ def _packed(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
         return LatePictures(
             {number: to_uint8(images.cpu()) for number, images in item.images.items()}
         )
-    state: dict[str, Any] = {
-        name: value.cpu() if isinstance(value, Tensor) else value
-        for name, value in vars(item.state).items()
-    }
     images = item.images.cpu() if item.last else to_uint8(item.images.cpu())
-    return replace(item, state=StepState(**state), images=images)
+    return replace(item, state=changed(item.state, Tensor.cpu), images=images)
 
 
 def _unpacked(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from demo.messages import explain
 from demo.runs.edit_session import EditSession
+from demo.runs.exports import file_recipe
 from demo.runs.photos import PhotoStore
 from demo.serving.request import Request
 from demo.tabs.widgets import PRIVATE
@@ -78,8 +79,8 @@ def show_results(
     assert request.plan is not None
     before = store.save(request.plan.image, "before")
     paths = [
-        store.save(image, f"edit-seed-{seed}")
-        for image, seed in zip(images, request.seeds, strict=True)
+        store.save(image, f"edit-seed-{seed}", file_recipe(request.recipe, i, len(images)))
+        for i, (image, seed) in enumerate(zip(images, request.seeds, strict=True))
     ]
     names = [str(i + 1) for i in range(len(paths))]
     return (

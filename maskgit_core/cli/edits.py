@@ -92,7 +92,7 @@ def edit_photos(
 
     def run(edit: Edit) -> None:
         planned, facts = plan(model, edit.photo, edit.mask)
-        total = min(config.num_steps, int(planned.token_mask.sum()))
+        total = min(config.num_steps, int(planned.token_mask.sum()) * model.tokens_per_cell)
         steps = model.edit_steps(planned, args.label, config, args.seed)
         for state in tqdm(steps, total=total, unit="step", disable=many):
             tokens = state.tokens

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TextIO
+from typing import NoReturn
 
 from maskgit_core.cli import options
 from maskgit_core.cli.benchmark import add_benchmark_arguments, run_benchmark
@@ -20,6 +19,12 @@ from maskgit_core.cli.inpaint import add_inpaint_arguments, run_inpaint
 from maskgit_core.cli.outpaint import add_outpaint_arguments, run_outpaint
 from maskgit_core.cli.sample import add_sample_arguments, run_sample
 from maskgit_core.cli.signals import stopped_by_signals
+from maskgit_core.cli.streams import (
+    READER_GONE,
+    complain,
+    lead_nowhere,
+    open_closed_streams,
+)
 from maskgit_core.cli.train import add_train_arguments, run_train
 from maskgit_core.cli.train_tokenizer import train_tokenizer
 from maskgit_core.cli.train_transformer import train_transformer
@@ -27,7 +32,6 @@ from maskgit_core.devices.malloc import keep_freed_memory
 
 PROGRAM = "python -m maskgit_core"
 BAD_INPUT = 2
-READER_GONE = 141  # as of a program that the signal SIGPIPE ends
 # Commands of the page, which were here once.
 MOVED = {
     "loadtest": "python -m demo.tools.loadtest",
@@ -66,7 +70,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
-        _complain(f"{self.prog}: {' '.join(message.split())}; --help shows the usage")
+        complain(f"{self.prog}: {' '.join(message.split())}; --help shows the usage")
         self.exit(BAD_INPUT)
 
 
@@ -75,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     open_closed_streams()
     if words and words[0] in MOVED:
-        _complain(f"{PROGRAM}: {words[0]} is now `{MOVED[words[0]]}`")
+        complain(f"{PROGRAM}: {words[0]} is now `{MOVED[words[0]]}`")
         return BAD_INPUT
     return run_command(build_parser(), words)
 
@@ -98,12 +102,12 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         # Now, not at the end of the process: then there is no exit code for it.
         sys.stdout.flush()
     except BrokenPipeError:
-        _lead_nowhere(sys.stdout, sys.stderr)
+        lead_nowhere(sys.stdout, sys.stderr)
         return READER_GONE
     except OSError as error:
-        _lead_nowhere(sys.stdout)
+        lead_nowhere(sys.stdout)
         if code == 0:
-            _complain(f"{parser.prog}: the output cannot be written: {error.strerror}")
+            complain(f"{parser.prog}: the output cannot be written: {error.strerror}")
         return code or BAD_INPUT
     return code
 
@@ -129,43 +133,10 @@ def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         rank = os.environ.get("RANK", "0")
         of_rank = f" (rank {rank})" if rank != "0" else ""
         name = f" {args.command}" if hasattr(args, "command") else ""
-        _complain(f"{parser.prog}{name}{of_rank}: {' '.join(str(error).split())}")
+        complain(f"{parser.prog}{name}{of_rank}: {' '.join(str(error).split())}")
         return BAD_INPUT
     except KeyboardInterrupt as stop:
         return getattr(stop, "code", 130)
-
-
-def _complain(line: str) -> None:
-    """Print a line on the error stream; where that cannot be written, the exit code must do."""
-    try:
-        print(line, file=sys.stderr, flush=True)
-    except OSError:
-        _lead_nowhere(sys.stderr)
-
-
-def open_closed_streams() -> None:
-    """Let standard streams that are closed lead nowhere.
-
-    Otherwise the first file that is opened takes the place of one, and gets what is meant for it.
-    """
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest free number is the one that is missing.
-            os.open(os.devnull, os.O_RDWR)
-        if getattr(sys, name) is None:
-            stream = open(number, "r" if number == 0 else "w", closefd=False)
-            setattr(sys, name, stream)
-
-
-def _lead_nowhere(*streams: TextIO) -> None:
-    """Send what is left in the buffers nowhere, so that the end of the process is quiet."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -57,7 +57,8 @@ def run_sample(args: argparse.Namespace) -> None:
     names = [model.class_name(model.label_id(label)) for label in labels]
     starts = range(0, len(labels), SAMPLE_BATCH)
     images = []
-    with tqdm(total=min(config.num_steps, model.grid_size**2) * len(starts), unit="step") as bar:
+    num_steps = min(config.num_steps, model.grid_size**2 * model.tokens_per_cell)
+    with tqdm(total=num_steps * len(starts), unit="step") as bar:
         for start in starts:
             batch = labels[start : start + SAMPLE_BATCH]
             for state in model.generate_steps(batch, config, args.seed + start):

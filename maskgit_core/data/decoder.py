@@ -22,8 +22,9 @@ from typing import Any
 from PIL import Image
 
 from maskgit_core.data.image_checks import HostileImageError, check_image_bytes
-from maskgit_core.data.images import MAX_PIXELS
+from maskgit_core.data.images import MAX_PIXELS, kept_info
 
+SHOWN, STORED, MASK = FORMS = ("shown", "stored", "mask")  # of what is opened, see `open`
 CHILDREN = 2
 SECONDS = 5.0
 START_SECONDS = 60.0  # of a new child, on a busy machine
@@ -64,16 +65,18 @@ class Decoder:
         self._served: dict[str, float] = {}  # when the owners of `_waiting` were served last
         atexit.register(self.close)
 
-    def open(self, content: bytes, owner: str = "") -> Image.Image:
+    def open(self, content: bytes, owner: str = "", form: str = SHOWN) -> Image.Image:
         """Decode an image as `images.load_image` does with `keep_alpha`.
 
         Args:
             content: a whole file.
             owner: whose it is; "" is one that need not take turns.
+            form: one of `FORMS`: `shown` is upright and sRGB; `stored` is as the file
+                has it, with its EXIF orientation and the profile of another RGB space; `mask` is
+                upright, of any mode that `masks.as_pixel_mask` takes.
 
         Returns:
-            A new image of mode RGB or RGBA, upright, its colours as sRGB; nothing else of the
-            file stays.
+            A new image, of mode RGB or RGBA unless it is a mask; nothing else of the file stays.
 
         Raises:
             ValueError: not an image, too large, dear to decode, or too many wait; one sentence.
@@ -83,10 +86,13 @@ class Decoder:
         except HostileImageError as error:
             raise ValueError(f"image {error}") from None
         with self._child(owner) as child:
-            header, pixels = child.ask(content, self._max_pixels, self._seconds)
+            wanted = {"max_pixels": self._max_pixels, "form": form}
+            header, pixels = child.ask(content, wanted, self._seconds)
         if "error" in header:
             raise ValueError(header["error"])
-        return Image.frombytes(header["mode"], tuple(header["size"]), pixels)
+        image = Image.frombytes(header["mode"], tuple(header["size"]), pixels)
+        image.info = {**kept_info(header["orientation"], bytes.fromhex(header["profile"]))}
+        return image
 
     def close(self) -> None:
         """End the children that are idle."""
@@ -160,9 +166,11 @@ class _Child:
         with self._limit(START_SECONDS):
             self._out.readline()  # it is ready: only decoding counts from here on
 
-    def ask(self, content: bytes, max_pixels: int, seconds: float) -> tuple[dict[str, Any], bytes]:
+    def ask(
+        self, content: bytes, wanted: dict[str, Any], seconds: float
+    ) -> tuple[dict[str, Any], bytes]:
         """Return its answer; after so many seconds it is killed, and the answer is a sentence."""
-        request = json.dumps({"bytes": len(content), "max_pixels": max_pixels}).encode()
+        request = json.dumps({"bytes": len(content), **wanted}).encode()
         with self._limit(seconds):
             try:
                 self._in.write(request + b"\n" + content)

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from maskgit_core.data.colour import rgb_profile, to_srgb
-from maskgit_core.data.images import load_image
+from maskgit_core.data.images import load_image, open_image, orientation_of
 
 SMALL_BYTES = (
     32 * 1024**2
@@ -38,17 +38,39 @@ def answer(out: BinaryIO, header: dict[str, Any], content: bytes = b"") -> None:
     out.flush()
 
 
-def open_one(content: bytes, max_pixels: int) -> tuple[dict[str, Any], bytes]:
+def open_one(content: bytes, max_pixels: int, form: str) -> tuple[dict[str, Any], bytes]:
     """Return the answer for one image: its mode, size and pixels, or a sentence."""
+    kept = {"orientation": 1, "profile": ""}
     try:
-        image = load_image(content, keep_alpha=True, max_pixels=max_pixels)
-        image = to_srgb(image, rgb_profile(image))
+        image = open_image(content, upright=form != "stored", max_pixels=max_pixels)
+        if form == "mask":
+            image = plain_mask(image)
+        elif form == "stored":
+            kept["orientation"] = orientation_of(image)
+            image = load_image(image, keep_alpha=True, max_pixels=max_pixels)
+            if rgb_profile(image) is not None:
+                kept["profile"] = image.info["icc_profile"].hex()
+        else:
+            image = load_image(image, keep_alpha=True, max_pixels=max_pixels)
+            image = to_srgb(image, rgb_profile(image))
         pixels = image.tobytes()
     except ValueError as error:
         return {"error": str(error)}, b""
     except MemoryError:
         return {"error": "image takes too much memory to open"}, b""
-    return {"mode": image.mode, "size": image.size}, pixels
+    return {"mode": image.mode, "size": image.size, **kept}, pixels
+
+
+def plain_mask(image: Image.Image) -> Image.Image:
+    """Return a mask in one of the modes whose bytes say all: no palette, no colour to be left out.
+
+    Its numbers stay as they are, see `masks.as_pixel_mask`.
+    """
+    if image.has_transparency_data:
+        return image if image.mode == "LA" else image.convert("RGBA")
+    if image.mode in ("1", "L", "I", "F", "RGB") or image.mode.startswith("I;16"):
+        return image
+    return image.convert("RGB")
 
 
 def main() -> None:
@@ -62,7 +84,7 @@ def main() -> None:
     while line := source.readline():
         request = json.loads(line)
         content = source.read(request["bytes"])
-        header, pixels = open_one(content, request["max_pixels"])
+        header, pixels = open_one(content, request["max_pixels"], request["form"])
         answer(out, header, pixels)
 
 

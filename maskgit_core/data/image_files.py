@@ -1,7 +1,8 @@
 """Writing images: the name decides the format, and the file says how it was made.
 
 A recipe is plain data: the model, the classes, the seed and the settings that make the same image
-again. It travels as a text chunk in PNG and as the EXIF description in JPEG, WebP and TIFF.
+again. It travels as a text chunk in PNG, as a comment in GIF, and as the EXIF description in JPEG,
+WebP and TIFF.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def write_image(
     Args:
         image: RGB or RGBA.
         target: path or open file.
-        kind: one of Pillow's names in `FORMAT_OF_SUFFIX`, or GIF, which takes no recipe.
+        kind: one of Pillow's names in `FORMAT_OF_SUFFIX`, or GIF.
         recipe: plain data; left out of a JPEG or WebP where it has more than `MAX_EXIF_RECIPE`
             bytes.
         options: of Pillow's writer, instead of the usual ones.
@@ -85,7 +86,9 @@ def write_image(
     if text is not None and kind == "PNG":
         found["pnginfo"] = PngInfo()
         found["pnginfo"].add_text(RECIPE_KEY, text, zip=len(text) > 4096)
-    elif text is not None and kind != "GIF" and len(text) <= MAX_EXIF_RECIPE:
+    elif text is not None and kind == "GIF":
+        found["comment"] = text
+    elif text is not None and len(text) <= MAX_EXIF_RECIPE:
         exif[_DESCRIPTION] = text
     if len(exif):
         found["exif"] = exif
@@ -94,9 +97,9 @@ def write_image(
 
 def recipe_of(image: Image.Image) -> dict[str, Any] | None:
     """Return the recipe in an image that was opened from a file; None where there is none."""
-    text = image.info.get(RECIPE_KEY)
+    text = image.info.get(RECIPE_KEY, image.info.get("comment"))
     try:
-        recipe = json.loads(text if isinstance(text, str) else image.getexif()[_DESCRIPTION])
+        recipe = json.loads(image.getexif()[_DESCRIPTION] if text is None else text)
     except (KeyError, TypeError, ValueError, RecursionError, SyntaxError, OSError):
         return None
     return recipe if isinstance(recipe, dict) else None

@@ -117,6 +117,21 @@ def orientation_of(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def kept_info(orientation: int, profile: bytes) -> dict[str, bytes]:
+    """Return what an image's `info` says of its pixels: which way is up, and what colours they are.
+
+    Args:
+        orientation: as in EXIF; 1 is upright and not noted.
+        profile: ICC, empty where it is sRGB.
+    """
+    info = {"icc_profile": profile} if profile else {}
+    if orientation != 1:
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        info["exif"] = exif.tobytes()
+    return info
+
+
 class _RefusedError(Exception):
     """The photo is not taken; its message goes on after the word image."""
 
@@ -156,7 +171,9 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
         return Image.open(io.BytesIO(source), formats=formats)
     except Image.UnidentifiedImageError:
         kind = kind_of(source)
-        if kind is not None and kind not in formats:
+        if kind in formats:
+            raise _RefusedError(f"({kind}) cannot be read, it may be damaged") from None
+        if kind is not None:
             raise _RefusedError(
                 f"is of the kind {kind}: photos of this kind cannot be read here; export it as JPEG"
             ) from None

@@ -25,10 +25,12 @@ from torch import Tensor
 from maskgit_core.class_names import normal_name
 from maskgit_core.data.folders import folders_in
 from maskgit_core.data.images import crop_to_square, load_image
+from maskgit_core.data.kinds import PHOTO_SUFFIXES
 from maskgit_core.files import write_all_atomically
 from maskgit_core.pixels import from_uint8
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# Kinds that cannot be read here too: each of their files is named as left out, with the reason.
+IMAGE_SUFFIXES = PHOTO_SUFFIXES
 # Scenes of 100 pixels give crops of 96: a shift of up to 4 % without an enlargement.
 CROP_MARGIN = 1 / 24
 ZERO_EPOCHS = 2**31
@@ -156,11 +158,9 @@ def pack_photos(
     if packed is not None:
         photos = _read_packed(packed, size, folder.classes)
         if photos is not None:
-            for name in photos.skipped:
-                logger.warning("skipped %s: it could not be read", name)
             return photos
 
-    skipped: list[str] = []
+    skipped: dict[str, str] = {}
     decoded = _decoded(folder, size, progress, skipped)
     first = next(decoded, None)
     if first is None:
@@ -176,14 +176,14 @@ def pack_photos(
             pixels[len(labels)] = square
             labels.append(label)
         pixels = pixels[: len(labels)]
-    return Photos(pixels, torch.tensor(labels, dtype=torch.int64), folder.classes, skipped)
+    return Photos(pixels, torch.tensor(labels, dtype=torch.int64), folder.classes, list(skipped))
 
 
 def _decoded(
     folder: PhotoFolder,
     size: int,
     progress: Callable[[Sequence[str]], Iterable[str]],
-    skipped: list[str],
+    skipped: dict[str, str],
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the readable photos in order, uint8 (size, size, 3), with their labels."""
 
@@ -199,8 +199,8 @@ def _decoded(
             # Decoding leaves Python's lock to the other threads.
             for name, label, found in zip(some, labels, pool.map(decode, some), strict=False):
                 if isinstance(found, Exception):
+                    skipped[name] = str(found)
                     logger.warning("skipped %s: %s", name, found)
-                    skipped.append(name)
                 else:
                     yield found, label
 
@@ -211,7 +211,7 @@ def _read_packed(packed: Path, size: int, classes: list[str]) -> Photos | None:
         index = json.loads(packed.with_suffix(".json").read_text(encoding="utf-8"))
         pixels = np.load(packed.with_suffix(".npy"), mmap_mode="r")
         labels = torch.tensor(index["labels"], dtype=torch.int64)
-        skipped = [str(name) for name in index["skipped"]]
+        skipped = {str(name): str(reason) for name, reason in dict(index["skipped"]).items()}
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, KeyError, TypeError) as error:
@@ -220,7 +220,9 @@ def _read_packed(packed: Path, size: int, classes: list[str]) -> Photos | None:
     if pixels.dtype != np.uint8 or pixels.shape != (len(labels), size, size, 3):
         logger.warning("packing the photos again, %s does not fit", packed.name)
         return None
-    return Photos(pixels, labels, classes, skipped)
+    for name, reason in skipped.items():
+        logger.warning("skipped %s: %s", name, reason)
+    return Photos(pixels, labels, classes, list(skipped))
 
 
 def _write_packed(
@@ -228,7 +230,7 @@ def _write_packed(
     shape: tuple[int, ...],
     decoded: Iterable[tuple[np.ndarray, int]],
     labels: list[int],
-    skipped: list[str],
+    skipped: dict[str, str],
 ) -> np.ndarray:
     """Write photos one after another, whatever the memory; return them as mapped from the file."""
 

@@ -80,8 +80,9 @@ def draw_codes(
 def _log_probs(logits: Tensor, temperature: float) -> Tensor:
     if temperature not in (0, 1):
         # The best logit first becomes 0, so that a tiny temperature gives no infinity less
-        # infinity.
-        logits = (logits - logits.amax(-1, keepdim=True)) / temperature
+        # infinity; one that float32 rounds to 0 would still make 0 / 0 of it.
+        smallest = torch.finfo(torch.float32).tiny
+        logits = (logits - logits.amax(-1, keepdim=True)) / max(temperature, smallest)
     return torch.log_softmax(logits, dim=-1, dtype=torch.float32)
 
 

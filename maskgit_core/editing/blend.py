@@ -38,21 +38,31 @@ def fill_hidden(image: Image.Image, hidden: np.ndarray) -> Image.Image:
 def _smooth_fill(pixels: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """Return the fill of uint8 (H, W, 3) as float32 (3, h, w), at most `_FILL_SIDE` a side.
 
-    Each pixel is the mean of the visible ones that it covers, weighted by the area of each. The
-    weights stay floating point: in 8 bits, a pixel that is almost hidden loses its colour.
+    Each pixel is the mean of the visible ones that it covers, weighted by the area of each. All in
+    floating point: with shares of 8 bits, a pixel that is almost hidden loses its colour.
     """
     height, width = visible.shape
     scale = min(1.0, _FILL_SIDE / max(width, height))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    across = _coverage(max(1, round(width * scale)), width)
+    rows = []
+    for weights in _coverage(max(1, round(height * scale)), height):
+        covered = np.flatnonzero(weights)
+        part = slice(covered[0], covered[-1] + 1)  # few rows as floats at a time
+        seen = visible[part, :, None]
+        values = np.concatenate([pixels[part] * seen, seen], axis=-1, dtype=np.float32)
+        rows.append(np.tensordot(weights[part].astype(np.float32), values, 1))
+    sums = np.einsum("vw,rwc->crv", across, np.stack(rows), optimize=True)  # (4, h, w)
+    share = sums[3:]
+    means = torch.from_numpy(sums[:3] / np.maximum(share, 1e-12)).float()
+    return extrapolate(means[None], torch.from_numpy(share > 1e-6)[None].float())[0].numpy()
 
-    def area_mean(values: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
 
-    weight = visible.astype(np.float32)
-    share = area_mean(weight)
-    sums = np.stack([area_mean(pixels[..., channel] * weight) for channel in range(3)])
-    means = torch.from_numpy(sums / np.maximum(share, 1e-12))
-    return extrapolate(means[None], torch.from_numpy(share > 0)[None, None].float())[0].numpy()
+def _coverage(small: int, large: int) -> np.ndarray:
+    """Return float64 (small, large): how much of each large pixel lies in each small one."""
+    edges = np.arange(small + 1) * large / small
+    pixels = np.arange(large)
+    ends = np.minimum(edges[1:, None], pixels + 1)
+    return (ends - np.maximum(edges[:-1, None], pixels)).clip(0)
 
 
 def extrapolate(values: Tensor, known: Tensor) -> Tensor:

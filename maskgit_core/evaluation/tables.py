@@ -121,7 +121,7 @@ class Tables:
         The key holds the order in which labels repeat, not how many there are, so that more
         samples go on from fewer.
         """
-        model: Any = self.model
+        model: Any = self.model  # one that makes samples
         seed, config = settings.seed, settings.sampling
         networks = hash_of_networks(model.tokenizer, model.transformer)
         order = list(dict.fromkeys(labels))

@@ -266,7 +266,7 @@ def _facts(
         told.append(
             StageFacts(
                 name,
-                sum(p.numel() for p in network.parameters()),
+                sum(p.numel() for p in network.parameters()) if network is not None else 0,
                 "random weights" if fresh else begun,
                 int(trained.get("steps", 0)),
                 getattr(preset, f"{name}_training").batch_size if trained else 0,

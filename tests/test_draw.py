@@ -48,6 +48,23 @@ def test_images_that_are_done_are_not_computed_again():
     assert [shape[0] for shape, _ in calls] == [2] * 4 + [1] * 4
 
 
+def test_a_temperature_that_float32_rounds_to_zero_takes_the_best_code():
+    logits = torch.randn(40, K, generator=torch.Generator().manual_seed(0))
+    uniform = torch.rand(40, generator=torch.Generator().manual_seed(1))
+    for temperature in (5e-324, 1e-200, 1e-46, 1e-45, 1e-40, 1e-38, 1e-30):
+        for more in ({}, {"top_k": 3}, {"top_p": 0.5}):
+            drawn = draw_codes(logits, uniform, temperature=temperature, **more)
+            assert torch.equal(drawn.codes, logits.argmax(-1))
+            assert torch.isfinite(drawn.log_probs).all()
+            probabilities = drawn.alternatives()[1]
+            assert torch.isfinite(probabilities).all()
+    tokens = [
+        decode(masked(2), SamplingConfig(num_steps=3, order=order, temperature=1e-50))[-1].tokens
+        for order in ("confidence", "halton")
+    ]
+    assert all(int(grid.max()) < K for grid in tokens)
+
+
 def test_no_unknown_cell_gives_one_state_and_no_call():
     tokens = torch.zeros(2, 3, 3, dtype=torch.int64)
     calls = []
