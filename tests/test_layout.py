@@ -21,9 +21,6 @@ LARGER = {
     "maskgit_core/pipeline.py",
     "maskgit_core/training/",
     "maskgit_core/training/budget.py train_stage",
-    "maskgit_core/weights/checkpoint.py",
-    "maskgit_core/weights/convert.py",
-    "maskgit_core/weights/hub.py",
     "tests/fake_hub.py serve",
 }
 PRODUCT = [ROOT / "maskgit_core", ROOT / "demo"]

@@ -93,7 +93,7 @@ def load_weights(module_class: type[nn.Module], config: Any, path: Path) -> nn.M
     check_header(path)
     try:
         with safe_open(path, framework="pt") as file:
-            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118  (no dict)
+            found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
             check_blocks(config, len(found), path.name)
             try:
                 with torch.device("meta"):

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from maskgit_core.config import SamplingConfig
 from maskgit_core.files import CheckpointError
 from maskgit_core.weights.checkpoint import MAX_CONFIG, save_checkpoint
+from maskgit_core.weights.families.evidence import check_tied, classes_from_training
 from maskgit_core.weights.families.family import Family, rename
 from maskgit_core.weights.families.sampling import PublishedSampling
 from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
@@ -200,53 +201,6 @@ def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
     if not isinstance(values, Mapping):
         raise CheckpointError(f"the configuration {path} holds no settings")
     return values
-
-
-def check_tied(file: WeightFile) -> None:
-    """Check that the output layer of a Halton-MaskGIT file is its token table.
-
-    Raises:
-        CheckpointError: the two differ.
-    """
-    head, table = file.tensors.get("head.weight"), file.tensors.get("tok_emb.weight")
-    if head is None or table is None or head.is_meta:
-        return
-    if head.data_ptr() != table.data_ptr() and not torch.equal(head, table):
-        raise CheckpointError(
-            f"{file.name} has an output layer that differs from its token table; published files "
-            "share one tensor"
-        )
-
-
-def classes_from_training(file: WeightFile) -> int | None:
-    """Find the number of classes of a v1.0 file from what training never touched.
-
-    The token table has codes, mask, classes and null class in its rows, and the loss covers codes
-    and mask alone. So the output bias of the classes stays at its initial zero, and so does the
-    optimizer's mean of its gradient.
-
-    Returns:
-        The number of classes, or None where nothing shows it.
-    """
-    bias = file.tensors.get("bias")
-    if bias is None or bias.dim() != 2 or bias.is_meta:
-        return None
-    rows = bias.shape[1]
-    optimizer = file.beside.get("optimizer_state_dict") or {}
-    states = optimizer.get("state", {}) if isinstance(optimizer, Mapping) else {}
-    moments = [
-        state["exp_avg"]
-        for state in (states.values() if isinstance(states, Mapping) else ())
-        if isinstance(state, Mapping)
-        and isinstance(state.get("exp_avg"), Tensor)
-        and state["exp_avg"].shape == bias.shape
-    ]
-    for evidence in (bias, *moments):
-        touched = evidence.ne(0).any(0).nonzero()
-        # The last column that was touched is the mask's, at K.
-        if len(touched) and 2 <= int(touched[-1]) < rows - 2:
-            return rows - int(touched[-1]) - 2
-    return None
 
 
 def convert_pair(

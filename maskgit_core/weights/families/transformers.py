@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from maskgit_core.config import TransformerConfig, check_range
+from maskgit_core.config import TransformerConfig
 from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertConfig, BertTransformer
 from maskgit_core.networks.maskbit import MaskBitConfig, MaskBitTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
+from maskgit_core.weights.families.evidence import heads_for, split_rows
 from maskgit_core.weights.families.family import Family, configured, count, shape_of, side_of
 from maskgit_core.weights.families.sampling import (
     google_sampling,
@@ -23,62 +24,6 @@ from maskgit_core.weights.rules import Rule, Shape
 HALTON_HEADS = {384: 6, 512: 6, 768: 12, 1024: 16, 1152: 16}
 V1_HEADS = {768: 16}
 MASKBIT_HEADS = {1024: 16}
-IMAGENET_CLASSES = 1000
-PUBLISHED_CODES = 1024
-
-
-def heads_for(width: int, num_heads: int | None, published: Mapping[int, int], inner: int) -> int:
-    """Return the number of attention heads.
-
-    Args:
-        width: D.
-        num_heads: what the caller asked for, if anything.
-        published: width -> heads.
-        inner: rows of the query projection, heads * (D // heads).
-
-    Raises:
-        ValueError: the number does not fit, or is neither given nor known.
-    """
-    heads = published.get(width) if num_heads is None else num_heads
-    if heads is None or (num_heads is None and width // heads * heads != inner):
-        raise ValueError(
-            f"num_heads must be given for a transformer of width {width} with {inner} query rows; "
-            f"it is known for the published widths {', '.join(map(str, published))} only"
-        )
-    check_range("num_heads", heads, 1, width, whole=True)
-    if width // heads * heads != inner:
-        raise ValueError(
-            f"num_heads must split width {width} into {inner} query rows; got {heads}, which "
-            f"makes {width // heads * heads}"
-        )
-    return heads
-
-
-def split_rows(rows: int, extra: int, num_classes: int | None) -> tuple[int, int]:
-    """Split the rows of a table that holds codes and classes; returns (codes, classes).
-
-    Only the sum can be read from a file. Without num_classes it must be that of the published
-    files, 1,024 codes and 1,000 classes.
-
-    Args:
-        rows: all rows.
-        extra: rows that are neither a code nor a class.
-        num_classes: what the caller knows, if anything.
-
-    Raises:
-        ValueError: num_classes leaves fewer than two codes.
-        CheckpointError: it is not given, and nothing shows it.
-    """
-    both = rows - extra
-    if num_classes is None:
-        if both != PUBLISHED_CODES + IMAGENET_CLASSES:
-            raise CheckpointError(
-                f"the weights have {both} codes and classes together and do not say how many of "
-                "each; give the number of classes: --num-classes (num_classes in Python)"
-            )
-        num_classes = IMAGENET_CLASSES
-    check_range("num_classes", num_classes, 1, max(1, both - 2), whole=True)
-    return both - num_classes, num_classes
 
 
 def configure_v1(
