@@ -227,15 +227,25 @@ class Functions:
         return parse_generate(model, classes, count, seed, _settings(model, values))
 
     def _inpaint(
-        self, image: Any, mask: Any, box: Any, *settings: Any, values: dict[str, Any]
+        self,
+        image: Any,
+        mask: Any,
+        box: Any,
+        settings: tuple[Any, Any, Any],
+        values: dict[str, Any],
     ) -> Request:
         photo, pixel_mask = read_with_mask(image, mask)
         model = self._models.current
         edit = repaint(model, photo, pixel_mask, box=box)
-        return edit_request(model, edit, *settings, values=_settings(model, values))
+        class_name, count, seed = settings
+        return edit_request(model, edit, class_name, count, seed, _settings(model, values))
 
     def _outpaint(
-        self, image: Any, sides: tuple[Any, ...], *settings: Any, values: dict[str, Any]
+        self,
+        image: Any,
+        sides: tuple[Any, ...],
+        settings: tuple[Any, Any, Any],
+        values: dict[str, Any],
     ) -> Request:
         shares = {
             side: float(parse_number(side, share, 0, 1, whole=False))
@@ -244,7 +254,8 @@ class Functions:
         photo = read_image(image, "image")
         model = self._models.current
         edit = extend(model, photo, {side: share for side, share in shares.items() if share})
-        return edit_request(model, edit, *settings, values=_settings(model, values))
+        class_name, count, seed = settings
+        return edit_request(model, edit, class_name, count, seed, _settings(model, values))
 
     def generate(
         self, classes: list[str], count: int = 1, seed: int = 0, values: Any = None
@@ -278,7 +289,7 @@ class Functions:
         that are not repainted are bit-identical to those of the file, unless it is grey of 16 bits,
         CMYK, or grey with a colour profile: those become 8-bit sRGB.
         """
-        yield from self._stream(self._inpaint(image, mask, box, label, count, seed, values=values))
+        yield from self._stream(self._inpaint(image, mask, box, (label, count, seed), values))
 
     def outpaint(
         self,
@@ -299,7 +310,7 @@ class Functions:
         images are larger than the photo.
         """
         sides = (left, right, up, down)
-        yield from self._stream(self._outpaint(image, sides, label, count, seed, values=values))
+        yield from self._stream(self._outpaint(image, sides, (label, count, seed), values))
 
     def classes(self) -> list[str]:
         """Names of the classes, in the order of their numbers."""

@@ -23,7 +23,7 @@ from maskgit_core.weights.address import fetch_address
 from maskgit_core.weights.checkpoint import load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights
 from maskgit_core.weights.progress import Progress
-from maskgit_core.weights.records import NOT_VERIFIED, PublishedFile
+from maskgit_core.weights.published import NOT_VERIFIED, PublishedFile
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 CONTENT = bytes(range(256)) * 20_000  # 5 MB, several chunks
@@ -213,8 +213,8 @@ def google(bucket, monkeypatch):
         changed[part] = replace(file, url=f"{bucket.address}/{file.name}")
     monkeypatch.setitem(KNOWN_WEIGHTS, GOOGLE.name, replace(GOOGLE, **changed))
     # The reduced generator has 40 codes and 18 classes where the published one has 1,024 and 1,000.
-    monkeypatch.setattr("maskgit_core.weights.families.evidence.IMAGENET_CLASSES", 18)
-    monkeypatch.setattr("maskgit_core.weights.families.evidence.PUBLISHED_CODES", 40)
+    monkeypatch.setattr("maskgit_core.weights.families.transformers.IMAGENET_CLASSES", 18)
+    monkeypatch.setattr("maskgit_core.weights.families.transformers.PUBLISHED_CODES", 40)
     return bucket
 
 

@@ -38,7 +38,8 @@ def stuck(monkeypatch):
         "from maskgit_core.data import decoder_child as child\n"
         "opened = child.open_one\n"
         "def open_one(content, request):\n"
-        f"    return time.sleep(600) if content.startswith({SLOW!r}) else opened(content, request)\n"
+        f"    slow = content.startswith({SLOW!r})\n"
+        "    return time.sleep(600) if slow else opened(content, request)\n"
         "child.open_one = open_one\n"
         "child.main()\n"
     )

@@ -27,6 +27,7 @@ from demo.serving.request import Request
 from demo.serving.steps import decode_alone
 from demo.settings import FIELDS, RequestError
 from odd_images import COUNT, KINDS, noise, odd_images, saved
+from odd_values import junk
 
 ODD = odd_images()
 READABLE = {"animated", "two_in_one", "rare_mode", "with_profile", "with_exif"}
@@ -201,25 +202,6 @@ def test_room_is_taken_from_who_uses_the_most(made) -> None:
 
 # ---- strange values ------------------------------------------------------------------------------
 
-plain = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([2**31, 2**63, 10**400, -1, 0, 1, 16, 17]),
-    st.floats(),
-    st.text(max_size=20),
-    st.sampled_from(["nan", "inf", "-inf", "1e999", "x" * 9_000, "\0", "sea", "halton", "🌊"]),
-    st.binary(max_size=8),
-)
-keys = st.one_of(
-    st.text(max_size=5),
-    st.sampled_from(["path", "url", "meta", "mask", "incoming", "run", "cells", "classes", "seed"]),
-)
-junk = st.recursive(
-    plain,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
-    max_leaves=8,
-)
 values = st.dictionaries(
     st.one_of(st.sampled_from([field.name for field in FIELDS]), st.text(max_size=5)),
     junk,

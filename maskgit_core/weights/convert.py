@@ -21,16 +21,14 @@ from torch import Tensor, nn
 from maskgit_core.config import SamplingConfig
 from maskgit_core.files import CheckpointError
 from maskgit_core.weights.checkpoint import MAX_CONFIG, save_checkpoint
-from maskgit_core.weights.families.evidence import check_tied, classes_from_training
-from maskgit_core.weights.families.family import Family, rename
-from maskgit_core.weights.families.sampling import PublishedSampling
-from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
-from maskgit_core.weights.families.transformers import HALTON, TRANSFORMER_FAMILIES, V1
+from maskgit_core.weights.families.family import Family, renamed
+from maskgit_core.weights.families.table import FAMILIES, published_sampling
+from maskgit_core.weights.families.tokenizers import published_settings
+from maskgit_core.weights.families.transformers import HALTON, V1
 from maskgit_core.weights.formats import WeightFile, read_weights
 from maskgit_core.weights.imagenet import IMAGENET_CLASSES, imagenet_classes
 from maskgit_core.weights.rules import transfer
 
-FAMILIES: tuple[Family, ...] = (*TRANSFORMER_FAMILIES, *TOKENIZER_FAMILIES)
 OUR_NAMES = re.compile(r"(blocks|layers)\.\d+\.attention\.qkv\.|quantizer\.codebook$")
 
 
@@ -81,30 +79,11 @@ def build(
         check_tied(file)
     if family.aliases:
         tensors = renamed(tensors, family, file.name)
-    config = configure(family, {**file.shapes, **shapes_of(tensors)})
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    config = configure(family, {**file.shapes, **shapes})
     return transfer(
         family.network, config, lambda name: family.rule_for(name, config), tensors, file.name
     )
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def renamed(tensors: Mapping[str, Tensor], family: Family, source: str) -> dict[str, Tensor]:
-    """Return the tensors under the names that the family's rules know.
-
-    Raises:
-        CheckpointError: a tensor is there under both names.
-    """
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        ours = rename(name, family.aliases)
-        if ours in found:
-            raise CheckpointError(f"{source} holds {ours} twice, under two names")
-        found[ours] = tensor
-    return found
 
 
 def transformer_from(
@@ -203,6 +182,53 @@ def read_settings(config: str | os.PathLike[str] | Mapping[str, Any] | None) -> 
     return values
 
 
+def check_tied(file: WeightFile) -> None:
+    """Check that the output layer of a Halton-MaskGIT file is its token table.
+
+    Raises:
+        CheckpointError: the two differ.
+    """
+    head, table = file.tensors.get("head.weight"), file.tensors.get("tok_emb.weight")
+    if head is None or table is None or head.is_meta:
+        return
+    if head.data_ptr() != table.data_ptr() and not torch.equal(head, table):
+        raise CheckpointError(
+            f"{file.name} has an output layer that differs from its token table; published files "
+            "share one tensor"
+        )
+
+
+def classes_from_training(file: WeightFile) -> int | None:
+    """Find the number of classes of a v1.0 file from what training never touched.
+
+    The token table has codes, mask, classes and null class in its rows, and the loss covers codes
+    and mask alone. So the output bias of the classes stays at its initial zero, and so does the
+    optimizer's mean of its gradient.
+
+    Returns:
+        The number of classes, or None where nothing shows it.
+    """
+    bias = file.tensors.get("bias")
+    if bias is None or bias.dim() != 2 or bias.is_meta:
+        return None
+    rows = bias.shape[1]
+    optimizer = file.beside.get("optimizer_state_dict") or {}
+    states = optimizer.get("state", {}) if isinstance(optimizer, Mapping) else {}
+    moments = [
+        state["exp_avg"]
+        for state in (states.values() if isinstance(states, Mapping) else ())
+        if isinstance(state, Mapping)
+        and isinstance(state.get("exp_avg"), Tensor)
+        and state["exp_avg"].shape == bias.shape
+    ]
+    for evidence in (bias, *moments):
+        touched = evidence.ne(0).any(0).nonzero()
+        # The last column that was touched is the mask's, at K.
+        if len(touched) and 2 <= int(touched[-1]) < rows - 2:
+            return rows - int(touched[-1]) - 2
+    return None
+
+
 def convert_pair(
     tokenizer_path: str | os.PathLike[str],
     transformer_path: str | os.PathLike[str],
@@ -252,18 +278,6 @@ def class_names(num_classes: int) -> list[str]:
     if num_classes == IMAGENET_CLASSES:
         return imagenet_classes()
     return [f"class {label}" for label in range(num_classes)]
-
-
-def published_sampling(transformer: nn.Module) -> PublishedSampling:
-    """Return how the authors sample a converted network, by its size and resolution.
-
-    Raises:
-        ValueError: a network of no published family.
-    """
-    for family in TRANSFORMER_FAMILIES:
-        if family.network is type(transformer) and family.sampling is not None:
-            return family.sampling(transformer.config)
-    raise ValueError(f"no published family has a {type(transformer).__name__}")
 
 
 def convert_checkpoint(

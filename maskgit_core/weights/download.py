@@ -20,7 +20,7 @@ from typing import Any
 from maskgit_core.hub_client import FetchError, explain, hub_client, is_offline
 from maskgit_core.weights.address import fetch_address
 from maskgit_core.weights.progress import CHECKING, FETCHING, Progress, hub_bar
-from maskgit_core.weights.records import KnownWeights, PublishedFile, size_words
+from maskgit_core.weights.published import KnownWeights, PublishedFile, size_words
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CONVERTED, DOWNLOADS, KEPT = "maskgit", "maskgit-downloads", ".keep"

@@ -37,7 +37,7 @@ from maskgit_core.weights.download import (
 )
 from maskgit_core.weights.known import KNOWN_WEIGHTS
 from maskgit_core.weights.progress import CONVERTING, Progress
-from maskgit_core.weights.records import KnownWeights
+from maskgit_core.weights.published import KnownWeights
 from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "fetch_weights", "push_to_hub", "resolve_checkpoint"]

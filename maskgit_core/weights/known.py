@@ -13,15 +13,12 @@ from maskgit_core.weights.families.sampling import (
     maskbit_sampling,
     v1_sampling,
 )
-from maskgit_core.weights.records import (
-    NOT_VERIFIED,
-    TOKEN_PIXELS,
-    KnownWeights,
-    PublishedFile,
-)
+from maskgit_core.weights.published import NOT_VERIFIED, KnownWeights, PublishedFile
 
 TOKENIZER_PARAMS = {"llamagen": 71.9, "taming": 72.1, "google": 54.5, "maskbit": 54.5}
 BUCKET = "https://storage.googleapis.com/maskgit-public/checkpoints/"
+TOKEN_PIXELS = 16  # pixels a side of a token, in all of them
+
 
 # Four bytes for each of its 71,883,403 parameters; the Hub's page says 287 MB.
 _LLAMAGEN = PublishedFile(
@@ -123,14 +120,13 @@ def _maskbit(
     bits: int,
     params: float,
     fid: float,
-    good_for: str,
     tokenizer_bytes: int,
     sha256: str = NOT_VERIFIED,
     commit: str = "",
-    *,
-    about: bool = True,
+    good_for: str = "hardly worse than 14 bits",
 ) -> KnownWeights:
     tokenizer, generator = (f"maskbit_{part}_{bits}bit" for part in ("tokenizer", "generator"))
+    rounded = tokenizer_bytes % 10**6 == 0  # the page of the file has megabytes only
     return KnownWeights(
         name=f"maskbit-{bits}bit",
         title=f"MaskBit, {bits} bits",
@@ -140,16 +136,12 @@ def _maskbit(
             f"{tokenizer}.bin",
             sha256,
             tokenizer_bytes,
-            about=about,
+            rounded,
             commit=commit,
         ),
         # Four bytes a parameter; no page tells size or hash.
         transformer=PublishedFile(
-            f"markweber/{generator}",
-            f"{generator}.bin",
-            NOT_VERIFIED,
-            round(4e6 * params),
-            about=True,
+            f"markweber/{generator}", f"{generator}.bin", NOT_VERIFIED, round(4e6 * params), True
         ),
         licence="Apache-2.0, for research",
         image_size=256,
@@ -213,28 +205,24 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
         ),
         _google(256, 172.5, 6.06, "the paper's own weights, without guidance"),
         _google(512, 173.0, 7.32, "the paper's own weights, the largest pictures"),
-        _maskbit(10, 304.7, 1.68, "hardly worse than 14 bits", 218_000_000),
+        _maskbit(10, 304.7, 1.68, 218_000_000),
         _maskbit(
-            *(12, 304.8, 1.65, "hardly worse than 14 bits", 218_000_000),
-            "3dde024443d68a10295a518d9e851f61e0527c85f1197aa41405237153182170",
-            "7027be7",
+            *(12, 304.8, 1.65, 218_000_000),
+            *("3dde024443d68a10295a518d9e851f61e0527c85f1197aa41405237153182170", "7027be7"),
         ),
         _maskbit(
-            *(14, 304.9, 1.62, "the best pictures of all", 219_000_000),
-            "ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310",
-            "67eb4c7",
+            *(14, 304.9, 1.62, 219_000_000),
+            *("ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310", "67eb4c7"),
+            "the best pictures of all",
         ),
         _maskbit(
-            *(16, 305.2, 1.64, "hardly worse than 14 bits", 222_258_958),
-            "44e3ff7c3bf15eda4e1e25586ff8f657be9291d5e2bf3b755505394e11765b06",
-            "cf17f8e",
-            about=False,
+            *(16, 305.2, 1.64, 222_258_958),
+            *("44e3ff7c3bf15eda4e1e25586ff8f657be9291d5e2bf3b755505394e11765b06", "cf17f8e"),
         ),
         _maskbit(
-            *(18, 305.7, 1.67, "the sharpest tokenizer", 236_979_982),
-            "6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78",
-            "825f2ea",
-            about=False,
+            *(18, 305.7, 1.67, 236_979_982),
+            *("6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78", "825f2ea"),
+            "the sharpest tokenizer",
         ),
     )
 }

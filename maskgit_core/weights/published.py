@@ -1,4 +1,4 @@
-"""What is recorded of published weights: files, sizes, hashes, and what their authors say."""
+"""What is known of published weights: files, size, how well and how they are sampled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ CONVERTED_FORM = 2  # raised when the conversion changes, so that cached results
 # In the place of a hash: nobody has told us one, so a file that was replaced cannot be told apart.
 NOT_VERIFIED = "not verified"
 GPU_PARAMS = 300  # millions of a transformer, from which on a graphics card is wanted
-TOKEN_PIXELS = 16  # pixels a side of a token, in all of them
 
 
 @dataclass(frozen=True)
