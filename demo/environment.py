@@ -38,7 +38,7 @@ def prepare_environment(
         environ["GRADIO_TEMP_DIR"] = str(private_folder())
     # Models that were fetched once are still there after a Space's restart.
     on_space = bool(environ.get("SPACE_ID"))
-    if on_space and os.path.isdir(storage) and os.access(storage, os.W_OK):
+    if on_space and Path(storage).is_dir() and os.access(storage, os.W_OK):
         environ.setdefault("HF_HOME", str(Path(storage) / ".huggingface"))
 
 

@@ -182,10 +182,8 @@ START_PERCENT = Field(
     5,
 )
 
-CUSTOM = "Custom"
-RECOMMENDED = "Recommended"
 # Measured on the shipped checkpoint, see its model card.
-_BALANCED = {
+BALANCED = {
     "num_steps": 12,
     "order": "confidence",
     "schedule": "cosine",
@@ -200,65 +198,6 @@ _BALANCED = {
     "top_k": 0,
     "top_p": 1.0,
 }
-PRESETS: dict[str, dict[str, Any]] = {
-    "Fast": {**_BALANCED, "num_steps": 8},
-    "Balanced": _BALANCED,
-    "Best": {**_BALANCED, "num_steps": 24, "choice_temperature": 20.0},
-}
-DEFAULT_PRESET = "Balanced"
-
-
-def presets_for(
-    config: SamplingConfig,
-    more: Mapping[str, SamplingConfig] | None = None,
-    *,
-    guided: bool = True,
-) -> dict[str, dict[str, Any]]:
-    """Presets that suit a model; the one that its page opens with is `usual_preset`.
-
-    Args:
-        config: the model's own settings. Where they are none of `PRESETS`, nor those of a model
-            that was saved without any, they become the preset `Recommended`, beside one with half
-            its steps.
-        more: other settings of the model, by name; those with more steps than the page allows are
-            left out.
-        guided: whether guidance means anything to the model.
-    """
-    own = shown_values(config)
-    presets = PRESETS
-    if own not in PRESETS.values() and config != SamplingConfig():
-        presets = {"Fast": {**own, "num_steps": (own["num_steps"] + 1) // 2}, RECOMMENDED: own}
-    for name, preset in (more or {}).items():
-        if preset.num_steps <= MAX_STEPS:
-            presets = {**presets, name: shown_values(preset)}
-    if guided:
-        return presets
-    off = {"guidance_scale": 1.0, "guidance_schedule": "constant"}
-    return {name: {**values, **off} for name, values in presets.items()}
-
-
-def usual_preset(presets: Mapping[str, Any]) -> str:
-    """Name of the preset that a page opens with."""
-    return RECOMMENDED if RECOMMENDED in presets else DEFAULT_PRESET
-
-
-def model_presets(model: Any) -> dict[str, dict[str, Any]]:
-    """The presets that suit a `MaskGIT`."""
-    return presets_for(model.sampling, model.presets, guided=model.null_label is not None)
-
-
-def usual_values(model: Any) -> dict[str, Any]:
-    """The shown values that a model's page opens with."""
-    presets = model_presets(model)
-    return presets[usual_preset(presets)]
-
-
-def preset_of(values: Mapping[str, Any], presets: Mapping[str, Any] | None = None) -> str:
-    """Name of the preset that equals the shown values, or `Custom`."""
-    for name, preset in (PRESETS if presets is None else presets).items():
-        if all(values.get(key) == value for key, value in preset.items()):
-            return name
-    return CUSTOM
 
 
 def parse_number(label: str, value: Any, low: float, high: float, *, whole: bool) -> float | int:
@@ -321,7 +260,7 @@ def build_config(values: Mapping[str, Any]) -> SamplingConfig:
         if name not in FIELD:
             raise RequestError(f"{str(name)[:30]!r} is no setting; known are {', '.join(FIELD)}.")
     parsed = {
-        name: parse_value(FIELD[name], value) for name, value in {**_BALANCED, **values}.items()
+        name: parse_value(FIELD[name], value) for name, value in {**BALANCED, **values}.items()
     }
     for name, value in parsed.items():
         if FIELD[name].off is not None and value == FIELD[name].off:

@@ -11,12 +11,12 @@ import gradio as gr
 from demo.api import Page, add_api
 from demo.launch import DELETE_CACHE
 from demo.messages import explain, notice
+from demo.presets import model_presets
 from demo.runs.example import first_result, in_turn
 from demo.runs.photos import PhotoStore, take_upload
 from demo.runs.recipes import MAX_RECIPE_BYTES, model_in_link, model_in_recipe, settings_from_recipe
 from demo.serving.models import ModelHolder, as_holder
 from demo.serving.runner import Runner, make_runner
-from demo.settings import model_presets
 from demo.tabs.browser_settings import remember
 from demo.tabs.compare import CompareTab, build_compare_tab
 from demo.tabs.edit import EditTab, build_edit_tab

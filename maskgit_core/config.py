@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ def setting(
     *,
     low: float | None = None,
     high: float = math.inf,
-    choices: Iterable[str] = (),
+    choices: Collection[str] = (),
     kind: type | None = None,
 ) -> Any:
     """Return a dataclass field that knows what it means and what it may be.
@@ -39,10 +39,10 @@ def setting(
         default: its value where none is given; None allows None too.
         text: one sentence for the help of an option.
         low, high: bounds of a number, which `check_settings` keeps; None has none.
-        choices: the words that are allowed.
+        choices: the words that are allowed; a table counts as it is when it is asked.
         kind: of its values, `bool`, `int`, `float` or `str`; that of the default if not given.
     """
-    rule = {"help": text, "low": low, "high": high, "choices": tuple(choices)}
+    rule = {"help": text, "low": low, "high": high, "choices": choices}
     return field(default=default, metadata={**rule, "kind": kind or type(default)})
 
 

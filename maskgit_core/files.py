@@ -36,9 +36,9 @@ def write_all_atomically(writers: Mapping[Path, Writer]) -> None:
     temporaries: dict[Path, Path] = {}
     path = Path()
     try:
-        for path, write in writers.items():
+        for place, write in writers.items():
             # Through a link, which stays; never in the place of a folder, a pipe or a device.
-            path = Path(os.path.realpath(path))
+            path = Path(os.path.realpath(place))
             if path.exists() and not path.is_file():
                 raise OSError("it is no regular file")
             path.parent.mkdir(parents=True, exist_ok=True)

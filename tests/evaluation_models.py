@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from maskgit_core.config import SamplingConfig
 from maskgit_core.data.folders import evaluation_folders
 from maskgit_core.evaluation.data import load_photo_set
-from maskgit_core.evaluation.evaluate import EvaluationSettings, evaluate
+from maskgit_core.evaluation.evaluate import evaluate
+from maskgit_core.evaluation.settings import EvaluationSettings
 
 SIZE = 32
 PACKED = 33  # room for crops, so that photos are not resized here

@@ -25,6 +25,7 @@ import huggingface_hub.constants
 import pytest
 from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE, abort_xet_session
 
+RUNNER = str(Path(__file__).with_name("with_fake_hub.py"))
 COMMIT = "c0ffee" + "0" * 34
 CHUNK = 1 << 16
 

@@ -21,10 +21,10 @@ def _profile(space: bytes, connection: bytes, kind: bytes, tags: dict[bytes, byt
     tags = {b"desc": described, b"wtpt": b"XYZ " + bytes(4) + _fixed(*D50), **tags}
     table, content = struct.pack(">I", len(tags)), b""
     start = 128 + 4 + 12 * len(tags)
-    for name, unpadded in tags.items():
-        value = unpadded + bytes(-len(unpadded) % 4)
-        table += name + struct.pack(">II", start + len(content), len(value))
-        content += value
+    for name, value in tags.items():
+        padded = value + bytes(-len(value) % 4)
+        table += name + struct.pack(">II", start + len(content), len(padded))
+        content += padded
     size = start + len(content)
     head = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02400000, kind, space, connection)
     head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + _fixed(*D50)
@@ -69,7 +69,7 @@ def cmyk_profile() -> bytes:
 def _lab(rgb: np.ndarray) -> list[int]:
     from PIL import Image
 
-    pixel = Image.new("RGB", (1, 1), tuple(round(value) for value in rgb.tolist()))
+    pixel = Image.new("RGB", (1, 1), tuple(round(value) for value in rgb))
     lab = ImageCms.profileToProfile(
         pixel, ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), outputMode="LAB"
     )

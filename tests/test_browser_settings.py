@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from demo.settings import CUSTOM, PRESETS
+from demo.presets import CUSTOM, PRESETS
 from demo.tabs.browser_settings import read_settings, with_presets
 
 WIDGETS = {

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from demo.hardening import visitors as keys
 from demo.serving import fairness, jobs
 from demo.serving.jobs import Job
 from demo.serving.local import LocalRunner
@@ -201,7 +202,7 @@ def test_visitors_are_told_apart_by_their_addresses() -> None:
 
 def test_an_address_is_not_to_be_had_from_its_key(monkeypatch) -> None:
     before = fairness.visitor_key(request("203.0.113.5"))
-    monkeypatch.setattr(fairness, "_SECRET", b"of another process")
+    monkeypatch.setattr(keys, "_SECRET", b"of another process")
     assert before != fairness.visitor_key(request("203.0.113.5"))
 
 

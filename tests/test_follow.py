@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from functools import partial
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from browser_model import tiny_model as larger_model
+from demo.presets import PRESETS
 from demo.runs import compare, exports, frames
 from demo.runs.follow import Progress, follow
 from demo.runs.generate import parse_generate
@@ -17,7 +19,7 @@ from demo.runs.tour import TOUR_STEPS, hidden_cells, tour_pictures, tour_request
 from demo.serving import steps
 from demo.serving.request import Request
 from demo.serving.steps import decode_alone
-from demo.settings import FIELDS, PRESETS, RequestError
+from demo.settings import FIELDS, RequestError
 from maskgit_core.decoding.previews import LivePictures
 from odd_images import noise
 
@@ -80,7 +82,7 @@ def test_the_log_tells_the_run_and_every_step_once(tiny_model, monkeypatch) -> N
     monkeypatch.setattr("demo.serving.steps.LivePictures", partial(LivePictures, share=1e-9))
     request = parse_generate(tiny_model, ["sea"], 2, 3, {"num_steps": 6})
     seen = list(follow(request, decode_alone(tiny_model)))
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in itertools.pairwise(seen):
         assert after.log.startswith(before.log)
     head, *events = [json.loads(line) for line in seen[-1].log.splitlines()]
     run = frames.new_run(head)
@@ -156,8 +158,7 @@ def test_a_run_that_takes_too_long_is_stopped(tiny_model, monkeypatch) -> None:
 @pytest.fixture
 def done(tiny_model) -> dict:
     request = parse_generate(tiny_model, ["sea", "forest"], 2, 3, {"num_steps": 4})
-    run = finished(tiny_model, request).run
-    return run
+    return finished(tiny_model, request).run
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -11,67 +11,27 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
-import torch
 from PIL import Image
 
 from commands import assert_refused, run
-from fake_hub import facts, process_environment, running_hub, talk_to, xet_hash
+from fake_hub import RUNNER, facts, process_environment, running_hub, talk_to, xet_hash
 from maskgit_core import MaskGIT
-from maskgit_core.config import TransformerConfig
 from maskgit_core.files import CheckpointError
 from maskgit_core.hub_client import FetchError
-from maskgit_core.networks.transformer import AdaLNMaskedTransformer
 from maskgit_core.weights.checkpoint import load_checkpoint
-from maskgit_core.weights.families.transformers import halton_rule
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, resolve_checkpoint
 from maskgit_core.weights.imagenet import imagenet_classes
 from maskgit_core.weights.progress import Progress
-from maskgit_core.weights.rules import source_shapes
+from published import TINY, TOKENIZER_KEY, TRANSFORMER_KEY, published_files
 from waiting import wait_for
 from with_fake_hub import pinned
 
-RUNNER = str(Path(__file__).with_name("with_fake_hub.py"))
-PARITY = Path(__file__).parent / "fixtures" / "parity"
-TINY = KNOWN_WEIGHTS["imagenet-256-tiny"]
-TOKENIZER_KEY = (TINY.tokenizer.repo, TINY.tokenizer.path)
-TRANSFORMER_KEY = (TINY.transformer.repo, TINY.transformer.path)
-
-
-@pytest.fixture(scope="module")
-def published_files(tmp_path_factory) -> dict[tuple[str, str], bytes]:
-    """The two files of a known name, in the published nesting, with one block and 64 codes."""
-    config = TransformerConfig(
-        kind="adaln",
-        codebook_size=64,
-        num_classes=3,
-        grid_size=4,
-        width=384,
-        depth=1,
-        num_heads=6,
-        mlp_width=256,
-    )
-    network = AdaLNMaskedTransformer(config)
-    rules = {name: halton_rule(name, config) for name in network.state_dict()}
-    random = torch.Generator().manual_seed(0)
-    weights = {
-        name: torch.randn(shape, generator=random) * 0.02
-        for name, shape in source_shapes(rules, network, 6).items()
-    }
-    weights["head.weight"] = weights["tok_emb.weight"]
-    path = tmp_path_factory.mktemp("published") / "weights.pth"
-    content = {"iter": 1, "global_epoch": 1, "model_state_dict": weights}
-    torch.save({**content, "optimizer_state_dict": None}, path)
-    return {
-        TOKENIZER_KEY: (PARITY / "llamagen-vq" / "weights.pt").read_bytes(),
-        TRANSFORMER_KEY: path.read_bytes(),
-    }
-
 
 @pytest.fixture
-def server(published_files, tmp_path, monkeypatch):
+def server(tmp_path, monkeypatch):
     """A server with the published files, and a client that knows no other and an empty cache."""
     with running_hub() as running:
-        running.files.update(published_files)
+        running.files.update(published_files())
         talk_to(running, monkeypatch, tmp_path / "home")
         monkeypatch.setitem(KNOWN_WEIGHTS, TINY.name, pinned(TINY, facts(running)))
         yield running
@@ -132,11 +92,11 @@ def test_files_that_are_in_the_cache_already_are_used_and_stay(every_way, monkey
     assert all(path.is_file() for path in paths)
 
 
-def test_another_version_in_the_cache_is_left_alone(server, published_files):
+def test_another_version_in_the_cache_is_left_alone(server):
     other = b"an older version"
     server.files[TOKENIZER_KEY] = other
     path = Path(huggingface_hub.hf_hub_download(*TOKENIZER_KEY))
-    server.files.update(published_files)
+    server.files.update(published_files())
     commit = path.parent
     path = commit.rename(commit.with_name("0" * 40)) / path.name
     (commit.parent.parent / "refs" / "main").write_text(path.parent.name)

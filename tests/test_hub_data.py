@@ -22,10 +22,8 @@ NAME = "someone/photos"
 def hub(tmp_path, monkeypatch):
     """A dataset of two classes with held-out photos, beside files that training has no use for."""
     with running_hub() as running:
-        for index, place in enumerate(
-            ["train/land/1.png", "train/land/2.PNG", "train/sea/1.png", "train/sea/2.png"]
-            + ["validation/land/1.png", "validation/sea/1.png"]
-        ):
+        train = ("train/land/1.png", "train/land/2.PNG", "train/sea/1.png", "train/sea/2.png")
+        for index, place in enumerate((*train, "validation/land/1.png", "validation/sea/1.png")):
             content = io.BytesIO()
             tiny.picture(index).save(content, "PNG")
             running.files[NAME, place] = content.getvalue()

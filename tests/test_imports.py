@@ -47,17 +47,19 @@ MAY_IMPORT = {
     "demo.environment": "",
     "demo.settings": "",
     "demo.messages": "demo.settings",
+    "demo.presets": "demo.settings",
     "demo.hardening": "",
     "demo.serving": "maskgit_core inputs decoding devices weights editing demo.environment "
     "demo.settings demo.hardening",
-    "demo.runs": "data editing training recipes demo.settings demo.hardening demo.serving",
-    "demo.tabs": "weights demo.settings demo.messages demo.serving demo.runs",
-    "demo.api": "editing demo.settings demo.serving demo.runs",
+    "demo.runs": "data editing training recipes demo.settings demo.presets demo.hardening "
+    "demo.serving",
+    "demo.tabs": "weights demo.settings demo.presets demo.messages demo.serving demo.runs",
+    "demo.api": "editing demo.settings demo.presets demo.serving demo.runs",
     "demo.launch": "demo.hardening demo.tabs demo.api",
     "demo.startup": "",
-    "demo.ui": "maskgit_core demo.settings demo.messages demo.serving demo.runs demo.tabs demo.api "
-    "demo.launch",
-    "demo.tools": "weights cli",
+    "demo.ui": "maskgit_core demo.settings demo.presets demo.messages demo.serving demo.runs "
+    "demo.tabs demo.api demo.launch",
+    "demo.tools": "weights cli demo.settings",
     "app": "maskgit_core weights devices demo.environment demo.startup demo.serving demo.runs "
     "demo.launch demo.ui",
 }

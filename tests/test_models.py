@@ -16,6 +16,7 @@ import pytest
 
 import model_folders
 import tiny
+from demo.presets import PRESETS, preset_of, presets_for, usual_preset
 from demo.runs import compare, edit, recipes
 from demo.runs.example import first_result
 from demo.runs.follow import follow
@@ -23,16 +24,7 @@ from demo.runs.generate import parse_generate
 from demo.runs.redo import parse_redo
 from demo.serving import catalogue, models
 from demo.serving.steps import decode_alone
-from demo.settings import (
-    NO_CLASS,
-    PRESETS,
-    RequestError,
-    build_config,
-    preset_of,
-    presets_for,
-    shown_values,
-    usual_preset,
-)
+from demo.settings import NO_CLASS, RequestError, build_config, shown_values
 from demo.tabs import model_parts
 from maskgit_core import MaskGIT, SamplingConfig, hub_client
 from maskgit_core.decoding.previews import LivePictures

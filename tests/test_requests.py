@@ -9,18 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from demo import messages
+from demo.presets import PRESETS, preset_of
 from demo.runs import recipes
 from demo.runs.generate import parse_generate
-from demo.settings import (
-    FIELDS,
-    PRESETS,
-    RequestError,
-    build_config,
-    match_class,
-    parse_seed,
-    preset_of,
-    shown_values,
-)
+from demo.settings import FIELDS, RequestError, build_config, match_class, parse_seed, shown_values
 from maskgit_core.config import SamplingConfig
 from maskgit_core.recipes import generate_recipe
 
@@ -58,8 +50,8 @@ def test_every_field_is_bounded_and_reaches_the_configuration(field) -> None:
             build_config({field.name: value})
     seen = set()
     for value in field.choices or (field.low, (field.low + field.high) / 2, field.high):
-        value = int(value) if field.whole else value
-        seen.add(getattr(build_config({field.name: value}), field.name))
+        shown = int(value) if field.whole else value
+        seen.add(getattr(build_config({field.name: shown}), field.name))
     assert len(seen) >= 2
 
 

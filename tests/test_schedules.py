@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -27,7 +28,7 @@ rounded = st.sampled_from([name for name in SCHEDULES if name != "arccos_increme
 def test_mask_ratio_falls_from_exactly_one_to_exactly_zero(schedule):
     ratios = [mask_ratio(schedule, step / 100) for step in range(101)]
     assert ratios[0] == 1 and ratios[-1] == 0
-    assert all(before > after for before, after in zip(ratios, ratios[1:], strict=False))
+    assert all(before > after for before, after in itertools.pairwise(ratios))
 
 
 @pytest.mark.parametrize(

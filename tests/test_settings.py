@@ -6,15 +6,8 @@ from dataclasses import fields, replace
 
 import pytest
 
-from demo.settings import (
-    FIELD,
-    FIELDS,
-    MAX_STEPS,
-    PRESETS,
-    build_config,
-    presets_for,
-    shown_values,
-)
+from demo.presets import PRESETS, presets_for
+from demo.settings import FIELD, FIELDS, MAX_STEPS, build_config, shown_values
 from maskgit_core.cli.main import build_parser
 from maskgit_core.config import SamplingConfig, from_dict, to_dict
 from maskgit_core.orders import ORDERS

@@ -9,8 +9,6 @@ import tiny
 from maskgit_core import MaskGIT, SamplingConfig
 from maskgit_core.config import ORDERS
 from maskgit_core.devices.first_step import StartStore
-from maskgit_core.devices.prepack import pack
-from maskgit_core.devices.token_cache import remembering
 from maskgit_core.weights.checkpoint import Checkpoint
 from plain_decoding import plain_steps, plain_transformer
 
@@ -106,24 +104,6 @@ def test_memory_is_bounded():
         network = store.start(counting, K)
         network.hidden_at(tokens, network.condition(torch.tensor([label])), cells)
     assert counting.rows == [1, 1, 1, 1]  # 2 from memory, 0 anew
-
-
-@pytest.mark.parametrize("threads", [1, 3, 24])
-@torch.no_grad()
-def test_remembered_tokens_give_what_all_of_them_give(threads, monkeypatch):
-    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
-    network = pack(tiny.transformer())
-    memory, generator = remembering(network), torch.Generator().manual_seed(0)
-    tokens = torch.randint(K + 1, (3, 16), generator=generator)
-    # A number of rows that changes, one that stays, and more than one part.
-    for rows in (3, 3, 2, 2, 3, 19, 19, 11):
-        tokens = tokens[:rows] if rows <= len(tokens) else tokens.repeat(rows, 1)[:rows]
-        changed = torch.rand(tokens.shape, generator=generator) < 0.2
-        tokens = torch.where(changed, (tokens + 1) % (K + 1), tokens)
-        labels = torch.randint(3, (rows,), generator=generator)
-        cells = torch.rand(tokens.shape, generator=generator) < 0.5
-        hidden, wanted = (n.hidden_at(tokens, labels, cells) for n in (memory, network))
-        torch.testing.assert_close(hidden, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_decoding_may_leave_inference_mode():

@@ -70,7 +70,7 @@ def test_rates_warm_up_and_fall():
     assert factors[10] == pytest.approx(1.0)
     assert factors[55] == pytest.approx(0.55)
     assert factors[100] == pytest.approx(0.1)
-    assert all(left > right for left, right in itertools.pairwise(factors))
+    assert all(left > right for left, right in itertools.pairwise(factors[10:]))
     assert rate_factor(500, config) == pytest.approx(0.1)
     assert rate_factor(0, replace(config, warmup_steps=0)) == pytest.approx(1.0)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from app import main, parse_arguments
-from demo.runs.curves import draw_curves
-from demo.runs.training_runs import find_runs, read_curves
+from demo.runs.training_runs import draw_curves, find_runs, read_curves
 
 
 def write_run(folder: Path, lines: list[dict[str, float]], tail: bytes = b"") -> Path:

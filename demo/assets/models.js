@@ -1,5 +1,6 @@
 // The list of models: one radio button each. What cannot be used here is greyed and says why.
 const list = () => element.querySelector(".mm-list");
+let picked = "";
 const group = `models-${Math.random().toString(36).slice(2)}`;
 
 function line(entry) {
@@ -8,7 +9,7 @@ function line(entry) {
   label.dataset.name = entry.name;
   const input = document.createElement("input");
   Object.assign(input, { type: "radio", name: group, value: entry.name });
-  input.checked = entry.name === props.value.chosen;
+  input.checked = entry.name === picked;
   input.disabled = Boolean(entry.obstacle);
   if (entry.obstacle) label.dataset.blocked = "";
   const text = document.createElement("span");
@@ -22,6 +23,9 @@ function line(entry) {
 }
 function build() {
   const value = props.value || {};
+  // News of the machine names no model: what was picked in the meantime stays.
+  if (value.chosen === null) props.value = { ...value, chosen: picked };
+  else picked = value.chosen || "";
   element.querySelector(".mm-head").textContent = value.headline || "";
   const focused = element.contains(document.activeElement) && document.activeElement.value;
   const place = list().scrollTop;
@@ -33,7 +37,8 @@ function build() {
 element.addEventListener("change", (event) => {
   if (event.target.type !== "radio") return;
   event.stopPropagation();
-  props.value = { ...props.value, chosen: event.target.value };
+  picked = event.target.value;
+  props.value = { ...props.value, chosen: picked };
 });
 watch("value", build);
 build();

@@ -136,11 +136,19 @@ def no_summary(self: Any, records: list[Any]) -> dict[str, Any]:
     return self.cached_event_analytics_summary
 
 
+PATCHES: tuple[tuple[Any, str, Any], ...] = (
+    (processing_utils, "async_ssrf_protected_download", refuse_download),
+    (route_utils, "GradioUploadFile", UnguessableUpload),
+    (queueing, "error_payload", plain_payload),
+    (utils, "error_payload", plain_payload),
+    (state_holder, "SessionState", LightSession),
+    (queueing.Queue, "process_events", process_and_forget),
+    (queueing.Queue, "compute_analytics_summary", no_summary),
+)
+
+
 def patch_gradio() -> None:
     """Put the replacements in place; doing it again changes nothing."""
-    processing_utils.async_ssrf_protected_download = refuse_download
-    route_utils.GradioUploadFile = UnguessableUpload  # type: ignore[misc]
-    queueing.error_payload = utils.error_payload = plain_payload
-    state_holder.SessionState = LightSession  # type: ignore[misc]
-    queueing.Queue.process_events = process_and_forget  # type: ignore[method-assign, assignment]
-    queueing.Queue.compute_analytics_summary = no_summary  # type: ignore[method-assign]
+    for owner, name, replacement in PATCHES:
+        assert hasattr(owner, name), f"Gradio has no {name} any more"
+        setattr(owner, name, replacement)

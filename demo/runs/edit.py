@@ -166,8 +166,9 @@ def _start_tokens(model: Any, edit: Edit, share: float, seed: int) -> Tensor:
     if share == 0:
         return edit.tokens
     plan = edit.plan
-    height, width = plan.blanked.shape[2:]
-    square = resize(flatten_alpha(plan.image.crop(plan.box)), (width, height))
+    square = resize(
+        flatten_alpha(plan.image.crop(plan.box)), (int(model.image_size), int(model.image_size))
+    )
     own = in_one_thread(model.encode, to_tensor(square))
     places = plan.token_mask.cpu().flatten().nonzero().flatten()
     count = min(round(share * len(places)), len(places) - 1)

@@ -10,13 +10,14 @@ from typing import Any
 
 from PIL import Image
 
+from demo.presets import usual_values
 from demo.runs import frames, render
 from demo.runs.follow import Progress, follow
 from demo.runs.generate import parse_generate
 from demo.serving.models import ModelHolder
 from demo.serving.runner import Runner
 from demo.serving.steps import decode_alone
-from demo.settings import RequestError, usual_values
+from demo.settings import RequestError
 
 Turn = Callable[[Callable[[], Any]], Any]
 

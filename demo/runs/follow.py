@@ -38,7 +38,7 @@ class Progress:
         return replace(self, run=run, log=log, images=images or self.images)
 
 
-def follow(request: Request, decode: Decode) -> Generator[Progress]:
+def follow(request: Request, decode: Decode) -> Generator[Progress, None, None]:
     """Decode a request and yield what the page shows.
 
     Args:

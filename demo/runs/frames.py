@@ -163,7 +163,7 @@ def log_line(data: Mapping[str, Any]) -> str:
 
 
 def _per_mille(probability: float) -> int:
-    return int(round(1000 * min(max(float(probability), 0.0), 1.0)))
+    return round(1000 * min(max(float(probability), 0.0), 1.0))
 
 
 def step_frame(

@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from demo.presets import DEFAULT_PRESET, PRESETS
 from demo.settings import (
-    DEFAULT_PRESET,
     FIELD,
     FIELDS,
     MAX_IMAGES,
-    PRESETS,
     RequestError,
     match_class,
     parse_count,

@@ -53,19 +53,19 @@ def parse_redo(
         again = ~marked & touched
     if not again.any():
         raise RequestError("All cells are marked to stay, so there is nothing to decide again.")
-    start = torch.from_numpy(np.where(again, run["mask_id"], tokens))
+    grids = torch.from_numpy(np.where(again, run["mask_id"], tokens))
     # A fresh seed: the old one would draw the old cells again.
-    seed = secrets.randbelow(MAX_SEED - len(tokens))
-    before = render.to_uint8(frames.as_array(in_one_thread(model.decode_partial, start)))
+    seed = secrets.randbelow(MAX_SEED - len(grids))
+    before = render.to_uint8(frames.as_array(in_one_thread(model.decode_partial, grids)))
     sheet = render.contact_sheet(render.hide_cells(before, again), run["sheet_columns"])
     return Request(
         kind="redo",
         model=str(model.name),
         mask_token_id=int(run["mask_id"]),
         tokens_per_cell=int(model.tokens_per_cell),
-        tokens=start,
+        tokens=grids,
         labels=tuple(run["labels"]),
-        seeds=tuple(seed + i for i in range(len(tokens))),
+        seeds=tuple(seed + i for i in range(len(grids))),
         configs=(build_config(values),),
         captions=tuple(run["captions"]),
         start=render.data_url(sheet),

@@ -90,5 +90,5 @@ def tour_pictures(model: Any, photo: Image.Image, *, seed: int = 0) -> dict[str,
         "cells": int(grid.size),
         "different": len(np.unique(grid)),
         "codes": int(model.mask_token_id),
-        "share": int(round(100 * float(masked.mean()))),
+        "share": round(100 * float(masked.mean())),
     }

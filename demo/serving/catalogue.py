@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -23,6 +24,8 @@ from maskgit_core.weights.known import (
     KnownWeights,
     size_words,
 )
+
+log = logging.getLogger(__name__)
 
 # Work of a published tokenizer's decoder for a pixel, in floating point operations (counted; the
 # networks of the menu differ by less than a third).
@@ -201,7 +204,12 @@ class Lookout:
         """
         if self.outlook.speed is not None:
             return False
-        self.outlook = replace(self.outlook, speed=turn(measure))
+        try:
+            speed = turn(measure)
+        except Exception:  # a menu without times is better than none
+            log.exception("the speed could not be measured")
+            return False
+        self.outlook = replace(self.outlook, speed=speed)
         return True
 
 

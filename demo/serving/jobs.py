@@ -53,8 +53,9 @@ class Job:
         ended: Callable[[Job], None],
         visitor: str = "",
     ) -> None:
-        self.task, self.kind, self.model, self.visitor = task, kind, model, visitor
+        self.kind, self.model, self.visitor = kind, model, visitor
         self.request = task if isinstance(task, Request) else None
+        self.function = None if isinstance(task, Request) else task
         self.state = WAITING
         self.outcome: str | None = None
         self.batch_jobs = 0

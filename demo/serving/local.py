@@ -144,11 +144,11 @@ class LocalRunner:
             self._tidy_at = now + TIDY_SECONDS
 
     def _compute(self, batch: list[Job]) -> None:
-        request = batch[0].request
-        if request is None:
-            assert callable(batch[0].task)
-            batch[0].deliver(batch[0].task())
+        request, function = batch[0].request, batch[0].function
+        if function is not None:
+            batch[0].deliver(function())
             batch[0].end(jobs.DONE)
+        if request is None:
             return
         model = self.models.expect(request.model)
         self.metrics.count_batch(len(batch))

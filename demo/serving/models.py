@@ -54,7 +54,9 @@ class Report(NamedTuple):
 class Fetch(Protocol):
     """Gives an entry's folder, fetched where necessary; may take long."""
 
-    def __call__(self, source: str, *, progress: Progress) -> Path: ...
+    def __call__(self, source: str, *, progress: Progress) -> Path:
+        """Return the folder."""
+        ...
 
 
 def load_model(folder: Path, name: str, *, precision: str = "float32") -> MaskGIT:

@@ -19,20 +19,24 @@ class Runner(Protocol):
 
     Attributes:
         concurrency: how many of the page's events may wait here at once; None is all.
-        num_waiting, num_working: jobs in the queue, and jobs that are computed now.
-        metrics: of the jobs that have ended.
     """
 
     concurrency: int | None
 
     @property
-    def num_waiting(self) -> int: ...
+    def num_waiting(self) -> int:
+        """Jobs in the queue."""
+        ...
 
     @property
-    def num_working(self) -> int: ...
+    def num_working(self) -> int:
+        """Jobs that are computed now."""
+        ...
 
     @property
-    def metrics(self) -> Metrics: ...
+    def metrics(self) -> Metrics:
+        """Counters of the jobs that have ended."""
+        ...
 
     def decode(self, request: Request) -> Iterator[Decoded]:
         """Take a request and yield what comes of it.

@@ -150,8 +150,13 @@ def joined(states: Sequence[StepState], index: int, num_steps: int) -> StepState
 
 def part_of(state: StepState, rows: slice, num_steps: int) -> StepState:
     """Some images' part of a batch's state."""
-    parts = (getattr(state, name)[rows] for name in _TENSORS)
-    return StepState(state.index, num_steps, *parts)
+    return replace(changed(state, lambda tensor: tensor[rows]), num_steps=num_steps)
+
+
+def changed(state: StepState, change: Callable[[Tensor], Tensor]) -> StepState:
+    """A state with each of its tensors changed."""
+    tensors = (change(getattr(state, name)) for name in _TENSORS)
+    return StepState(state.index, state.num_steps, *tensors)
 
 
 _TENSORS = ("tokens", "newly_revealed", "confidence", "alternative_ids", "alternative_probs")

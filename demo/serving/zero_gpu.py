@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from demo.environment import load_spaces
 from demo.serving.metrics import Metrics
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
-from demo.serving.steps import Decoded, DecodedStep, LatePictures, Place, decoded_steps
-from maskgit_core.decoding.loop import StepState
+from demo.serving.steps import Decoded, DecodedStep, LatePictures, Place, changed, decoded_steps
+from maskgit_core.pixels import from_uint8, to_uint8
 
 GPU_SECONDS = 60
 
@@ -88,24 +87,14 @@ class ZeroGpuRunner:
 def _packed(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
     """An item as it is sent between processes: off the GPU, pictures for the eye as bytes."""
     if isinstance(item, LatePictures):
-        return LatePictures({number: _as_bytes(images) for number, images in item.images.items()})
-    state: dict[str, Any] = {
-        name: value.cpu() if isinstance(value, Tensor) else value
-        for name, value in vars(item.state).items()
-    }
-    images = item.images.cpu() if item.last else _as_bytes(item.images)
-    return replace(item, state=StepState(**state), images=images)
+        return LatePictures(
+            {number: to_uint8(images.cpu()) for number, images in item.images.items()}
+        )
+    images = item.images.cpu() if item.last else to_uint8(item.images.cpu())
+    return replace(item, state=changed(item.state, Tensor.cpu), images=images)
 
 
 def _unpacked(item: DecodedStep | LatePictures) -> DecodedStep | LatePictures:
     if isinstance(item, LatePictures):
-        return LatePictures({number: _as_floats(images) for number, images in item.images.items()})
-    return item if item.last else replace(item, images=_as_floats(item.images))
-
-
-def _as_bytes(images: Tensor) -> Tensor:
-    return ((images.cpu() + 1) * 127.5).round().to(torch.uint8)
-
-
-def _as_floats(images: Tensor) -> Tensor:
-    return images.float() / 127.5 - 1
+        return LatePictures({number: from_uint8(images) for number, images in item.images.items()})
+    return item if item.last else replace(item, images=from_uint8(item.images))

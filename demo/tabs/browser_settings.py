@@ -11,8 +11,9 @@ from typing import Any
 
 import gradio as gr
 
+from demo.presets import CUSTOM
 from demo.serving.models import ModelHolder
-from demo.settings import CUSTOM, FIELDS, RequestError, parse_number
+from demo.settings import FIELDS, RequestError, parse_number
 
 MAX_TEXT = 20_000
 KEY = "maskgit-settings"

@@ -9,13 +9,13 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
+from demo.presets import model_presets
 from demo.runs.compare import choices_for, parse_compare
 from demo.runs.example import EXAMPLE_SEED
 from demo.runs.follow import follow
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
 from demo.serving.runner import Runner
-from demo.settings import model_presets
 from demo.tabs.browser_settings import Widgets, named
 from demo.tabs.model_menu import ModelMenu
 from demo.tabs.model_parts import ModelParts

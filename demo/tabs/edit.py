@@ -9,6 +9,7 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
+from demo.presets import model_presets
 from demo.runs.edit_frame import DIRECTIONS
 from demo.runs.edit_session import EXTEND, REPAINT, EditSession, Task, example_photos
 from demo.runs.follow import Progress, follow
@@ -17,7 +18,7 @@ from demo.runs.photos import PhotoStore, open_photo, take_upload
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
 from demo.serving.runner import Runner
-from demo.settings import AMOUNT, START_PERCENT, VARIATIONS, model_presets
+from demo.settings import AMOUNT, START_PERCENT, VARIATIONS
 from demo.tabs.browser_settings import Widgets, named
 from demo.tabs.edit_results import EditResults, build_results, show_results, wire_results
 from demo.tabs.model_menu import ModelMenu

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
+from demo.presets import DEFAULT_PRESET, PRESETS, model_presets
 from demo.runs.example import EXAMPLE_SEED, example_classes
 from demo.runs.follow import follow
 from demo.runs.generate import parse_generate
@@ -18,7 +19,7 @@ from demo.runs.redo import parse_redo
 from demo.serving.models import ModelHolder
 from demo.serving.request import Request
 from demo.serving.runner import Runner
-from demo.settings import COUNT, DEFAULT_PRESET, FIELDS, PRESETS, model_presets
+from demo.settings import COUNT, FIELDS
 from demo.tabs.keep import KeepWidgets, build_keep, wire_keep
 from demo.tabs.model_menu import ModelMenu
 from demo.tabs.model_parts import ModelParts
@@ -60,6 +61,11 @@ class Settings:
     fields: list[gr.components.Component]
     go: gr.Button
     stop: gr.Button
+
+    @property
+    def request(self) -> list[gr.components.Component]:
+        """What a request depends on."""
+        return [self.classes, self.count, self.seed, *self.fields]
 
     @property
     def linked(self) -> list[Any]:
@@ -230,8 +236,7 @@ def _wire_run(models: ModelHolder, runner: Runner, menu: ModelMenu, tab: Generat
     event = gr.on(
         [settings.go.click, *[button.click for button in redo_buttons]],
         on_click,
-        [menu.shown, results.run, results.selection]
-        + [settings.classes, settings.count, settings.seed, *settings.fields],
+        [menu.shown, results.run, results.selection, *settings.request],
         [results.player, results.run, results.images, settings.stop],
         **model_event(runner),
     )

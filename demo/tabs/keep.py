@@ -84,28 +84,24 @@ def wire_keep(
 ) -> None:
     """Let the buttons make their files of the run and the finished images on the page."""
 
-    def save_image(run: dict[str, Any] | None, images: list[Any] | None) -> str:
-        run = exports.require_run(run)
+    def save_image(run: dict[str, Any], images: list[Any] | None) -> str:
         if not images:
             last = exports.step_images(run, len(run["frames"]))
             images = [exports.Image.fromarray(picture) for picture in last]
         sheet = exports.result_sheet(images, run["sheet_columns"])
         return store.save(sheet, _stem(run), exports.recipe_of(run))
 
-    def save_strip(run: dict[str, Any] | None, images: Any) -> str:
-        run = exports.require_run(run)
+    def save_strip(run: dict[str, Any], images: Any) -> str:
         strip = exports.film_strip(run)
         return store.save(strip, _stem(run) + "-steps", exports.recipe_of(run))
 
-    def save_recipe(run: dict[str, Any] | None, images: Any) -> str:
-        run = exports.require_run(run)
+    def save_recipe(run: dict[str, Any], images: Any) -> str:
         text = exports.recipe_text(run)
         return store.write(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
 
     def save_animation(
-        run: dict[str, Any] | None, images: list[Any] | None, kind: str, speed: float, lines: bool
+        run: dict[str, Any], images: list[Any] | None, kind: str, speed: float, lines: bool
     ) -> str:
-        run = exports.require_run(run)
         final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
         pictures = exports.animation_frames(run, grid_lines=lines, final=final)
         return store.write(
@@ -121,9 +117,9 @@ def wire_keep(
         )
 
     def saver(make: Any) -> Any:
-        def handler(*arguments: Any) -> Any:
+        def handler(run: Any, *more: Any) -> Any:
             with explain():
-                return make(*arguments)
+                return make(exports.require_run(run), *more)
             return None
 
         return handler

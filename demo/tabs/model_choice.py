@@ -57,8 +57,11 @@ def sentence_html(sentence: str, share: float | None = None) -> str:
     )
 
 
-def choice_value(models: ModelHolder, chosen: str) -> dict[str, Any]:
-    """What the menu shows: {entries: [{name, title, facts, obstacle}], headline, chosen}."""
+def choice_value(models: ModelHolder, chosen: str | None) -> dict[str, Any]:
+    """What the menu shows: {entries: [{name, title, facts, obstacle}], headline, chosen}.
+
+    `chosen` None leaves the choice as the visitor has made it.
+    """
     outlook = models.lookout.outlook
     return {
         "entries": [

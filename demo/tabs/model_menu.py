@@ -10,12 +10,13 @@ from typing import Any
 import gradio as gr
 
 from demo.messages import explain
+from demo.presets import model_presets
 from demo.runs.example import first_result, in_turn
 from demo.runs.recipes import settings_from_recipe
 from demo.serving.catalogue import measured_speed
 from demo.serving.models import ModelHolder
 from demo.serving.runner import Runner
-from demo.settings import RequestError, model_presets
+from demo.settings import RequestError
 from demo.tabs.model_choice import (
     FETCHES,
     choice_list,
@@ -132,10 +133,9 @@ def pending_settings(models: ModelHolder, pending: Any) -> dict[str, Any] | None
     Raises:
         RequestError: see `recipes.settings_from_recipe`.
     """
-    content: Any
-    name, kind, content = pending or ("", "", "")
-    if name != models.name:
+    if pending is None or pending[0] != models.name:
         return None
+    _, kind, content = pending
     if kind == "recipe":
         return settings_from_recipe(list(models.current.classes), content)
     return link_settings(models.current, content)
@@ -164,7 +164,7 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         done[menu.pending] = None
         with explain("The settings cannot be used."):
             settings = pending_settings(models, pending)
-            done = merged(done, setting_updates(models.current, page, settings))
+            return merged(done, setting_updates(models.current, page, settings))
         return done
 
     def on_loaded() -> tuple[Any, Any]:
@@ -192,17 +192,16 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
 def _wire_outlook(models: ModelHolder, menu: ModelMenu, runner: Runner) -> None:
     """Say what stands in the way of each model when the menu is opened."""
 
-    def on_expand(value: Any) -> Iterator[Any]:
-        chosen = chosen_name(value) or models.name
+    def on_expand() -> Iterator[Any]:
         models.lookout.reach()
-        yield choice_value(models, chosen)
+        yield choice_value(models, None)
         # The network is asked at once; the processor is measured when it has nothing else to do.
         if models.lookout.measure(lambda: measured_speed(models.current.device), in_turn(runner)):
-            yield choice_value(models, chosen)
+            yield choice_value(models, None)
 
     menu.accordion.expand(
         on_expand,
-        menu.choice,
+        None,
         menu.choice,
         concurrency_id="outlook",
         concurrency_limit=4,

@@ -8,18 +8,11 @@ from typing import Any
 
 import gradio as gr
 
+from demo.presets import CUSTOM, model_presets, preset_of, usual_preset, usual_values
 from demo.runs.compare import choices_for
 from demo.runs.example import example_classes
 from demo.runs.recipes import settings_from_link
-from demo.settings import (
-    CUSTOM,
-    FIELDS,
-    NO_CLASS,
-    model_presets,
-    preset_of,
-    usual_preset,
-    usual_values,
-)
+from demo.settings import FIELDS, NO_CLASS
 from demo.tabs.widgets import shown
 
 Updates = dict[Any, Any]  # by widget
@@ -132,6 +125,8 @@ def merged(first: Updates, second: Updates) -> Updates:
     joined = dict(first)
     for widget, change in second.items():
         old = joined.get(widget)
-        both = isinstance(old, dict) and isinstance(change, dict) and "__type__" in change
-        joined[widget] = {**(old or {}), **change} if both else change
+        if isinstance(old, dict) and isinstance(change, dict) and "__type__" in change:
+            joined[widget] = {**old, **change}
+        else:
+            joined[widget] = change
     return joined

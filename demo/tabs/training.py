@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from demo.runs.curves import draw_curves
-from demo.runs.training_runs import TrainingRun, find_runs, read_curves
+from demo.runs.training_runs import TrainingRun, draw_curves, find_runs, read_curves
 from demo.tabs.widgets import PRIVATE, asset
 
 SECONDS = 4.0  # between two looks at the folder

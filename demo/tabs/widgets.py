@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from demo.presets import CUSTOM, usual_preset
 from demo.serving.runner import Runner
-from demo.settings import CUSTOM, FIELDS, SEED, Field, usual_preset
+from demo.settings import FIELDS, SEED, Field
 
 ASSETS = Path(__file__).parents[1] / "assets"
 

@@ -27,13 +27,16 @@ from PIL import Image
 from demo.settings import FIELDS
 
 try:
-    import gevent
-    import psutil
-    from locust import HttpUser, between, events, task
-    from locust.env import Environment
+    from locust import User, between, events, task
 except ImportError:
     raise SystemExit("the load test needs Locust: pip install -r requirements-dev.txt") from None
 
+# After Locust, which makes them wait without a thread.
+import gevent
+import psutil
+import requests
+
+PATIENCE_SECONDS = 600
 REFUSALS = ("waiting already", "Queue is full", "503")
 # Settings of decoding other than the steps: the model's own.
 SETTINGS = (None,) * (len(FIELDS) - 1)
@@ -42,14 +45,19 @@ SETTINGS = (None,) * (len(FIELDS) - 1)
 @events.init_command_line_parser.add_listener
 def _options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(
-        users=32, spawn_rate=32, run_time="2m", stop_timeout="600", headless=True, only_summary=True
+        users=32,
+        spawn_rate=32,
+        run_time="2m",
+        stop_timeout=str(PATIENCE_SECONDS),
+        headless=True,
+        only_summary=True,
     )
     parser.add_argument("--leave", type=float, default=0.3, help="share left in the middle")
     parser.add_argument("--steps", type=int, default=12, help="decoding steps of each request")
     parser.add_argument("--pid", type=int, default=0, help="server process, to see its memory")
 
 
-class Visitor(HttpUser):
+class Visitor(User):
     """Asks for one thing after another."""
 
     wait_time = between(0.0, 0.3)
@@ -114,11 +122,12 @@ class Visitor(HttpUser):
 
         To close the generator is to close the connection, as a visitor does who leaves.
         """
-        address = f"/gradio_api/call/{name}"
-        answer = self.client.post(address, json={"data": arguments}, name="call")
+        address = f"{str(self.host).rstrip('/')}/gradio_api/call/{name}"
+        # A new connection each time: one that is kept open the server closes when it is idle.
+        answer = requests.post(address, json={"data": arguments}, timeout=PATIENCE_SECONDS)
         answer.raise_for_status()
         address = f"{address}/{answer.json()['event_id']}"
-        with closing(self.client.get(address, name="answer", stream=True)) as stream:
+        with requests.get(address, stream=True, timeout=PATIENCE_SECONDS) as stream:
             event = ""
             for line in stream.iter_lines(chunk_size=1):
                 key, _, value = line.decode().partition(": ")
@@ -135,7 +144,7 @@ def _as_text(image: Image.Image) -> str:
 
 
 @events.test_start.add_listener
-def _watch_memory(environment: Environment, **_: Any) -> None:
+def _watch_memory(environment: Any, **_: Any) -> None:
     """Print the server's memory, the mean of the first and of the last minute."""
     options = environment.parsed_options
     if options is None or not options.pid:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import itertools
 import tempfile
 import time
 from collections.abc import Callable
@@ -83,12 +85,9 @@ def step_seconds(stage: Stage, config: TrainConfig, seconds: float) -> list[floa
 
     rare = config.max_steps + 1
     config = replace(config, log_every=rare, sample_every=rare, save_every=rare)
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            train(stage, config, Path(folder), report=report)
-        except _Enough:
-            pass
-    return [end - begin for begin, end in zip(ends, ends[1:], strict=False)]
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(_Enough):
+        train(stage, config, Path(folder), report=report)
+    return [end - begin for begin, end in itertools.pairwise(ends)]
 
 
 def _tokenizer_stage(setup: Setup, config: Any) -> Stage:

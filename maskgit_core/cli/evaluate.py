@@ -66,7 +66,8 @@ def run_evaluate(args: argparse.Namespace) -> None:
     from maskgit_core.config import SamplingConfig
     from maskgit_core.data.folders import evaluation_folders
     from maskgit_core.distributed.group import local_device
-    from maskgit_core.evaluation.evaluate import RESULT_FILE, EvaluationSettings, evaluate
+    from maskgit_core.evaluation.evaluate import RESULT_FILE, evaluate
+    from maskgit_core.evaluation.settings import EvaluationSettings
     from maskgit_core.inputs import folder_name
 
     device = local_device(args.device)

@@ -22,7 +22,9 @@ def open_closed_streams() -> None:
             # The lowest free number is the one that is missing.
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+            mode = "r" if number == 0 else "w"
+            stream = open(number, mode, closefd=False)  # noqa: SIM115  (of the process)
+            setattr(sys, name, stream)
 
 
 def complain(line: str) -> None:

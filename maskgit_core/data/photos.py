@@ -129,7 +129,7 @@ def pack_photos(
     size: int,
     *,
     cache_dir: str | os.PathLike[str] | None = None,
-    progress: Callable[[Sequence[str]], Sequence[str]] = lambda files: files,
+    progress: Callable[[Sequence[str]], Iterable[str]] = lambda files: files,
 ) -> Photos:
     """Decode every photo once to its centre square at `size` pixels.
 
@@ -182,7 +182,7 @@ def pack_photos(
 def _decoded(
     folder: PhotoFolder,
     size: int,
-    progress: Callable[[Sequence[str]], Sequence[str]],
+    progress: Callable[[Sequence[str]], Iterable[str]],
     skipped: dict[str, str],
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the readable photos in order, uint8 (size, size, 3), with their labels."""
@@ -239,7 +239,7 @@ def _write_packed(
         np.lib.format.write_array_header_1_0(file, facts)
 
     def write_pixels(path: str) -> None:
-        with open(path, "wb") as file:
+        with Path(path).open("wb") as file:
             header(file, shape[0])
             for square, label in decoded:
                 file.write(square.tobytes())

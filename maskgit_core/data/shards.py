@@ -166,8 +166,8 @@ def _encoded(
     for top, left in corners:
         images = from_uint8(pixels[:, top : top + side, left : left + side], device)
         for view in (images, images.flip(-1)):
-            view = view.contiguous(memory_format=torch.channels_last)
-            views.append(tokenizer.encode_to_tokens(view).flatten(1).cpu())
+            laid_out = view.contiguous(memory_format=torch.channels_last)
+            views.append(tokenizer.encode_to_tokens(laid_out).flatten(1).cpu())
     short = config.codebook_size <= SHORT_CODES
     return torch.stack(views, dim=1).to(torch.int16 if short else torch.int32)
 

@@ -47,11 +47,8 @@ class Int8Linear(nn.Module):
         self.gelu = gelu
 
     @torch.no_grad()
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Map float (..., in) to float32 (..., out), and add skip, of the result's shape.
-
-        Rounding has no gradient, nor has the result.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (..., in) to float32 (..., out), without a gradient."""
         rows = x.flatten(0, -2).float()
         # Two passes that write nothing, in place of a block of absolute values.
         largest = torch.maximum(rows.amax(1, keepdim=True), rows.amin(1, keepdim=True).neg_())
@@ -61,8 +58,7 @@ class Int8Linear(nn.Module):
         )
         # In place: passes over memory are half of the work here, and a new block each costs more.
         y = torch.addcmul(self.bias, y, largest, out=y).view(*x.shape[:-1], -1)
-        y = y if self.gelu is None else torch.ops.aten.gelu_(y, approximate=self.gelu)
-        return y if skip is None else y.add_(skip)
+        return y if self.gelu is None else torch.ops.aten.gelu_(y, approximate=self.gelu)
 
 
 @cache

@@ -9,6 +9,8 @@ copy is for decoding only: it has no gradients and does not follow later changes
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +18,6 @@ from torch import Tensor, nn
 
 from maskgit_core.devices.precision import Int8Linear, bfloat16_works
 from maskgit_core.networks.layers import GeluMLP, SelfAttention, SwiGLU, rms_norm, take
-from maskgit_core.networks.transformer import Block
 
 TRIAL_TOLERANCE = 1e-4
 
@@ -28,7 +29,6 @@ class PackedLinear(nn.Module):
         weight, bias: float32 (out, in) and (out,) or None, on the CPU.
         gelu: None, or the `approximate` of the GELU, `none` or `tanh`.
         dtype: of the product, float32 or bfloat16; sums are float32 within.
-        result: of the output.
     """
 
     def __init__(
@@ -38,23 +38,18 @@ class PackedLinear(nn.Module):
         *,
         gelu: str | None = None,
         dtype: torch.dtype = torch.float32,
-        result: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         weight = weight.detach().to(dtype).contiguous()
         self.packed = torch.ops.mkldnn._reorder_linear_weight(weight, None)
         self.bias = None if bias is None else bias.detach().to(dtype).contiguous()
         self.activation = ("none", "") if gelu is None else ("gelu", gelu)
-        self.dtype, self.result = dtype, result
+        self.dtype = dtype
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Map float (..., in) to `result` (..., out), and add skip, of the result's shape."""
-        linear, (name, algorithm) = torch.ops.mkldnn._linear_pointwise, self.activation
-        if skip is not None and name == "none" and self.dtype == torch.float32:
-            return linear.binary(x, skip, self.packed, self.bias, "add")
-        y = linear.default(x.to(self.dtype), self.packed, self.bias, name, [], algorithm)
-        y = y.to(self.result)
-        return y if skip is None else skip + y
+    def forward(self, x: Tensor) -> Tensor:
+        """Map float (..., in) to float32 (..., out)."""
+        (name, algorithm), linear = self.activation, torch.ops.mkldnn._linear_pointwise.default
+        return linear(x.to(self.dtype), self.packed, self.bias, name, [], algorithm).float()
 
 
 def packed_linear(
@@ -71,79 +66,25 @@ class PackedAttention(nn.Module):
 
     Args:
         source: what to copy.
-        split: keep q apart from k and v, for a layer that is asked about some positions only.
         precision: of the products with weights.
     """
 
-    def __init__(self, source: SelfAttention, *, split: bool, precision: str) -> None:
+    def __init__(self, source: SelfAttention, precision: str) -> None:
         super().__init__()
         self.num_heads, self.qk_norm = source.num_heads, source.qk_norm
-        weight, bias, inner = source.qkv.weight, source.qkv.bias, source.out.in_features
-        sizes = (inner, 2 * inner) if split else (3 * inner,)
-        biases = (None,) * len(sizes) if bias is None else bias.split(sizes)
-        self.projections = nn.ModuleList(
-            packed_linear(*pair, precision)
-            for pair in zip(weight.split(sizes), biases, strict=True)
-        )
+        self.qkv = packed_linear(source.qkv.weight, source.qkv.bias, precision)
         self.out = packed_linear(source.out.weight, source.out.bias, precision)
 
-    def forward(self, x: Tensor, at: Tensor | None = None, skip: Tensor | None = None) -> Tensor:
-        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M).
-
-        skip, of the result's shape, is added to it.
-        """
-        if len(self.projections) == 2:
-            q = self.projections[0](x if at is None else take(x, at))
-            k, v = self.projections[1](x).chunk(2, dim=-1)
-        else:
-            q, k, v = self.projections[0](x).chunk(3, dim=-1)
-            q = q if at is None else take(q, at)
-        return self.mixed(q, k, v, skip)
-
-    def mixed(self, q: Tensor, k: Tensor, v: Tensor, skip: Tensor | None = None) -> Tensor:
-        """Attend with q float (B, M, D), k and v float (B, N, D); add skip to the result."""
+    def forward(self, x: Tensor, at: Tensor | None = None) -> Tensor:
+        """Map float (B, N, D) to float (B, N, D), or (B, M, D) at positions int64 (B, M)."""
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q = q if at is None else take(q, at)
         if self.qk_norm:
             q, k = rms_norm(q), rms_norm(k)
         split = (len(q), -1, self.num_heads, q.shape[-1] // self.num_heads)
         q, k, v = (part.view(split).transpose(1, 2) for part in (q, k, v))
         mixed = F.scaled_dot_product_attention(q, k, v)
-        return self.out(mixed.transpose(1, 2).flatten(2), skip)
-
-
-class PackedBlock(nn.Module):
-    """`Block` with packed weights; a product adds its skip while the result is in a register.
-
-    Args:
-        source: what to copy.
-        split, precision: as in `PackedAttention`.
-    """
-
-    def __init__(self, source: Block, *, split: bool, precision: str) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = source.norm1, source.norm2
-        self.attention = PackedAttention(source.attention, split=split, precision=precision)
-        self.up, self.down = _packed_mlp(source.mlp, precision)
-
-    def projected(self, x: Tensor) -> Tensor:
-        """Return q, k and v side by side, float (..., 3 D), of x, float (..., D)."""
-        return torch.cat([layer(self.norm1(x)) for layer in self.attention.projections], dim=-1)
-
-    def forward(
-        self,
-        x: Tensor,
-        at: Tensor | None = None,
-        cells: Tensor | None = None,
-        qkv: Tensor | None = None,
-    ) -> Tensor:
-        """As `Block.forward`; qkv is `projected(x)` where that is known (not together with at)."""
-        skip = x if at is None else take(x, at)
-        if qkv is None:
-            x = self.attention(self.norm1(x), at, skip)
-        else:
-            q, k, v = qkv.chunk(3, dim=-1)
-            x = self.attention.mixed(q, k, v, skip)
-        x = x if cells is None else x[cells]
-        return self.down(self.up(self.norm2(x)), x)
+        return self.out(mixed.transpose(1, 2).flatten(2))
 
 
 def packing_works() -> bool:
@@ -180,38 +121,38 @@ def pack(network: nn.Module, precision: str = "float32") -> nn.Module:
         return network
     with torch.no_grad():
         packed = copy.deepcopy(network, {id(parameter): parameter for parameter in parameters})
-        blocks = getattr(packed, "blocks", None)
-        _pack_children(packed, precision, blocks[-1] if blocks else None)
+        _pack_children(packed, precision)
     return packed.eval()
 
 
-def _pack_children(module: nn.Module, precision: str, last: nn.Module | None) -> None:
+def _pack_children(module: nn.Module, precision: str) -> None:
     for name, child in list(module.named_children()):
-        # Of the last block q is asked at some positions only.
-        split = child is last or module is last
-        if isinstance(child, Block):
-            packed: nn.Module = PackedBlock(child, split=split, precision=precision)
-        elif isinstance(child, SelfAttention):
-            packed = PackedAttention(child, split=split, precision=precision)
-        elif isinstance(child, GeluMLP):
-            packed = nn.Sequential(*_packed_mlp(child, precision))
-        elif isinstance(child, nn.Linear) and isinstance(module, nn.Sequential | SwiGLU):
-            packed = packed_linear(child.weight, child.bias, precision)
+        packer = PACKERS.get(type(child))
+        if packer is None:
+            _pack_children(child, precision)
         else:
-            _pack_children(child, precision, last)
-            continue
-        module.add_module(name, packed)
+            module.add_module(name, packer(child, precision))
 
 
-def _packed_mlp(mlp: GeluMLP, precision: str) -> tuple[nn.Module, nn.Module]:
-    up, down = (mlp.up.weight, mlp.up.bias), (mlp.down.weight, mlp.down.bias)
-    if precision == "bfloat16":
-        # What lies between is rounded for the next product anyway: it need not become float32.
-        dtype = torch.bfloat16
-        first: nn.Module = PackedLinear(*up, gelu=mlp.approximate, dtype=dtype, result=dtype)
-    else:
-        first = packed_linear(*up, precision, gelu=mlp.approximate)
-    return first, packed_linear(*down, precision)
+def _packed_mlp(mlp: Any, precision: str) -> nn.Module:
+    up = packed_linear(mlp.up.weight, mlp.up.bias, precision, gelu=mlp.approximate)
+    return nn.Sequential(up, packed_linear(mlp.down.weight, mlp.down.bias, precision))
+
+
+def _packed_linears(module: nn.Module, precision: str) -> nn.Module:
+    for name, child in list(module.named_children()):
+        if type(child) is nn.Linear:
+            module.add_module(name, packed_linear(child.weight, child.bias, precision))
+    return module
+
+
+# Layer -> what makes its packed form. Other linear layers see few rows, or their weights are read.
+PACKERS: dict[type[nn.Module], Callable[[Any, str], nn.Module]] = {
+    SelfAttention: PackedAttention,
+    GeluMLP: _packed_mlp,
+    SwiGLU: _packed_linears,
+    nn.Sequential: _packed_linears,
+}
 
 
 class PackedCopy:

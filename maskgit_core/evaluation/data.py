@@ -94,7 +94,7 @@ def load_photo_set(
         folder,
         packed_size(model.image_size),
         cache_dir=cache_dir,
-        progress=lambda files: progress(f"read {folder.name} photos", files),  # type: ignore
+        progress=lambda files: progress(f"read {folder.name} photos", files),
     )
     check_count(folder, len(photos.labels), least)
     skipped = set(photos.skipped)

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from maskgit_core.config import MAX_SEED, SamplingConfig, check_range, to_dict
+from maskgit_core.config import SamplingConfig, to_dict
 from maskgit_core.data.folders import DataFolders
 from maskgit_core.evaluation.data import check_folder, load_photo_set
 from maskgit_core.evaluation.distances import nearest_rows
@@ -38,6 +38,7 @@ from maskgit_core.evaluation.measures import (
     memorisation,
     recognition,
 )
+from maskgit_core.evaluation.settings import EvaluationSettings
 from maskgit_core.evaluation.sheets import NEAREST_SHOWN, save_sheets
 from maskgit_core.evaluation.store import Progress, TableStore, no_progress
 from maskgit_core.evaluation.tables import EvaluatedModel, Evidence, Tables, gather
@@ -47,49 +48,13 @@ from maskgit_core.losses import PerceptualLoss
 FORMAT = 1
 RESULT_FILE = "evaluation.json"
 TABLES_FOLDER = "tables"
-MAX_SAMPLES = 1_000_000
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What an evaluation draws and compares.
-
-    Args:
-        num_samples: how many images the model draws; 0 measures the tokenizer only.
-        sampling: decoding settings; None takes the model's own.
-        seed: of the samples, image i uses seed + i, and of the draw of training photos.
-        neighbours: k of precision and recall.
-        batch_size: samples drawn at once.
-    """
-
-    num_samples: int = 5000
-    sampling: SamplingConfig | None = None
-    seed: int = 0
-    neighbours: int = 3
-    batch_size: int = 32
-
-    def __post_init__(self) -> None:
-        check_range("neighbours", self.neighbours, 1, 1000, whole=True)
-        check_range("num_samples", self.num_samples, 0, MAX_SAMPLES, whole=True)
-        if 0 < self.num_samples < self.least:
-            raise ValueError(
-                f"num_samples must be 0 (tokenizer only) or at least {self.least}, the number "
-                f"that precision and recall need; got {self.num_samples}"
-            )
-        check_range("seed", self.seed, 0, MAX_SEED - self.num_samples, whole=True)
-        check_range("batch_size", self.batch_size, 1, whole=True)
-
-    @property
-    def least(self) -> int:
-        """Photos, or samples, that precision and recall need."""
-        return self.neighbours + 1
 
 
 def evaluate(
     model: EvaluatedModel,
     folders: DataFolders,
     out: str | os.PathLike[str],
-    settings: EvaluationSettings = EvaluationSettings(),
+    settings: EvaluationSettings,
     *,
     features: str | FeatureNetwork = "lite0",
     perceptual: PairDistance | None = None,
@@ -105,40 +70,33 @@ def evaluate(
         folders: held-out photos, and those of training if there are any.
         out: folder of the results; its `tables/` keeps finished work and can be deleted.
         settings: what is drawn and compared.
-        features: name in `features.FEATURE_NETWORKS`, or a network.
+        features: a network, or its name in `features.FEATURE_NETWORKS`.
         perceptual: distance float32 (B,) of pairs of images; None takes `losses.PerceptualLoss`.
-        cache_dir: packed photos and their features, shared by evaluations; None is `out/tables`.
+        cache_dir: packed photos and their features, for several evaluations; `out/tables` if None.
         device: where the feature network runs.
         progress: wraps the steps of everything that takes long, see `store.Progress`.
         name: what the result calls the checkpoint.
 
     Returns:
-        The content of `evaluation.json`; a measure that could not be taken is None, and `notes`
-        says why.
+        What is in `evaluation.json`: a measure that cannot be taken is None, and `notes` say why.
 
     Raises:
-        ValueError: a class that the model does not know, too few photos, or packages of the
-            feature network that are not installed.
+        ValueError: an unknown class, too few photos, or a feature network that is not installed.
         CheckpointError: the disk is full; finished shards survive.
     """
     for folder in filter(None, folders):
         check_folder(folder, model.classes, settings.least)
     network = build_features(features, device) if isinstance(features, str) else features
     perceptual, out = perceptual or PerceptualLoss(), Path(out)
-    cache = Path(cache_dir) if cache_dir is not None else out / TABLES_FOLDER
+    cache = Path(cache_dir or out / TABLES_FOLDER)
     if folders.val is None:
         raise ValueError("val must be a folder of held-out photos; got None")
-    val = load_photo_set(folders.val, model, settings.least, cache, progress)
-    train = None
-    if folders.train is not None:
-        train = load_photo_set(folders.train, model, settings.least, cache, progress)
-    tables = Tables(
-        model,
-        network,
-        shared=TableStore(cache, progress=progress),
-        own=TableStore(out / TABLES_FOLDER, progress=progress),
-    )
-    sampling = settings.sampling or getattr(model, "sampling", None) or SamplingConfig()
+    photos = (model, settings.least, cache, progress)
+    val = load_photo_set(folders.val, *photos)
+    train = load_photo_set(folders.train, *photos) if folders.train else None
+    stores = (TableStore(folder, progress=progress) for folder in (cache, out / TABLES_FOLDER))
+    tables = Tables(model, network, *stores)
+    sampling = settings.sampling or getattr(model, "sampling", SamplingConfig())
     settings = replace(settings, sampling=sampling)
     evidence = gather(tables, val, train, settings)
     result = {

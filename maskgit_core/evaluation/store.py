@@ -98,5 +98,5 @@ class TableStore:
 
 def _save(path: str, values: np.ndarray) -> None:
     # An open file keeps numpy from adding a suffix to the temporary name.
-    with open(path, "wb") as file:
+    with Path(path).open("wb") as file:
         np.save(file, values)

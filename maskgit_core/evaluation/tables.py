@@ -14,6 +14,7 @@ from maskgit_core.config import to_dict
 from maskgit_core.data.fingerprints import hash_of_networks, hash_of_values
 from maskgit_core.evaluation.data import PhotoSet, balanced_draw
 from maskgit_core.evaluation.features import FeatureNetwork
+from maskgit_core.evaluation.settings import EvaluationSettings
 from maskgit_core.evaluation.store import TableStore
 from maskgit_core.pixels import from_uint8, to_uint8
 
@@ -114,16 +115,17 @@ class Tables:
         pixels = self.own.rows("pixels", key, len(places), decode, f"decode {what}")
         return tokens, Images(pixels, hash_of_values("reconstructions", key))
 
-    def sample(self, labels: Sequence[int], settings: Any) -> Images:
+    def sample(self, labels: Sequence[int], settings: EvaluationSettings) -> Images:
         """Return one sample a label; sample i uses seed + i.
 
         The key holds the order in which labels repeat, not how many there are, so that more
         samples go on from fewer.
         """
-        model, seed, config = self.model, settings.seed, settings.sampling
-        networks = hash_of_networks(model.tokenizer, model.transformer)  # type: ignore
+        model: Any = self.model  # one that makes samples
+        seed, config = settings.seed, settings.sampling
+        networks = hash_of_networks(model.tokenizer, model.transformer)
         order = list(dict.fromkeys(labels))
-        rounding = [getattr(model, "precision", "float32"), _device(model.transformer)]  # type: ignore
+        rounding = [getattr(model, "precision", "float32"), _device(model.transformer)]
         if rounding != ["float32", "cpu"]:
             # Anywhere else the size of a batch decides how sums are rounded, and so a token.
             rounding.append(settings.batch_size)
@@ -131,7 +133,7 @@ class Tables:
 
         def draw(rows: range) -> Tensor:
             chosen = [labels[row] for row in rows]
-            result = model.generate(chosen, config, seed=seed + rows.start)  # type: ignore
+            result = model.generate(chosen, config, seed=seed + rows.start)
             return to_uint8(result.images)
 
         compute = by_batch(draw, settings.batch_size)
@@ -188,7 +190,9 @@ class Evidence:
         return self.train or self.val
 
 
-def gather(tables: Tables, val: PhotoSet, train: PhotoSet | None, settings: Any) -> Evidence:
+def gather(
+    tables: Tables, val: PhotoSet, train: PhotoSet | None, settings: EvaluationSettings
+) -> Evidence:
     """Compute every table that the measures need, or read what an earlier run finished.
 
     As many reference photos are drawn as there are samples; of a tokenizer alone, some thousand.
@@ -196,7 +200,7 @@ def gather(tables: Tables, val: PhotoSet, train: PhotoSet | None, settings: Any)
     Args:
         tables: of the model.
         val, train: see `Evidence`.
-        settings: see `evaluate.EvaluationSettings`, with the settings of decoding.
+        settings: with the settings of decoding.
     """
     reference = train or val
     # Quick ones first, so that a mistake shows before hours of sampling.

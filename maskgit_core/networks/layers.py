@@ -110,19 +110,18 @@ def run_block(block: nn.Module, *arguments: Tensor | None, again: bool) -> Tenso
     return checkpoint(block, *arguments, use_reentrant=False) if again else block(*arguments)
 
 
-def places_of(cells: Tensor, multiple: int = 1) -> tuple[Tensor, Tensor]:
+def places_of(cells: Tensor) -> tuple[Tensor, Tensor]:
     """Return where a mask, bool (B, N), is True, as positions of equal number for each row.
 
     Args:
         cells: the mask.
-        multiple: M is the next multiple of this, but at most N.
 
     Returns:
         at, int64 (B, M): M is the largest number of True cells of a row; they come first, in
         order, then cells to fill up. valid, bool (B, M): which are True cells. What is computed
         at `at` and then taken at `valid` is ordered like `cells.nonzero()`.
     """
-    most = -(-int(cells.sum(1).max()) // multiple) * multiple
+    most = int(cells.sum(1).max())
     at = cells.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
     return at, cells.gather(1, at)
 

@@ -116,7 +116,7 @@ class MaskedTransformer(nn.Module):
     def forward(self, tokens: Tensor, labels: Tensor, cells: Tensor | None = None) -> Tensor:
         """Return float32 (B, N, K) logits, or (M, K) at the M cells of bool (B, N)."""
         codes = self.config.codebook_size
-        x = self.embedded(self.sequence(tokens, labels))
+        x = self._embedded(tokens, labels)
         for block in self.blocks[:-1]:
             x = run_block(block, x, again=self.checkpoint_blocks)
         if cells is not None:
@@ -127,20 +127,11 @@ class MaskedTransformer(nn.Module):
         logits = F.linear(x, self.embedding.weight[:codes])
         return logits.float() + self.bias[:-1, :codes]
 
-    def sequence(self, tokens: Tensor, labels: Tensor) -> Tensor:
-        """Return the rows of the embedding that are read, int64 (B, N + 1): tokens and class."""
+    def _embedded(self, tokens: Tensor, labels: Tensor) -> Tensor:
+        """Return float (B, N + 1, D), the inputs of the first block: tokens, then the class."""
         first_class = self.config.codebook_size + 1
-        return torch.cat([tokens.flatten(1), (labels + first_class).unsqueeze(1)], dim=1)
-
-    def embedded(self, ids: Tensor, places: Tensor | None = None) -> Tensor:
-        """Return float (..., D), the inputs of the first block, of rows of the embedding.
-
-        Args:
-            ids: int64 (..., L), part of a `sequence`.
-            places: int64 (L,), where in the sequence; None is the whole.
-        """
-        position = self.position if places is None else self.position[places]
-        return self.stem(self.embedding(ids) + position)
+        ids = torch.cat([tokens.flatten(1), (labels + first_class).unsqueeze(1)], dim=1)
+        return self.stem(self.embedding(ids) + self.position)
 
     def condition(self, labels: Tensor) -> Tensor:
         """Return what `hidden_at` needs of the classes: here the labels, int64 (B,)."""
@@ -148,7 +139,7 @@ class MaskedTransformer(nn.Module):
 
     def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
         """Return float (M, D), what the output layer reads at the M cells of bool (B, N)."""
-        x = self.embedded(self.sequence(tokens, condition))
+        x = self._embedded(tokens, condition)
         for block in self.blocks[:-1]:
             x = block(x)
         at, valid = places_of(cells)

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.data.folders import DataFolders, training_folders
 from maskgit_core.data.photos import Photos
-from maskgit_core.evaluation.evaluate import EvaluationSettings, evaluate
+from maskgit_core.evaluation.evaluate import evaluate
+from maskgit_core.evaluation.settings import EvaluationSettings
 from maskgit_core.files import write_all_atomically
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.pixels import to_uint8
@@ -265,7 +266,7 @@ def _facts(
         told.append(
             StageFacts(
                 name,
-                sum(p.numel() for p in network.parameters()),
+                sum(p.numel() for p in network.parameters()) if network is not None else 0,
                 "random weights" if fresh else begun,
                 int(trained.get("steps", 0)),
                 getattr(preset, f"{name}_training").batch_size if trained else 0,

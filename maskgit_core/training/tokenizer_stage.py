@@ -84,8 +84,7 @@ class TokenizerStage:
         config: batch size, weights of the losses, seed.
         device: where to train.
         fit_codes: set the codebook by k-means when quantisation starts; False keeps the model's.
-        sampled: `config.sampled_images` of these grids are decoded a step, for the
-            discriminator only.
+        sampled: `config.sampled_images` of these are decoded a step, for the discriminator only.
     """
 
     sharded = False
@@ -107,8 +106,7 @@ class TokenizerStage:
         )
         self.device, self.data_seconds = device, 0.0
         self.photos, self.held_out = photos, held_out or photos
-        self.config = config
-        self.sampled = sampled
+        self.config, self.sampled = config, sampled
         self.fit_codes = fit_codes and not config.freeze_codes
         self.size = model.config.image_size
         self.counts = torch.zeros(model.config.codebook_size, dtype=torch.int64, device=device)
@@ -118,11 +116,10 @@ class TokenizerStage:
             "classes": list(photos.classes),
             "fingerprint of the photos": hash_of_photos(photos.pixels, photos.labels),
         }
-        # The codebook has no gradient before quantisation starts.
-        self.may_leave_unused = not self.quantising
+        self.may_leave_unused = not self.quantising  # the codebook has no gradient before
         if config.compile:
-            for half in (model.encoder, model.decoder):
-                half.compile()
+            model.encoder.compile()
+            model.decoder.compile()
         if config.freeze_codes:
             model.encoder.requires_grad_(False)
             model.quantizer.requires_grad_(False)
@@ -178,7 +175,7 @@ class TokenizerStage:
         pieces = config.grad_accum_steps
         if part.index % pieces == 0:
             self.batch_latents: list[Tensor] = []
-            self.pairs = []
+            self.pairs: list[Pair] = []
             several = pieces > 1 and self.losses.judging(step)
             self.balance = self._balance(step, part) if several else None
         done = self._forward(step, part)
@@ -196,6 +193,10 @@ class TokenizerStage:
             photos, judged = done.seen.photos.detach(), done.seen.judged.detach()
             self.pairs.append(Pair(photos, judged, share, self._made_share(done.made)))
         shown = {name: share * torch.as_tensor(each).detach() for name, each in measures.items()}
+        if self.quantising and part.index % pieces == pieces - 1:
+            # Of all processes and pieces together, so each process has an equal share in it.
+            use = torch.tensor(codebook_use(self.counts)) / size()
+            shown["code_share"], shown["perplexity"] = use
         return total + done.codes, shown
 
     def _made_share(self, made: Tensor) -> float:
@@ -272,8 +273,6 @@ class TokenizerStage:
         if done.tokens is not None:
             tokens = done.tokens.flatten()
             self.counts += sum_(torch.bincount(tokens, minlength=len(self.counts)))
-            use = codebook_use(self.counts)
-            done.measures.update({"code_share": use.share, "perplexity": use.perplexity})
 
     def _latents_of_all(self) -> Tensor:
         """Return the latents of the whole batch, those of all processes in order."""
@@ -325,9 +324,8 @@ class TokenizerStage:
     def sheet(self, ema: nn.Module) -> Image.Image:
         """Return held-out photos in odd rows, their reconstructions below each."""
         last = len(self.held_out.labels) - 1
-        images = centre_batch(
-            self.held_out, torch.linspace(0, last, SHEET_IMAGES).long(), self.size
-        ).to(self.device)
+        places = torch.linspace(0, last, SHEET_IMAGES).long()
+        images = centre_batch(self.held_out, places, self.size).to(self.device)
         output, _ = self._with_codes(ema)(images)
         rows = torch.stack([images.unflatten(0, (2, -1)), output.unflatten(0, (2, -1))], dim=1)
         return contact_sheet(to_uint8(rows.flatten(0, 2).cpu()), SHEET_IMAGES // 2, gap=2)

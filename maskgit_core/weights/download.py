@@ -10,6 +10,7 @@ announced is the name at the end of the first link, and of no other.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -54,10 +55,8 @@ def drop_downloads(known: KnownWeights) -> None:
     if (folder / KEPT).exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with contextlib.suppress(OSError):  # other names are still being fetched
         folder.parent.rmdir()
-    except OSError:
-        pass  # other names are still being fetched
 
 
 def published_file(known: KnownWeights, file: PublishedFile, progress: Progress) -> Path:
