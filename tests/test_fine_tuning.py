@@ -87,8 +87,10 @@ def test_notes_say_what_was_kept_added_and_left_out():
     assert notes[0].endswith("from 4 x 4 to 6 x 6 tokens.")
     assert notes[1:] == [
         "Classes kept with their rows: SEA.",
-        "Classes added: cat; each starts at the mean of the known ones, with noise of their "
-        "spread.",
+        (
+            "Classes added: cat; each starts at the mean of the known ones, with noise of their "
+            "spread."
+        ),
         "Classes left out, the data does not show them: forest, été.",
     ]
     assert "none." in adapted_transformer(model, tiny.CLASSES, ["a"])[1][0]
