@@ -188,7 +188,10 @@ def test_a_model_goes_on_at_another_size_and_its_card_says_so(capsys, tmp_path, 
             "every size."
         ),
         "The table of positions was interpolated from 4 x 4 to 6 x 6 tokens.",
-        'Classes added: cat; each starts at the row of "no class", with a little noise.',
+        (
+            "Classes added: cat; each starts at the mean of the known ones, with noise of their "
+            "spread."
+        ),
     ):
         assert printed.count(sentence) == card.count(sentence) == 1
     model = MaskGIT.from_pretrained(out / "checkpoint")
