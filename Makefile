@@ -3,7 +3,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CHROMIUM ?= $(shell command -v chromium 2>/dev/null)
 NODE ?= $(shell command -v node 2>/dev/null)
-# Two processes of one thread each: faster on two cores than one process of two threads.
+NPM ?= $(shell command -v npm 2>/dev/null)
+# Processes of one thread each; what drives a browser has one for itself (tests/conftest.py).
 WORKERS ?= 2
 
 .PHONY: run test test-fast test-js lint lint-js coverage benchmark browser wheel clean
@@ -31,26 +32,29 @@ browser:
 	fi
 
 test: $(VENV)/.dev browser lint test-js
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadscope --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --cov
 
 # What takes a minute: neither a browser nor a training that is started as a command.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not browser and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) -m "not browser and not slow"
 
 # The page's JavaScript, the parts that need no browser, in node's own test runner.
 test-js:
-	@if [ ! -d tests/js ]; then :; \
-	elif [ -z "$(NODE)" ]; then echo "node is not installed: the tests in tests/js are left out"; \
-	else "$(NODE)" --test tests/js/; fi
+	@if [ -z "$(NODE)" ]; then echo "node is not installed: the tests in tests/js are left out"; \
+	else "$(NODE)" --test tests/js/*.test.mjs; fi
 
 lint: $(VENV)/.dev lint-js
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# ESLint is installed beside the tests on first use; who has no npm, or no network, goes without.
 lint-js:
-	@if [ -z "$(NODE)" ]; then echo "node is not installed: the JavaScript is not checked"; \
-	else for file in demo/assets/*.js; do "$(NODE)" --check $$file || exit 1; done; fi
+	@if [ -z "$(NPM)" ]; then echo "npm is not installed: the JavaScript is not linted"; \
+	elif [ tests/js/node_modules/.installed -nt tests/js/package.json ] || (cd tests/js && \
+		"$(NPM)" install --silent --no-audit --no-fund --no-package-lock && \
+		touch node_modules/.installed); then "$(NODE)" tests/js/lint.mjs; \
+	else echo "ESLint could not be installed: the JavaScript is not linted"; fi
 
 coverage: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not browser" --cov --cov-report html
@@ -62,4 +66,4 @@ wheel: $(VENV)/.dev
 	$(BIN)/python -m hatchling build
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis dist htmlcov .coverage
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis dist htmlcov .coverage tests/js/node_modules

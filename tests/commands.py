@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,10 @@ def logged(out: Path) -> list[dict[str, float]]:
 
 def steps(out: Path) -> list[int]:
     return [line["step"] for line in logged(out)]
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        return trial.getsockname()[1]

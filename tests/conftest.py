@@ -16,9 +16,12 @@ from hypothesis import register_random, settings
 from torch import Tensor
 
 import tiny
+from browser_page import browser, page, page_url
 from maskgit_core import MaskGIT
 from maskgit_core.weights.checkpoint import save_checkpoint
 from page_client import Site, served_site
+
+__all__ = ["browser", "page", "page_url"]  # fixtures
 
 # A test must not fail because the machine is busy, nor find in CI what nobody changed.
 settings.register_profile("untimed", deadline=None, derandomize="CI" in os.environ)
@@ -105,3 +108,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A running page and what a stranger can send to it; its files are the module's own."""
     with served_site(tmp_path_factory.mktemp("gradio")) as running:
         yield running
+
+
+@pytest.fixture
+def gated() -> MaskGIT:
+    """A small model that takes a step only when it is let."""
+    from gated_runs import gated_model
+
+    return gated_model()

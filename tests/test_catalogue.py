@@ -15,9 +15,10 @@ from demo.serving.catalogue import Lookout, ModelEntry, Outlook, headline, menu_
 from demo.tabs.model_choice import FETCHES, choice_value, chosen_name
 from maskgit_core.weights import hub
 from maskgit_core.weights.imagenet import imagenet_classes
-from maskgit_core.weights.known import KNOWN_WEIGHTS, NOT_VERIFIED, size_words
+from maskgit_core.weights.known import KNOWN_WEIGHTS
+from maskgit_core.weights.published import NOT_VERIFIED, size_words
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+PUBLISHED = Path(__file__).parents[1] / "checkpoints" / "README.md"
 ONLINE, OFFLINE = Outlook(reachable=True, speed=1e11), Outlook(reachable=False, speed=1e11)
 TINY = KNOWN_WEIGHTS["imagenet-256-tiny"]
 
@@ -190,8 +191,9 @@ def test_sizes_are_those_of_what_travels() -> None:
     assert sizes["maskgit-v1-512"] == "3.1 GB"
 
 
-def test_the_table_in_the_readme_is_the_one_in_the_code() -> None:
-    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", README, flags=re.MULTILINE)
+def test_the_published_table_is_the_one_in_the_code() -> None:
+    table = PUBLISHED.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([\w-]+)` \| (.+) \|$", table, flags=re.MULTILINE)
     assert dict(rows) == {
         name: " | ".join(
             (

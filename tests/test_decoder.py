@@ -39,9 +39,8 @@ def stuck(monkeypatch):
         "import sys, time\n"
         "from maskgit_core.data import decoder_child as child\n"
         "opened = child.open_one\n"
-        "def open_one(content, request):\n"
-        f"    if content.startswith({SLOW!r}):\n        time.sleep(600)\n"
-        "    return opened(content, request)\n"
+        "def open_one(content, *more):\n"
+        f"    return time.sleep(600) if content.startswith({SLOW!r}) else opened(content, *more)\n"
         "child.open_one = open_one\n"
         "child.main()\n"
     )
@@ -184,7 +183,7 @@ def test_a_stored_photo_keeps_its_frame_and_its_colours(decoder, orientation) ->
     exif[0x010F] = "SECRETCAMERA"
     file = io.BytesIO()
     noise(3, size=(8, 5)).save(file, "PNG", exif=exif, icc_profile=wide_rgb_profile())
-    found = decoder.open(file.getvalue(), upright=False, srgb=False)
+    found = decoder.open(file.getvalue(), form="stored")
     assert np.array_equal(found, noise(3, size=(8, 5)))
     assert found.getexif().get(0x0112, 1) == orientation
     assert found.info["icc_profile"] == wide_rgb_profile()
@@ -196,14 +195,14 @@ def test_a_stored_photo_keeps_its_frame_and_its_colours(decoder, orientation) ->
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK"])
 def test_a_mask_keeps_what_it_says(decoder, mode) -> None:
     bits = (np.random.default_rng(0).random((6, 9)) < 0.5).astype(np.int64)
-    grey = Image.fromarray((bits * 255).astype(np.uint8))
     drawn = {
         "I;16": lambda: Image.fromarray((bits * 65535).astype(np.uint16)),
         "I": lambda: Image.fromarray((bits * 65535).astype(np.int32)),
         "F": lambda: Image.fromarray(bits.astype(np.float32)),
-        "CMYK": lambda: grey.convert("RGB").convert(mode),
-    }.get(mode, lambda: grey.convert(mode))()
-    found = decoder.open(saved(drawn, "TIFF" if mode in ("F", "I", "CMYK") else "PNG"), mask=True)
+        "CMYK": lambda: Image.fromarray((bits * 255).astype(np.uint8)).convert("RGB").convert(mode),
+    }.get(mode, lambda: Image.fromarray((bits * 255).astype(np.uint8)).convert(mode))()
+    kind = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+    found = decoder.open(saved(drawn, kind), form="mask")
     assert np.array_equal(as_pixel_mask(found, (9, 6)), bits == 1)
 
 
@@ -212,5 +211,5 @@ def test_a_mask_drawn_on_a_colour_that_is_left_out(decoder) -> None:
     grey.paste(0, (2, 2, 5, 5))
     file = io.BytesIO()
     grey.save(file, "PNG", transparency=7)
-    found = as_pixel_mask(decoder.open(file.getvalue(), mask=True), (9, 6))
+    found = as_pixel_mask(decoder.open(file.getvalue(), form="mask"), (9, 6))
     assert np.array_equal(found, np.asarray(grey) == 0)

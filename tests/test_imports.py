@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "cli": "inputs recipes losses networks distributed devices weights data editing pipeline "
     "evaluation training benchmark",
     "demo.environment": "",
-    "demo.settings": "",
+    "demo.settings": "inputs",
     "demo.messages": "demo.settings",
     "demo.presets": "demo.settings",
     "demo.hardening": "",
@@ -54,13 +54,13 @@ MAY_IMPORT = {
     "demo.runs": "data editing training recipes demo.settings demo.presets demo.hardening "
     "demo.serving",
     "demo.tabs": "weights demo.settings demo.presets demo.messages demo.serving demo.runs",
-    "demo.api": "editing demo.settings demo.presets demo.serving demo.runs",
+    "demo.api": "data editing demo.settings demo.presets demo.serving demo.runs",
     "demo.launch": "demo.hardening demo.tabs demo.api",
     "demo.startup": "",
     "demo.ui": "maskgit_core demo.settings demo.presets demo.messages demo.serving demo.runs "
     "demo.tabs demo.api demo.launch",
     "demo.tools": "weights cli demo.settings",
-    "app": "maskgit_core weights devices demo.environment demo.startup demo.serving demo.runs "
+    "app": "maskgit_core cli weights devices demo.environment demo.startup demo.serving demo.runs "
     "demo.launch demo.ui",
 }
 OF_THE_PAGE = {

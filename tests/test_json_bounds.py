@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from demo.hardening import json_bounds
 from demo.hardening.json_bounds import TooMuchError, has_plain_ids, is_plain_id, parse_bounded
+from odd_values import DEAR
 
 PHOTO = base64.b64encode(os.urandom(3 * 2**20)).decode()
 values = st.recursive(
@@ -35,25 +36,6 @@ def test_photos_may_be_long() -> None:
     body = {"data": [f"data:image/png;base64,{PHOTO}", PHOTO, "sea", 1], "session_hash": "a-b_9"}
     assert parse_bounded(json.dumps(body).encode()) == body
     assert has_plain_ids(body)
-
-
-DEAR = {
-    "lists": b'{"data":[[' + b"[]," * 4_000_000 + b"0]]}",
-    "dicts": b"[" + b"{}," * 3_000_000 + b"0]",
-    "texts": b"[" + b'"",' * 3_000_000 + b'""]',
-    "digits": b'{"a":' + b"9" * 5_000_000 + b"}",
-    "few digits": b"[" + b"9" * 500 + b"]",
-    "fraction": b"[0." + b"1" * 5_000_000 + b"]",
-    "deep lists": b"[" * 1_000 + b"]" * 1_000,
-    "deep dicts": b'{"a":' * 100 + b"1" + b"}" * 100,
-    "escaped quotes": b'["' + b'\\"' * 5_000_000 + b'"]',
-    "slashes": b'["' + b"\\\\" * 5_000_000 + b'"]',
-    "escapes": b'["' + b"\\u0041" * 2_000_000 + b'"]',
-    "spaces": b" " * 5_000_000 + b"1",
-    "long text": b'["' + b"sea " * 500_000 + b'"]',
-    "long key": b'{"' + b"sea " * 500_000 + b'": 1}',
-    "long name of a photo": b'["data:image/' + b"x" * 500_000 + b" ;base64," + b'"]',
-}
 
 
 @pytest.mark.parametrize("name", DEAR)

@@ -14,17 +14,13 @@ LINES_OF_A_FUNCTION = 60
 MODULES_OF_A_FOLDER = 15
 # What is still larger, to be split; each one that no longer is must leave the list.
 LARGER = {
-    "demo/tools/loadtest.py run_load",
-    "maskgit_core/config.py",
-    "maskgit_core/decoding/loop.py",
-    "maskgit_core/evaluation/evaluate.py evaluate",
+    "maskgit_core/cli/",
     "maskgit_core/pipeline.py",
     "maskgit_core/training/",
-    "maskgit_core/training/budget.py train_stage",
-    "maskgit_core/weights/checkpoint.py",
-    "maskgit_core/weights/convert.py",
-    "maskgit_core/weights/hub.py",
-    "tests/fake_hub.py serve",
+    "tests/test_cli_training.py",
+    "tests/test_editing.py",
+    "tests/test_train.py",
+    "tests/test_training.py",
 }
 PRODUCT = [ROOT / "maskgit_core", ROOT / "demo"]
 
@@ -33,7 +29,9 @@ def too_large() -> set[str]:
     """Paths of files and folders that are too large, and of functions with their names."""
     found = set()
     for folder in (*PRODUCT, ROOT / "tests"):
-        for path in (*folder.rglob("*.py"), *folder.rglob("*.js"), ROOT / "app.py"):
+        for path in (*folder.rglob("*.py"), *folder.rglob("*.*js"), ROOT / "app.py"):
+            if "node_modules" in path.parts:
+                continue
             text = path.read_text(encoding="utf-8")
             name = path.relative_to(ROOT).as_posix()
             if len(text.splitlines()) > LINES_OF_A_FILE:

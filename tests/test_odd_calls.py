@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from odd_images import odd_images
+from odd_values import junk
 from page_client import PHOTO, VALID, as_text, check_answer, check_words, told
-from test_odd_files import junk
 
 
 def test_odd_images_are_answered(site) -> None:

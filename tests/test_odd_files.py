@@ -27,6 +27,7 @@ from demo.serving.request import Request
 from demo.serving.steps import decode_alone
 from demo.settings import FIELDS, RequestError
 from odd_images import COUNT, KINDS, noise, odd_images, saved
+from odd_values import junk
 
 ODD = odd_images()
 READABLE = {"animated", "two_in_one", "rare_mode", "with_profile", "with_exif"}
@@ -201,25 +202,6 @@ def test_room_is_taken_from_who_uses_the_most(made) -> None:
 
 # ---- strange values ------------------------------------------------------------------------------
 
-plain = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([2**31, 2**63, 10**400, -1, 0, 1, 16, 17]),
-    st.floats(),
-    st.text(max_size=20),
-    st.sampled_from(["nan", "inf", "-inf", "1e999", "x" * 9_000, "\0", "sea", "halton", "🌊"]),
-    st.binary(max_size=8),
-)
-keys = st.one_of(
-    st.text(max_size=5),
-    st.sampled_from(["path", "url", "meta", "mask", "incoming", "run", "cells", "classes", "seed"]),
-)
-junk = st.recursive(
-    plain,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(keys, inner, max_size=4),
-    max_leaves=8,
-)
 values = st.dictionaries(
     st.one_of(st.sampled_from([field.name for field in FIELDS]), st.text(max_size=5)),
     junk,
@@ -227,7 +209,8 @@ values = st.dictionaries(
 )
 MODEL = tiny.model()
 REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
-RUN = list(follow(REQUEST, decode_alone(MODEL)))[-1].run
+*_, LAST = follow(REQUEST, decode_alone(MODEL))
+RUN = LAST.run
 PHOTO = tiny.picture(1)
 MASK = np.ones(PHOTO.size[::-1], dtype=bool)
 EDIT = edit.repaint(MODEL, PHOTO, MASK)
@@ -288,8 +271,8 @@ def test_any_painter_value_gives_a_request_or_a_sentence(tmp_path) -> None:
         for mode in (REPAINT, EXTEND, "other"):
             try:
                 task = Task(kept, a, mode, b, c)
-                session.preview(task)
                 session.request(MODEL, task, "sea", 1, d, {}, e)
+                session.preview(task)
             except RequestError as error:
                 assert str(error)
 

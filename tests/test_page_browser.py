@@ -9,16 +9,7 @@ import httpx
 import pytest
 from PIL import Image, ImageSequence
 
-from browser_page import (  # noqa: F401  (fixtures)
-    browser,
-    canvas_pixels,
-    download,
-    page,
-    page_url,
-    player_state,
-    shoot,
-    wait_done,
-)
+from browser_page import canvas_pixels, download, player_state, shoot, wait_done
 from demo.runs.example import EXAMPLE_SEED
 from maskgit_core.data.image_files import recipe_of
 from page_client import OWN_SETTINGS, events
@@ -28,21 +19,21 @@ pytestmark = pytest.mark.browser
 GENERATE = "#gen-player"
 
 
-def generate(page) -> None:  # noqa: F811
+def generate(page) -> None:
     page.locator("#gen-go").click()
     page.wait_for_function(
         f"document.querySelector('{GENERATE} .mg-where').textContent.startsWith('Step ')"
     )
 
 
-def test_first_result_is_there_before_any_click(page):  # noqa: F811
+def test_first_result_is_there_before_any_click(page):
     state = player_state(page, GENERATE)
     assert state["done"] == "yes"
     assert page.locator(f"{GENERATE} .mg-stage canvas").count() == 4
     shoot(page, "generate-light")
 
 
-def test_generate_shows_different_frames_before_the_last(page):  # noqa: F811
+def test_generate_shows_different_frames_before_the_last(page):
     page.evaluate(
         f"""() => {{
             window.seen = new Map();
@@ -64,7 +55,7 @@ def test_generate_shows_different_frames_before_the_last(page):  # noqa: F811
     assert player_state(page, GENERATE)["frames"] == "12"
 
 
-def test_a_visitor_sees_the_place_in_line_and_gives_it_up_with_stop(page, page_url):  # noqa: F811
+def test_a_visitor_sees_the_place_in_line_and_gives_it_up_with_stop(page, page_url):
     other = events(page_url, "generate", [["sea"], 1, 5, 64, *OWN_SETTINGS])
     while not next(other)[1][0]["step"]:
         pass
@@ -90,7 +81,7 @@ def test_a_visitor_sees_the_place_in_line_and_gives_it_up_with_stop(page, page_u
     wait_done(page, GENERATE)
 
 
-def test_scrubbing_and_views_ask_the_server_for_nothing(page):  # noqa: F811
+def test_scrubbing_and_views_ask_the_server_for_nothing(page):
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     scrub = page.locator(f"{GENERATE} .mg-scrub")
@@ -110,7 +101,7 @@ def test_scrubbing_and_views_ask_the_server_for_nothing(page):  # noqa: F811
     assert [url for url in asked if not url.startswith("data:")] == []
 
 
-def test_space_plays_and_a_cell_tells_its_story(page):  # noqa: F811
+def test_space_plays_and_a_cell_tells_its_story(page):
     page.locator(f"{GENERATE} .mg-stage").focus()
     page.keyboard.press("End")
     page.keyboard.press(" ")
@@ -127,7 +118,7 @@ def test_space_plays_and_a_cell_tells_its_story(page):  # noqa: F811
     assert story.locator("li").count() == 5
 
 
-def test_stop_ends_the_run_and_another_can_start(page):  # noqa: F811
+def test_stop_ends_the_run_and_another_can_start(page):
     page.locator("#gen-preset").get_by_label("Best").check()  # long enough to be stopped in time
     generate(page)
     page.locator("#gen-stop").click()
@@ -144,7 +135,7 @@ def test_stop_ends_the_run_and_another_can_start(page):  # noqa: F811
     wait_done(page, GENERATE)
 
 
-def test_files_to_keep(page):  # noqa: F811
+def test_files_to_keep(page):
     page.locator("#gen-keep button").first.click()
     page.wait_for_timeout(400)
     generate(page)
@@ -162,7 +153,7 @@ def test_files_to_keep(page):  # noqa: F811
     assert len(list(ImageSequence.Iterator(movie))) >= 12
 
 
-def test_link_restores_settings_and_nonsense_is_harmless(page, page_url):  # noqa: F811
+def test_link_restores_settings_and_nonsense_is_harmless(page, page_url):
     page.locator("#gen-seed input").fill("123")
     page.locator("#gen-keep button").first.click()
     page.locator("#gen-copy").click()
@@ -177,7 +168,7 @@ def test_link_restores_settings_and_nonsense_is_harmless(page, page_url):  # noq
     assert page.locator("#gen-seed input").input_value() == str(EXAMPLE_SEED)
 
 
-def test_bad_request_is_explained_and_nothing_is_lost(page):  # noqa: F811
+def test_bad_request_is_explained_and_nothing_is_lost(page):
     before = canvas_pixels(page, GENERATE)
     page.locator("#gen-seed input").fill("99999999999")
     page.locator("#gen-seed input").press("Tab")
@@ -186,7 +177,7 @@ def test_bad_request_is_explained_and_nothing_is_lost(page):  # noqa: F811
     assert canvas_pixels(page, GENERATE) == before
 
 
-def test_marked_cells_are_decided_again_and_others_stay(page):  # noqa: F811
+def test_marked_cells_are_decided_again_and_others_stay(page):
     page.locator(f"{GENERATE} .mg-select").check()
     canvas = page.locator(f"{GENERATE} canvas[data-image]").first.bounding_box()
     page.mouse.move(canvas["x"] + 40, canvas["y"] + 60)
@@ -205,7 +196,7 @@ def test_marked_cells_are_decided_again_and_others_stay(page):  # noqa: F811
     shoot(page, "redo")
 
 
-def test_compare_shows_four_ways(page):  # noqa: F811
+def test_compare_shows_four_ways(page):
     page.get_by_role("tab", name="Compare").click()
     page.locator("#cmp-go").click()
     wait_done(page, "#cmp-player")
@@ -214,7 +205,7 @@ def test_compare_shows_four_ways(page):  # noqa: F811
     shoot(page, "compare")
 
 
-def test_tour_shows_a_photo_and_its_tokens(page):  # noqa: F811
+def test_tour_shows_a_photo_and_its_tokens(page):
     page.get_by_role("tab", name="How it works").click()
     page.wait_for_function(
         "document.querySelector('#tour [data-fill=cells]').textContent === '144'"
@@ -222,7 +213,7 @@ def test_tour_shows_a_photo_and_its_tokens(page):  # noqa: F811
     shoot(page, "tour")
 
 
-def test_class_pictures_choose_classes(page):  # noqa: F811
+def test_class_pictures_choose_classes(page):
     rose = page.locator("#gen-tiles button[data-name=rose]")
     rose.wait_for()
     for chosen in (False, True):
@@ -236,7 +227,7 @@ def test_class_pictures_choose_classes(page):  # noqa: F811
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_no_serious_accessibility_findings(browser, page_url, theme):  # noqa: F811
+def test_no_serious_accessibility_findings(browser, page_url, theme):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
     context = browser.new_context(viewport={"width": 1280, "height": 950})
     tab = context.new_page()
@@ -266,7 +257,7 @@ def test_no_serious_accessibility_findings(browser, page_url, theme):  # noqa: F
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):  # noqa: F811
+def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     tab = context.new_page()
     tab.goto(f"{page_url}/?__theme={theme}")
@@ -280,7 +271,7 @@ def test_phone_width_has_no_sideways_scroll(browser, page_url, theme):  # noqa: 
     context.close()
 
 
-def test_a_recipe_that_repeats_a_class_makes_the_same_images(page):  # noqa: F811
+def test_a_recipe_that_repeats_a_class_makes_the_same_images(page):
     recipe = {"task": "generate", "classes": ["rose", "rose", "sea"], "seed": 31}
     recipe |= {"count": 4, "num_steps": 2, "order": "raster"}
     page.locator("#gen-keep > button").click()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browser_page import browser, page, page_url, shoot, wait_done  # noqa: F401  (fixtures)
+from browser_page import shoot, wait_done
 
 pytestmark = pytest.mark.browser
 
@@ -25,7 +25,7 @@ def wide_photo() -> bytes:
     return buffer.getvalue()
 
 
-def open_wide(page) -> None:  # noqa: F811
+def open_wide(page) -> None:
     page.get_by_role("tab", name="Edit").click()
     with page.expect_file_chooser() as chooser:
         page.locator("#edit-open").click()
@@ -36,7 +36,7 @@ def open_wide(page) -> None:  # noqa: F811
     )
 
 
-def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:  # noqa: F811
+def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:
     """Drag over the photo, from and to shares of its sides."""
     box = page.locator("#painter .pt-mask").bounding_box()
     points = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in (start, end)]
@@ -46,18 +46,18 @@ def drag(page, start: tuple[float, float], end: tuple[float, float]) -> None:  #
     page.mouse.up()
 
 
-def wait_caption(page, words: str) -> None:  # noqa: F811
+def wait_caption(page, words: str) -> None:
     page.wait_for_function(
         "([where, words]) => document.querySelector(where)?.textContent.includes(words)",
         arg=[f"{EDIT} .mg-stage figcaption", words],
     )
 
 
-def masked_caption(page) -> str:  # noqa: F811
+def masked_caption(page) -> str:
     return page.locator(f"{EDIT} .mg-stage figcaption").inner_text()
 
 
-def test_a_frame_moves_over_a_wide_photo_and_the_rest_stays(page):  # noqa: F811
+def test_a_frame_moves_over_a_wide_photo_and_the_rest_stays(page):
     open_wide(page)
     drag(page, (0.1, 0.5), (0.15, 0.5))
     drag(page, (0.85, 0.5), (0.9, 0.5))
@@ -84,7 +84,7 @@ def test_a_frame_moves_over_a_wide_photo_and_the_rest_stays(page):  # noqa: F811
     assert not changed[:, WIDE[1] :].any()
 
 
-def test_a_frame_is_resized_by_corner_and_by_keys_and_given_up(page):  # noqa: F811
+def test_a_frame_is_resized_by_corner_and_by_keys_and_given_up(page):
     open_wide(page)
     drag(page, (0.4, 0.5), (0.45, 0.55))
     wait_caption(page, "cells will be")
@@ -107,7 +107,7 @@ def test_a_frame_is_resized_by_corner_and_by_keys_and_given_up(page):  # noqa: F
     assert page.get_by_role("button", name="Automatic frame").is_hidden()
 
 
-def test_a_cleared_mask_takes_its_preview_along(page):  # noqa: F811
+def test_a_cleared_mask_takes_its_preview_along(page):
     open_wide(page)
     drag(page, (0.4, 0.5), (0.45, 0.55))
     wait_caption(page, "cells will be")
@@ -115,7 +115,7 @@ def test_a_cleared_mask_takes_its_preview_along(page):  # noqa: F811
     page.get_by_text("Paint over a part of the photo, then press Repaint.").wait_for()
 
 
-def test_an_extension_is_shown_before_it_runs(page):  # noqa: F811
+def test_an_extension_is_shown_before_it_runs(page):
     page.get_by_role("tab", name="Edit").click()
     page.get_by_label("Extend beyond the edges").check()
     wait_caption(page, "cells will be")

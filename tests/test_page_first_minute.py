@@ -8,14 +8,7 @@ import time
 
 import pytest
 
-from browser_page import (  # noqa: F401  (fixtures)
-    browser,
-    page,
-    page_url,
-    player_state,
-    shoot,
-    wait_done,
-)
+from browser_page import player_state, shoot, wait_done
 from demo.runs.example import FirstResult
 from maskgit_core.decoding.previews import LivePictures
 
@@ -24,7 +17,7 @@ pytestmark = pytest.mark.browser
 GENERATE = "#gen-player"
 
 
-def test_a_reload_brings_settings_back_that_were_never_run(page):  # noqa: F811
+def test_a_reload_brings_settings_back_that_were_never_run(page):
     page.locator("#gen-preset").get_by_label("Fast").check()
     page.locator("#gen-seed input").click()
     page.keyboard.press("Control+a")
@@ -50,7 +43,7 @@ def test_a_reload_brings_settings_back_that_were_never_run(page):  # noqa: F811
     assert page.locator("#edit-sides").get_by_label("Right").is_checked()
 
 
-def test_an_example_that_comes_late_takes_nothing_away(page, page_url, monkeypatch):  # noqa: F811
+def test_an_example_that_comes_late_takes_nothing_away(page, page_url, monkeypatch):
     released, made = threading.Event(), FirstResult.run
 
     def late(self, turn):
@@ -82,7 +75,7 @@ class LongLate(LivePictures):
             yield some
 
 
-def test_the_next_run_need_not_wait_for_late_pictures(page, monkeypatch):  # noqa: F811
+def test_the_next_run_need_not_wait_for_late_pictures(page, monkeypatch):
     monkeypatch.setattr("demo.serving.local.LivePictures", LongLate)
     go, caption = page.locator("#gen-go"), page.locator(f"{GENERATE} .mg-stage figcaption").first
     for seed in ("41", "42"):
@@ -101,7 +94,7 @@ def test_the_next_run_need_not_wait_for_late_pictures(page, monkeypatch):  # noq
     assert caption.inner_text().endswith("seed 42")
 
 
-def test_a_recipe_can_be_dropped_on_the_page(page):  # noqa: F811
+def test_a_recipe_can_be_dropped_on_the_page(page):
     recipe = {"task": "generate", "classes": ["sea"], "seed": 55, "count": 2, "num_steps": 3}
     page.evaluate(
         """(text) => {
@@ -115,7 +108,7 @@ def test_a_recipe_can_be_dropped_on_the_page(page):  # noqa: F811
     page.wait_for_function("document.querySelector('#gen-seed input').value === '55'")
 
 
-def test_a_phone_shows_every_tab_and_the_way_to_the_result(browser, page_url):  # noqa: F811
+def test_a_phone_shows_every_tab_and_the_way_to_the_result(browser, page_url):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     tab = context.new_page()
     tab.set_default_timeout(60_000)
@@ -136,7 +129,7 @@ def test_a_phone_shows_every_tab_and_the_way_to_the_result(browser, page_url):  
     context.close()
 
 
-def test_each_step_is_told_in_words(page):  # noqa: F811
+def test_each_step_is_told_in_words(page):
     page.locator(f"{GENERATE} .mg-scrub").focus()
     page.keyboard.press("Home")
     story = page.locator(f"{GENERATE} .mg-story")
@@ -146,7 +139,7 @@ def test_each_step_is_told_in_words(page):  # noqa: F811
     assert "are still masked" in story.inner_text()
 
 
-def test_the_tour_fills_its_own_example(page):  # noqa: F811
+def test_the_tour_fills_its_own_example(page):
     page.get_by_role("tab", name="How it works").click()
     wait_done(page, "#tour-player")
     assert player_state(page, "#tour-player")["frames"] == "8"

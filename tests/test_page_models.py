@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 import model_folders
-from browser_page import browser, page, player_state, shoot, wait_done  # noqa: F401  (fixtures)
+from browser_page import player_state, shoot, wait_done
 from demo.serving.catalogue import Lookout, ModelEntry
 from maskgit_core.weights.known import KNOWN_WEIGHTS
 
@@ -46,12 +46,12 @@ def first_model_again(models):
     models.use(model_folders.FIRST, models.fetch(model_folders.FIRST))
 
 
-def settled(page) -> None:  # noqa: F811
+def settled(page) -> None:
     """Wait for the last thing that an opening page asks for: leaving earlier would cut it off."""
     page.locator("#gen-tiles button").first.wait_for()
 
 
-def open_menu(page):  # noqa: F811
+def open_menu(page):
     """Open the menu where it is closed, and wait until it has looked around."""
     entries = page.locator("#model-choice .mm-list")
     if not entries.is_visible():
@@ -60,23 +60,23 @@ def open_menu(page):  # noqa: F811
     return page.locator("#model-choice")
 
 
-def choose(page, name: str) -> None:  # noqa: F811
+def choose(page, name: str) -> None:
     """Pick a model in the menu and ask for it."""
     open_menu(page).locator(f'input[value="{name}"]').check()
     page.locator("#model-go").click()
 
 
-def wait_model(page, name: str) -> None:  # noqa: F811
+def wait_model(page, name: str) -> None:
     page.wait_for_function("(name) => window.maskgitModel?.name === name", arg=name)
     page.locator("#model-status").get_by_text(f"{name} is in use.").wait_for()
 
 
-def open_advanced(page) -> None:  # noqa: F811
+def open_advanced(page) -> None:
     page.locator("#gen-advanced > button").click()
     page.locator("#gen-num_steps input[type=number]").wait_for()
 
 
-def test_another_model_brings_its_classes_and_settings_and_back(page):  # noqa: F811
+def test_another_model_brings_its_classes_and_settings_and_back(page):
     open_advanced(page)
     assert page.locator("#gen-guidance_scale").is_visible()
     choose(page, model_folders.SECOND)
@@ -108,7 +108,7 @@ def test_another_model_brings_its_classes_and_settings_and_back(page):  # noqa: 
     ("name", "words"),
     [("missing", "it is no longer where it was"), ("damaged", "damaged cannot be")],
 )
-def test_a_model_that_cannot_be_used_leaves_all_as_it_was(page, name, words):  # noqa: F811
+def test_a_model_that_cannot_be_used_leaves_all_as_it_was(page, name, words):
     page.locator("#gen-seed input").fill("123")
     choose(page, name)
     said = page.locator("#model-status").get_by_text(words)
@@ -120,7 +120,7 @@ def test_a_model_that_cannot_be_used_leaves_all_as_it_was(page, name, words):  #
     wait_done(page, GENERATE)
 
 
-def test_a_recipe_offers_its_model_and_then_fills_the_settings(page):  # noqa: F811
+def test_a_recipe_offers_its_model_and_then_fills_the_settings(page):
     recipe = {"task": "generate", "model": "animals", "classes": ["zebra"], "seed": 55, "count": 2}
     recipe |= {"num_steps": 3, "order": "raster"}
     page.locator("#gen-keep > button").click()
@@ -135,7 +135,7 @@ def test_a_recipe_offers_its_model_and_then_fills_the_settings(page):  # noqa: F
     assert "zebra" in page.locator("#gen-classes").inner_text()
 
 
-def test_a_link_offers_its_model(page, page_url):  # noqa: F811
+def test_a_link_offers_its_model(page, page_url):
     settled(page)
     page.goto(f"{page_url}/?model=animals&class=cat&seed=77&images=1")
     page.locator("#model-status").get_by_text("made with animals").wait_for()
@@ -148,7 +148,7 @@ def test_a_link_offers_its_model(page, page_url):  # noqa: F811
     assert page.locator("#gen-seed input").input_value() == "77"
 
 
-def test_a_page_whose_model_was_changed_elsewhere_says_so(page, models):  # noqa: F811
+def test_a_page_whose_model_was_changed_elsewhere_says_so(page, models):
     models.use(model_folders.SECOND, models.fetch(model_folders.SECOND))
     page.locator("#gen-go").click()
     page.get_by_text("The model was changed to animals on another page").wait_for()
@@ -160,7 +160,7 @@ def test_a_page_whose_model_was_changed_elsewhere_says_so(page, models):  # noqa
     ).first.wait_for()
 
 
-def test_a_new_page_is_laid_out_for_the_model_in_use(page, page_url, models):  # noqa: F811
+def test_a_new_page_is_laid_out_for_the_model_in_use(page, page_url, models):
     models.use(model_folders.SECOND, models.fetch(model_folders.SECOND))
     settled(page)
     page.goto(page_url)
@@ -170,7 +170,7 @@ def test_a_new_page_is_laid_out_for_the_model_in_use(page, page_url, models):  #
     assert player_state(page, GENERATE)["frames"] == "4"
 
 
-def test_a_download_shows_its_share_and_is_cancelled(page):  # noqa: F811
+def test_a_download_shows_its_share_and_is_cancelled(page):
     choose(page, "slow")
     page.locator("#model-status").get_by_text("Fetching slow: 25 MB of 100 MB.").wait_for()
     bar = page.locator("#model-status [role=progressbar]")
@@ -185,7 +185,7 @@ def test_a_download_shows_its_share_and_is_cancelled(page):  # noqa: F811
     wait_model(page, model_folders.SECOND)
 
 
-def test_what_cannot_work_here_is_grey_and_says_why(page, page_url, models, monkeypatch):  # noqa: F811
+def test_what_cannot_work_here_is_grey_and_says_why(page, page_url, models, monkeypatch):
     known = [
         ModelEntry(name, name, KNOWN_WEIGHTS[name]) for name in ("imagenet-256-tiny", "google-256")
     ]

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from browser_page import browser, download, page, page_url, shoot, wait_done  # noqa: F401
+from browser_page import download, shoot, wait_done
 
 pytestmark = pytest.mark.browser
 
 EDIT = "#edit-player"
 
 
-def open_edit(page) -> None:  # noqa: F811
+def open_edit(page) -> None:
     page.get_by_role("tab", name="Edit").click()
     page.wait_for_function("document.querySelector('#painter .pt-mask').clientWidth > 100")
 
 
-def paint(page) -> None:  # noqa: F811
+def paint(page) -> None:
     canvas = page.locator("#painter .pt-mask").bounding_box()
     x, y = canvas["x"] + canvas["width"] / 2, canvas["y"] + canvas["height"] / 2
     page.mouse.move(x - 40, y)
@@ -29,13 +29,13 @@ def paint(page) -> None:  # noqa: F811
     page.mouse.up()
 
 
-def wait_preview(page) -> None:  # noqa: F811
+def wait_preview(page) -> None:
     page.wait_for_function(
         f"document.querySelector('{EDIT} figcaption')?.textContent.includes('cells will be')"
     )
 
 
-def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
+def test_edit_paints_fills_and_keeps_the_rest_identical(page):
     from demo.runs.edit_session import example_photos
 
     open_edit(page)
@@ -56,13 +56,13 @@ def test_edit_paints_fills_and_keeps_the_rest_identical(page):  # noqa: F811
     assert rows.min() > 20 and rows.max() < 80 and columns.min() > 15 and columns.max() < 85
 
 
-def test_edit_without_a_mask_says_what_to_do(page):  # noqa: F811
+def test_edit_without_a_mask_says_what_to_do(page):
     open_edit(page)
     page.locator("#edit-go").click()
     page.get_by_text("Paint over the part that should change first").wait_for()
 
 
-def test_mask_tools(page):  # noqa: F811
+def test_mask_tools(page):
     open_edit(page)
     share = page.locator("#painter .pt-share")
     assert share.inner_text() == ""
@@ -86,7 +86,7 @@ def test_mask_tools(page):  # noqa: F811
     assert share.inner_text() == before
 
 
-def test_a_pinch_paints_nothing_and_the_browsers_keys_stay_its_own(browser, page_url):  # noqa: F811
+def test_a_pinch_paints_nothing_and_the_browsers_keys_stay_its_own(browser, page_url):
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     tab = context.new_page()
     tab.goto(page_url)
@@ -129,7 +129,7 @@ def test_a_pinch_paints_nothing_and_the_browsers_keys_stay_its_own(browser, page
     context.close()
 
 
-def test_variations_and_use_as_input(page):  # noqa: F811
+def test_variations_and_use_as_input(page):
     open_edit(page)
     page.locator("#edit-count input[type=number]").fill("2")
     page.locator("#edit-count input[type=number]").press("Tab")
@@ -146,7 +146,7 @@ def test_variations_and_use_as_input(page):  # noqa: F811
     page.wait_for_function("document.querySelector('#edit-back').disabled")
 
 
-def test_extend_makes_a_larger_photo(page):  # noqa: F811
+def test_extend_makes_a_larger_photo(page):
     open_edit(page)
     page.get_by_label("Extend beyond the edges").check()
     page.locator("#edit-sides").wait_for()
@@ -157,7 +157,7 @@ def test_extend_makes_a_larger_photo(page):  # noqa: F811
     assert Image.open(download(page, "#edit-download").path()).size == (150, 100)
 
 
-def test_a_file_that_is_no_image_is_refused_in_words(page):  # noqa: F811
+def test_a_file_that_is_no_image_is_refused_in_words(page):
     open_edit(page)
     with page.expect_file_chooser() as chooser:
         page.locator("#edit-open").click()
@@ -169,7 +169,7 @@ def test_a_file_that_is_no_image_is_refused_in_words(page):  # noqa: F811
     page.get_by_text("This photo cannot be opened").wait_for()
 
 
-def test_a_pasted_photo_opens(page):  # noqa: F811
+def test_a_pasted_photo_opens(page):
     open_edit(page)
     page.evaluate(
         """async () => {

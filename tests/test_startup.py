@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import ROOT
+from commands import ROOT, free_port
 from demo.startup import check_address, check_folder
 from waiting import wait_for
 
@@ -67,12 +67,6 @@ def test_the_program_says_it_in_one_line(more, says) -> None:
     assert ended.returncode == 2
     (line,) = ended.stderr.splitlines()
     assert line.startswith("app.py: ") and says in line
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return trial.getsockname()[1]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no SIGTERM")

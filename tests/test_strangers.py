@@ -23,11 +23,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from commands import ROOT
+from commands import ROOT, free_port
 from hostile_images import HOSTILE
+from odd_values import DEAR
 from page_client import FILE, GENERATE, MASK, PHOTO
-from test_json_bounds import DEAR
-from test_startup import free_port
 from waiting import wait_for
 
 SECONDS = float(os.environ.get("MASKGIT_STRANGERS_SECONDS", "3"))

@@ -10,7 +10,8 @@ import torch
 
 import tiny
 from demo.runs import frames, generate, render
-from demo.serving import decoding
+from demo.runs.follow import follow
+from demo.serving.steps import decode_alone
 from maskgit_core import SamplingConfig
 from maskgit_core.decoding.previews import LivePictures
 from maskgit_core.devices.precision import bfloat16_pays
@@ -118,16 +119,17 @@ def test_a_preview_is_the_partial_decode_but_for_rounding(tiny_model):
 
 
 def test_a_run_ends_with_a_decoded_picture_of_every_step(tiny_model, monkeypatch):
-    monkeypatch.setattr(decoding, "LivePictures", lambda model: LivePictures(model, share=1e-9))
+    monkeypatch.setattr("demo.serving.steps.LivePictures", partial(LivePictures, share=1e-9))
     monkeypatch.setattr(render, "data_url", partial(render.data_url, lossless=True))
     values = {"num_steps": STEPS}
     request = generate.parse_generate(tiny_model, ["sea"], 2, 3, values)
-    *_, (shown, early), (run, images) = generate.generate_run(tiny_model, request)
-    assert shown["result"] == run["result"] and early == images and len(images) == 2
+    seen = list(follow(request, decode_alone(tiny_model)))
+    shown, run = next(progress.run for progress in seen if progress.images), seen[-1].run
+    assert shown["result"] == run["result"] and len(seen[-1].images) == 2
     sources = [frame["src"] for frame in run["frames"]]
     before = [frame["src"] for frame in shown["frames"]]
     assert [a != b for a, b in zip(sources, before, strict=True)] == [False] + [True] * 4 + [False]
-    config = request.config
+    (config,) = request.configs
     for step, state in enumerate(tiny_model.generate_steps([1, 1], config, seed=3)):
         masked = (state.tokens == K).numpy()
         url = frames.step_picture(tiny_model.preview(state.tokens).numpy(), masked)
@@ -137,7 +139,7 @@ def test_a_run_ends_with_a_decoded_picture_of_every_step(tiny_model, monkeypatch
 
 @pytest.mark.parametrize("step", [0, 2])
 def test_new_pictures_replace_old_ones_and_leave_the_rest(step):
-    run = frames.run_head(
+    head = frames.run_head(
         run="a",
         kind="generate",
         model_name="m",
@@ -146,10 +148,12 @@ def test_new_pictures_replace_old_ones_and_leave_the_rest(step):
         plan=[1, 0.75, 0.5, 0],
         mask_token_id=9,
     )
+    run = frames.new_run(head)
     for cell in ([0], [1], [2, 3]):
         frame = {"src": "old", "cells": cell, "ids": [1] * len(cell), "sure": [0] * len(cell)}
-        run = frames.add_frame(run, frame)
-    new = frames.with_pictures(run, {step: np.zeros((1, 3, 8, 8), dtype=np.float32)})
+        run = frames.grown(run, {"frame": frame})
+    late = {step: np.zeros((1, 3, 8, 8), dtype=np.float32)}
+    new = frames.grown(run, frames.late_pictures(run, late))
     assert [f["src"] == "old" for f in new["frames"]] == [number != step for number in range(3)]
     assert [f["src"] for f in run["frames"]] == ["old"] * 3
     pixels = np.asarray(render.open_data_url(new["frames"][step]["src"]))
