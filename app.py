@@ -75,6 +75,7 @@ def usual_precision() -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page; returns the exit status."""
+    outlive_readers()
     stopping = Stopping()
     arguments = parse_arguments(argv)
     if arguments.mcp and importlib.util.find_spec("mcp") is None:
@@ -181,5 +182,4 @@ def serve(
 
 
 if __name__ == "__main__":
-    outlive_readers()
     sys.exit(main())

@@ -12,6 +12,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import tiny
 from commands import assert_refused, from_nothing, run, sets
@@ -19,6 +20,7 @@ from maskgit_core import MaskGIT
 from maskgit_core.cli.main import build_parser
 from maskgit_core.data import shards
 from maskgit_core.data.checks import check_readable
+from maskgit_core.data.image_files import recipe_of
 from maskgit_core.data.photos import Photos
 from maskgit_core.distributed import group
 from maskgit_core.networks.tokenizer import VQTokenizer
@@ -50,7 +52,9 @@ def test_both_stages_from_nothing(capsys, tmp_path):
     card = (out / "checkpoint" / "README.md").read_text(encoding="utf-8")
     assert "Straße 7 | 2" in card and "山 \\| 川 | 2" in card
     assert "6 photos are few" in card
-    assert (out / "checkpoint" / "samples.jpg").stat().st_size > 500
+    samples = out / "checkpoint" / "samples.jpg"
+    assert samples.stat().st_size > 500
+    assert recipe_of(Image.open(samples))["task"] == "generate"
     assert json.loads((out / "train.json").read_text())["stages"]["transformer"]["steps"] == 4
     # Finished: the same command trains nothing more; another one is refused.
     before = (out / "transformer" / "metrics.jsonl").read_text()

@@ -72,4 +72,7 @@ class PatientStream:
 def outlive_readers() -> None:
     """Let this process go on when its output and its errors are read by nobody any more."""
     open_closed_streams()
-    sys.stdout, sys.stderr = PatientStream(sys.stdout), PatientStream(sys.stderr)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, PatientStream):
+            setattr(sys, name, PatientStream(stream))

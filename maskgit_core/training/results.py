@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from maskgit_core.data.contact_sheet import contact_sheet
 from maskgit_core.data.folders import DataFolders, training_folders
+from maskgit_core.data.image_files import write_image
 from maskgit_core.data.photos import Photos
 from maskgit_core.evaluation.evaluate import evaluate
 from maskgit_core.evaluation.settings import EvaluationSettings
 from maskgit_core.files import write_all_atomically
 from maskgit_core.pipeline import MaskGIT
 from maskgit_core.pixels import to_uint8
+from maskgit_core.recipes import generate_recipe
 from maskgit_core.weights.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 if TYPE_CHECKING:
@@ -195,7 +197,7 @@ def write_results(
         dtype=torch.float16,
     )
     names = photos.classes[:MOST_CLASSES]
-    sheet = _samples(model, names)
+    sheet, recipe = _samples(model, names)
     measures, found = _measures(model, training_folders(data, val), out, num_samples, len(names))
     facts = replace(
         _facts(out, loaded, photos, held_out, choices, stages),
@@ -208,16 +210,19 @@ def write_results(
     card = model_card(facts)
     write_all_atomically(
         {
-            target / "samples.jpg": lambda path: sheet.save(path, "JPEG", quality=90),
+            target / "samples.jpg": lambda path: write_image(
+                sheet, path, "JPEG", recipe, quality=90, subsampling="4:2:0"
+            ),
             target / "README.md": lambda path: Path(path).write_text(card, encoding="utf-8"),
         }
     )
 
 
-def _samples(model: MaskGIT, names: Sequence[str]) -> Image.Image:
+def _samples(model: MaskGIT, names: Sequence[str]) -> tuple[Image.Image, dict[str, Any]]:
     labels = [name for name in names for _ in range(SAMPLES_A_CLASS)]
     images = model.generate(labels=labels, config=model.sampling, seed=0).images
-    return contact_sheet(to_uint8(images), SAMPLES_A_CLASS, gap=2)
+    recipe = generate_recipe(model.name, labels, 0, model.sampling)
+    return contact_sheet(to_uint8(images), SAMPLES_A_CLASS, gap=2), recipe
 
 
 def _measures(
