@@ -31,10 +31,10 @@ from demo.serving.models import ModelHolder
 from demo.serving.request import Request
 from demo.serving.runner import Runner
 from demo.settings import FIELDS, NO_CLASS, RequestError, parse_number
-from maskgit_core.data.colour import rgb_profile
+from maskgit_core.data.decoder import MASK, STORED
 from maskgit_core.data.image_files import write_image
-from maskgit_core.data.images import ORIENTATION, orientation_of
-from maskgit_core.editing.masks import as_pixel_mask, as_seen_by
+from maskgit_core.data.images import turn_upright
+from maskgit_core.editing.masks import as_pixel_mask, turned_to_mask
 
 # All that programs may call; the page's own events have no name that is answered.
 FUNCTIONS = ("generate", "inpaint", "outpaint", "classes", "models")
@@ -50,6 +50,11 @@ def read_file(value: Any, name: str) -> bytes:
         raise RequestError(f"{name}: {error}") from None
 
 
+def _opened(content: bytes, form: str) -> Image.Image:
+    with file_errors():
+        return DECODER.open(content, current_visitor(), form)
+
+
 def read_image(value: Any, name: str) -> Image.Image:
     """Open a photo that a program sent, upright; otherwise as `read_with_mask`.
 
@@ -58,16 +63,13 @@ def read_image(value: Any, name: str) -> Image.Image:
     """
     content = read_file(value, name)
     try:
-        with file_errors():
-            photo = DECODER.open(content, current_visitor(), srgb=False)
+        return turn_upright(_opened(content, STORED))
     except RequestError as error:
         raise RequestError(f"{name}: {error}") from None
-    _forget_all_but_colours(photo)
-    return photo
 
 
 def read_with_mask(image: Any, mask: Any) -> tuple[Image.Image, np.ndarray]:
-    """A photo and its mask that a program sent.
+    """A photo and its mask that a program sent, in one frame, see `masks.turned_to_mask`.
 
     Returns:
         The photo, RGB or RGBA, which keeps the profile of a wide gamut, so that its pixels can stay
@@ -76,46 +78,24 @@ def read_with_mask(image: Any, mask: Any) -> tuple[Image.Image, np.ndarray]:
     Raises:
         RequestError: one that cannot be read, or a mask of another size.
     """
-    content, drawn = read_file(image, "image"), read_file(mask, "mask")
-    try:
-        with file_errors():
-            stored = DECODER.open(content, current_visitor(), upright=False, srgb=False)
-            marked = _open_mask(drawn)
-            photo = as_seen_by(marked, stored)
-    except RequestError as error:
-        text = str(error)
-        text = text if text.startswith("mask: ") else f"image: {text}"
-        raise RequestError(text.replace("mask: image ", "mask: The file ")) from None
+    files = [(read_file(image, "image"), STORED, "image"), (read_file(mask, "mask"), MASK, "mask")]
+    opened = []
+    for content, form, name in files:
+        try:
+            opened.append(_opened(content, form))
+        except RequestError as error:
+            raise RequestError(f"{name}: {error}") from None
+    marked = opened[1]
+    photo = turned_to_mask(opened[0], marked.size)
     if marked.size != photo.size:
         raise RequestError(
             f"mask must be as large as the image, {photo.width} x {photo.height} pixels; "
             f"it is {marked.width} x {marked.height}."
         )
     try:
-        pixel_mask = as_pixel_mask(marked, photo.size)
+        return photo, as_pixel_mask(marked, photo.size)
     except ValueError as error:
         raise RequestError(f"{error}.") from None
-    _forget_all_but_colours(photo)
-    return photo, pixel_mask
-
-
-def _open_mask(content: bytes) -> Image.Image:
-    try:
-        return DECODER.open(content, current_visitor(), srgb=False, mask=True)
-    except ValueError as error:
-        raise ValueError(f"mask: {error}") from None
-
-
-def _forget_all_but_colours(photo: Image.Image) -> None:
-    """Leave of what the file said only what its pixels mean: their profile and which way is up."""
-    kept: dict[str | tuple[int, int], Any] = {}
-    if rgb_profile(photo) is not None:
-        kept["icc_profile"] = photo.info["icc_profile"]
-    if orientation_of(photo) != 1:
-        exif = Image.Exif()
-        exif[ORIENTATION] = orientation_of(photo)
-        kept["exif"] = exif.tobytes()
-    photo.info = kept
 
 
 def _png(image: Image.Image, recipe: Mapping[str, Any] | None) -> str:
@@ -237,8 +217,8 @@ class Functions:
         photo, pixel_mask = read_with_mask(image, mask)
         model = self._models.current
         edit = repaint(model, photo, pixel_mask, box=box)
-        name, count, seed = settings
-        return edit_request(model, edit, name, count, seed, _settings(model, values))
+        class_name, count, seed = settings
+        return edit_request(model, edit, class_name, count, seed, _settings(model, values))
 
     def _outpaint(
         self,
@@ -254,8 +234,8 @@ class Functions:
         photo = read_image(image, "image")
         model = self._models.current
         edit = extend(model, photo, {side: share for side, share in shares.items() if share})
-        name, count, seed = settings
-        return edit_request(model, edit, name, count, seed, _settings(model, values))
+        class_name, count, seed = settings
+        return edit_request(model, edit, class_name, count, seed, _settings(model, values))
 
     def generate(
         self, classes: list[str], count: int = 1, seed: int = 0, values: Any = None

@@ -27,6 +27,35 @@ def check_tensor(name: str, value: object) -> None:
         raise ValueError(f"{name} must be a tensor; got {type(value).__name__}")
 
 
+def check_images(images: object, stride: int) -> None:
+    """Raise ValueError unless images are a float tensor (B, 3, H, W) with sides that fit.
+
+    Args:
+        images: what was given.
+        stride: pixels a side of a token; the sides must be multiples of it.
+    """
+    check_tensor("images", images)
+    assert isinstance(images, Tensor)
+    shape = tuple(images.shape)
+    if images.ndim != 4 or shape[1] != 3 or not images.is_floating_point():
+        raise ValueError(f"images must be float32 (B, 3, H, W); got {images.dtype} {shape}")
+    if shape[2] % stride or shape[3] % stride or 0 in shape:
+        raise ValueError(f"images must have sides that are multiples of {stride}; got {shape}")
+
+
+def check_tokens(tokens: object, highest: int) -> None:
+    """Raise ValueError unless tokens are an int64 tensor (B, h, w) in 0..highest."""
+    check_tensor("tokens", tokens)
+    assert isinstance(tokens, Tensor)
+    if tokens.dtype != torch.int64 or tokens.ndim != 3 or 0 in tokens.shape:
+        raise ValueError(
+            f"tokens must be int64 (B, h, w); got {tokens.dtype} {tuple(tokens.shape)}"
+        )
+    low, high = int(tokens.min()), int(tokens.max())
+    if low < 0 or high > highest:
+        raise ValueError(f"tokens must be in 0..{highest}; got {low}..{high}")
+
+
 def _plain_number(value: Any) -> Any:
     """Return whole numbers of numpy and torch as Python's, all else as it is."""
     whole = isinstance(value, Tensor) and value.ndim == 0 and value.dtype in WHOLE

@@ -21,7 +21,15 @@ from maskgit_core.devices.precision import bfloat16_pays, check_precision
 from maskgit_core.devices.prepack import PackedCopy
 from maskgit_core.editing.plan import EditPlan, PixelMask, finish_edit, plan_edit, plan_outpaint
 from maskgit_core.files import CheckpointError
-from maskgit_core.inputs import Label, check_tensor, folder_name, image_seeds, resolve_label
+from maskgit_core.inputs import (
+    Label,
+    check_images,
+    check_tensor,
+    check_tokens,
+    folder_name,
+    image_seeds,
+    resolve_label,
+)
 from maskgit_core.recipes import NO_CLASS
 from maskgit_core.results import GenerateResult, InpaintResult
 from maskgit_core.weights.checkpoint import Checkpoint, load_checkpoint
@@ -122,16 +130,7 @@ class MaskGIT:
         Raises:
             ValueError: another shape, or sides that are no multiple of a token's pixels.
         """
-        stride = self.image_size // self.grid_size
-        check_tensor("images", images)
-        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
-            raise ValueError(
-                f"images must be float32 (B, 3, H, W); got {images.dtype} {tuple(images.shape)}"
-            )
-        if images.shape[2] % stride or images.shape[3] % stride or 0 in images.shape:
-            raise ValueError(
-                f"images must have sides that are multiples of {stride}; got {tuple(images.shape)}"
-            )
+        check_images(images, self.image_size // self.grid_size)
         images = images.to(self.device, torch.float32)
         with self._rounding(False):
             parts = [self.tokenizer.encode_to_tokens(part) for part in images.split(DECODE_BATCH)]
@@ -146,19 +145,10 @@ class MaskGIT:
         Raises:
             ValueError: another type or shape, or ids out of range (masked cells included).
         """
-        check_tensor("tokens", tokens)
         return self._decoded(tokens, 1 if self.device.type == "cpu" else DECODE_BATCH)
 
     def _decoded(self, tokens: Tensor, at_once: int, *, rounded: bool = False) -> Tensor:
-        if tokens.dtype != torch.int64 or tokens.ndim != 3 or 0 in tokens.shape:
-            raise ValueError(
-                f"tokens must be int64 (B, h, w); got {tokens.dtype} {tuple(tokens.shape)}"
-            )
-        if int(tokens.min()) < 0 or int(tokens.max()) >= self.codebook_size:
-            raise ValueError(
-                f"tokens must be in 0..{self.codebook_size - 1}; "
-                f"got {int(tokens.min())}..{int(tokens.max())}"
-            )
+        check_tokens(tokens, self.codebook_size - 1)
         tokens = tokens.to(self.device)
         with self._rounding(rounded):
             parts = [self.tokenizer.decode_tokens(part).float() for part in tokens.split(at_once)]
@@ -225,12 +215,7 @@ class MaskGIT:
                 f"tokens must be (B, {self.grid_size}, {self.grid_size}); got {tuple(tokens.shape)}"
             )
         label_ids = torch.tensor([self.label_id(label) for label in labels], dtype=torch.int64)
-        low, high = (int(tokens.min()), int(tokens.max())) if tokens.numel() else (0, 0)
-        if tokens.dtype != torch.int64 or low < 0 or high > self.mask_token_id:
-            raise ValueError(
-                f"tokens must be int64 in 0..{self.mask_token_id}; got {tokens.dtype} in "
-                f"{low}..{high}"
-            )
+        check_tokens(tokens, self.mask_token_id)
         groups = self._token_groups()
         tokens = tokens if groups is None else groups.split(tokens)
         mask_token_id = self.mask_token_id if groups is None else groups.size

@@ -117,3 +117,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A running page and what a stranger can send to it; its files are the module's own."""
     with served_site(tmp_path_factory.mktemp("gradio")) as running:
         yield running
+
+
+@pytest.fixture
+def gated() -> MaskGIT:
+    """A small model that takes a step only when it is let."""
+    from gated_runs import gated_model
+
+    return gated_model()

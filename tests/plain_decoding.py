@@ -228,13 +228,7 @@ def plain_steps(
         for row, plan in enumerate(counts):
             if step >= len(plan):
                 continue
-            temperature = temperature_at(
-                config.temperature,
-                step,
-                len(plan),
-                first=config.first_step_temperature,
-                last=config.last_step_temperature,
-            )
+            temperature = _temperature(config, step, plan)
             probabilities = torch.softmax(logits[row] / (temperature or 1.0), dim=-1)
             uniform = torch.rand(cells, generator=generators[row])
             cumulative = probabilities.cumsum(-1)
@@ -282,6 +276,11 @@ def _places(order: str, grid: Sequence[int], generator: torch.Generator) -> Tens
     places = torch.empty(rows * columns)
     places[cells] = torch.arange(rows * columns, dtype=torch.float32)
     return places
+
+
+def _temperature(config: SamplingConfig, step: int, plan: Sequence[int]) -> float:
+    first, last = config.first_step_temperature, config.last_step_temperature
+    return temperature_at(config.temperature, step, len(plan), first=first, last=last)
 
 
 def _scale(config: SamplingConfig, step: int, plan: Sequence[int]) -> float:

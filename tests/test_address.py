@@ -22,8 +22,8 @@ from maskgit_core.weights import address
 from maskgit_core.weights.address import fetch_address
 from maskgit_core.weights.checkpoint import load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights
-from maskgit_core.weights.known import NOT_VERIFIED, PublishedFile
 from maskgit_core.weights.progress import Progress
+from maskgit_core.weights.published import NOT_VERIFIED, PublishedFile
 
 PARITY = Path(__file__).parent / "fixtures" / "parity"
 CONTENT = bytes(range(256)) * 20_000  # 5 MB, several chunks
@@ -69,7 +69,8 @@ class Bucket:
         wanted = request.headers.get("Range", "")
         self.asked.append(wanted)
         if status != 200 or content is None:
-            return request.send_error(status)
+            request.send_error(status)
+            return
         etag = f'"{hashlib.md5(content).hexdigest()}"'
         start = 0
         match = re.match(r"bytes=(\d+)-", wanted)

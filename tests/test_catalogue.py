@@ -15,7 +15,8 @@ from demo.serving.catalogue import Lookout, ModelEntry, Outlook, headline, menu_
 from demo.tabs.model_choice import FETCHES, choice_value, chosen_name
 from maskgit_core.weights import hub
 from maskgit_core.weights.imagenet import imagenet_classes
-from maskgit_core.weights.known import KNOWN_WEIGHTS, NOT_VERIFIED, size_words
+from maskgit_core.weights.known import KNOWN_WEIGHTS
+from maskgit_core.weights.published import NOT_VERIFIED, size_words
 
 PUBLISHED = Path(__file__).parents[1] / "checkpoints" / "README.md"
 ONLINE, OFFLINE = Outlook(reachable=True, speed=1e11), Outlook(reachable=False, speed=1e11)

@@ -23,8 +23,9 @@ from maskgit_core.weights.convert import (
     tokenizer_from,
     transformer_from,
 )
-from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES
-from maskgit_core.weights.families.transformers import BERT, HALTON, MASKBIT, TRANSFORMER_FAMILIES
+from maskgit_core.weights.families.maskbit import MASKBIT
+from maskgit_core.weights.families.table import TOKENIZER_FAMILIES, TRANSFORMER_FAMILIES
+from maskgit_core.weights.families.transformers import BERT, HALTON
 from maskgit_core.weights.formats import WeightFile, read_weights
 from maskgit_core.weights.rules import source_shapes
 from parity_files import (

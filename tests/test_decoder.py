@@ -13,10 +13,12 @@ import pytest
 from PIL import Image
 
 from hostile_images import HOSTILE
+from icc import wide_rgb_profile
 from maskgit_core.data import decoder as module
 from maskgit_core.data.decoder import Decoder
 from maskgit_core.data.image_checks import HostileImageError, check_image_bytes
 from maskgit_core.data.images import MAX_PIXELS, load_image
+from maskgit_core.editing.masks import as_pixel_mask
 from odd_images import noise, saved
 from waiting import wait_for
 
@@ -37,9 +39,8 @@ def stuck(monkeypatch):
         "import sys, time\n"
         "from maskgit_core.data import decoder_child as child\n"
         "opened = child.open_one\n"
-        "def open_one(content, request):\n"
-        f"    if content.startswith({SLOW!r}):\n        time.sleep(600)\n"
-        "    return opened(content, request)\n"
+        "def open_one(content, *more):\n"
+        f"    return time.sleep(600) if content.startswith({SLOW!r}) else opened(content, *more)\n"
         "child.open_one = open_one\n"
         "child.main()\n"
     )
@@ -173,3 +174,42 @@ def test_so_many_may_wait_and_no_more(stuck, monkeypatch) -> None:
 def test_a_child_is_light() -> None:
     program = "import maskgit_core.data.decoder_child, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_a_stored_photo_keeps_its_frame_and_its_colours(decoder, orientation) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "SECRETCAMERA"
+    file = io.BytesIO()
+    noise(3, size=(8, 5)).save(file, "PNG", exif=exif, icc_profile=wide_rgb_profile())
+    found = decoder.open(file.getvalue(), form="stored")
+    assert np.array_equal(found, noise(3, size=(8, 5)))
+    assert found.getexif().get(0x0112, 1) == orientation
+    assert found.info["icc_profile"] == wide_rgb_profile()
+    assert b"SECRET" not in found.info.get("exif", b"")
+    upright = decoder.open(file.getvalue())
+    assert upright.size == ((5, 8) if orientation == 6 else (8, 5)) and not upright.info
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I", "F", "CMYK"])
+def test_a_mask_keeps_what_it_says(decoder, mode) -> None:
+    bits = (np.random.default_rng(0).random((6, 9)) < 0.5).astype(np.int64)
+    drawn = {
+        "I;16": lambda: Image.fromarray((bits * 65535).astype(np.uint16)),
+        "I": lambda: Image.fromarray((bits * 65535).astype(np.int32)),
+        "F": lambda: Image.fromarray(bits.astype(np.float32)),
+        "CMYK": lambda: Image.fromarray((bits * 255).astype(np.uint8)).convert("RGB").convert(mode),
+    }.get(mode, lambda: Image.fromarray((bits * 255).astype(np.uint8)).convert(mode))()
+    kind = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
+    found = decoder.open(saved(drawn, kind), form="mask")
+    assert np.array_equal(as_pixel_mask(found, (9, 6)), bits == 1)
+
+
+def test_a_mask_drawn_on_a_colour_that_is_left_out(decoder) -> None:
+    grey = Image.new("L", (9, 6), 7)
+    grey.paste(0, (2, 2, 5, 5))
+    file = io.BytesIO()
+    grey.save(file, "PNG", transparency=7)
+    found = as_pixel_mask(decoder.open(file.getvalue(), form="mask"), (9, 6))
+    assert np.array_equal(found, np.asarray(grey) == 0)

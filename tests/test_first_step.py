@@ -9,6 +9,7 @@ import tiny
 from maskgit_core import MaskGIT, SamplingConfig
 from maskgit_core.config import ORDERS
 from maskgit_core.devices.first_step import StartStore
+from maskgit_core.devices.parts import InParts
 from maskgit_core.weights.checkpoint import Checkpoint
 from plain_decoding import plain_steps, plain_transformer
 
@@ -104,6 +105,22 @@ def test_memory_is_bounded():
         network = store.start(counting, K)
         network.hidden_at(tokens, network.condition(torch.tensor([label])), cells)
     assert counting.rows == [1, 1, 1, 1]  # 2 from memory, 0 anew
+
+
+@pytest.mark.parametrize("changes", KINDS, ids=lambda changes: "-".join(map(str, changes.values())))
+@pytest.mark.parametrize("threads", [1, 3, 24])
+@torch.no_grad()
+def test_parts_of_a_batch_give_what_the_whole_gives(threads, changes, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: threads)
+    network = tiny.transformer(**changes)
+    parts, generator = InParts(network), torch.Generator().manual_seed(0)
+    for rows in (1, 4, 5, 19):
+        tokens = torch.randint(K + 1, (rows, 16), generator=generator)
+        condition = network.condition(torch.randint(3, (rows,), generator=generator))
+        cells = torch.rand(tokens.shape, generator=generator) < 0.5
+        cells[:, 2] = True
+        hidden, wanted = (n.hidden_at(tokens, condition, cells) for n in (parts, network))
+        torch.testing.assert_close(hidden, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_decoding_may_leave_inference_mode():

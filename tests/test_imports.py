@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "demo.ui": "maskgit_core demo.presets demo.messages demo.serving demo.runs "
     "demo.tabs demo.api demo.launch",
     "demo.tools": "weights cli demo.settings",
-    "app": "maskgit_core weights devices cli demo.environment demo.startup demo.serving demo.runs "
+    "app": "maskgit_core cli weights devices demo.environment demo.startup demo.serving demo.runs "
     "demo.launch demo.ui",
 }
 OF_THE_PAGE = {

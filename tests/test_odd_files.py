@@ -209,7 +209,8 @@ values = st.dictionaries(
 )
 MODEL = tiny.model()
 REQUEST = generate.parse_generate(MODEL, ["sea"], 1, 0, {"num_steps": 2})
-RUN = list(follow(REQUEST, decode_alone(MODEL)))[-1].run
+*_, LAST = follow(REQUEST, decode_alone(MODEL))
+RUN = LAST.run
 PHOTO = tiny.picture(1)
 MASK = np.ones(PHOTO.size[::-1], dtype=bool)
 EDIT = edit.repaint(MODEL, PHOTO, MASK)
@@ -270,8 +271,8 @@ def test_any_painter_value_gives_a_request_or_a_sentence(tmp_path) -> None:
         for mode in (REPAINT, EXTEND, "other"):
             try:
                 task = Task(kept, a, mode, b, c)
-                session.preview(task)
                 session.request(MODEL, task, "sea", 1, d, {}, e)
+                session.preview(task)
             except RequestError as error:
                 assert str(error)
 

@@ -9,6 +9,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from gradio_client import Client
@@ -52,7 +53,7 @@ def test_the_program_starts_with_it(server, tmp_path) -> None:
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, RUNNER, "app", *words],
-            cwd=os.path.dirname(os.path.dirname(RUNNER)),
+            cwd=Path(RUNNER).parents[1],
             env=process_environment(server, tmp_path / "home"),
             stdout=log,
             stderr=log,

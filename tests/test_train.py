@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import logging
 import math
 import re
 from pathlib import Path
@@ -28,14 +27,6 @@ from maskgit_core.training.budget import Interrupted, train_stage
 from maskgit_core.training.choices import SHIPPED, choose, pick_preset
 from maskgit_core.training.results import CardFacts, StageFacts, model_card
 from maskgit_core.weights.checkpoint import load_checkpoint, save_checkpoint
-
-
-@pytest.fixture(autouse=True)
-def log_level():
-    logger = logging.getLogger("maskgit_core.data.photos")
-    level = logger.level
-    yield
-    logger.setLevel(level)
 
 
 def from_checkpoint(data: Path, out: Path, init: Path, *more: object) -> list[object]:
@@ -116,8 +107,8 @@ def test_all_parts_compute_where_the_option_says(capsys, monkeypatch, tmp_path):
     real_to, real_extract = torch.nn.Module.to, shards.extract_tokens
 
     def to(module: torch.nn.Module, *arguments: object, **options: object) -> torch.nn.Module:
-        if isinstance(module, VQTokenizer):
-            moved.append(arguments[0] if arguments else None)
+        if isinstance(module, VQTokenizer) and arguments:
+            moved.append(arguments[0])
         return real_to(module, *arguments, **options)
 
     def extract(tokenizer: torch.nn.Module, *arguments: object, **options: object) -> object:

@@ -17,13 +17,8 @@ from maskgit_core.inputs import folder_name
 from maskgit_core.weights import hub
 from maskgit_core.weights.checkpoint import read_config
 from maskgit_core.weights.download import converted_root, hand_folder
-from maskgit_core.weights.known import (
-    KNOWN_WEIGHTS,
-    NOT_VERIFIED,
-    TOKEN_PIXELS,
-    KnownWeights,
-    size_words,
-)
+from maskgit_core.weights.known import KNOWN_WEIGHTS, TOKEN_PIXELS
+from maskgit_core.weights.published import NOT_VERIFIED, KnownWeights, size_words
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from maskgit_core import CheckpointError, MaskGIT
 from maskgit_core.hub_client import FetchError
 from maskgit_core.weights import hub
 from maskgit_core.weights.checkpoint import load_checkpoint
-from maskgit_core.weights.known import size_words
 from maskgit_core.weights.progress import CHECKING, CONVERTING, Progress
+from maskgit_core.weights.published import size_words
 
 log = logging.getLogger(__name__)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
+import numpy as np
+from PIL import Image
 
 from demo.messages import explain
 from demo.runs import exports
 from demo.runs.photos import PhotoStore
-from demo.tabs.widgets import unseen
+from demo.tabs.widgets import PRIVATE, unseen
 
 SPEEDS = [("Slow", 0.8), ("Normal", 0.4), ("Fast", 0.15)]
 
@@ -84,55 +87,22 @@ def wire_keep(
 ) -> None:
     """Let the buttons make their files of the run and the finished images on the page."""
 
-    def save_image(run: dict[str, Any], images: list[Any] | None) -> str:
-        if not images:
-            last = exports.step_images(run, len(run["frames"]))
-            images = [exports.Image.fromarray(picture) for picture in last]
-        sheet = exports.result_sheet(images, run["sheet_columns"])
-        return store.save(sheet, _stem(run), exports.recipe_of(run))
-
-    def save_strip(run: dict[str, Any], images: Any) -> str:
-        strip = exports.film_strip(run)
-        return store.save(strip, _stem(run) + "-steps", exports.recipe_of(run))
-
-    def save_recipe(run: dict[str, Any], images: Any) -> str:
-        text = exports.recipe_text(run)
-        return store.write(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
-
-    def save_animation(
-        run: dict[str, Any], images: list[Any] | None, kind: str, speed: float, lines: bool
-    ) -> str:
-        final = exports.np.stack([exports.np.asarray(i) for i in images]) if images else None
-        pictures = exports.animation_frames(run, grid_lines=lines, final=final)
-        options: dict[str, Any] = {"seconds_per_step": speed, "recipe": exports.recipe_of(run)}
-        return store.write(
-            lambda path: exports.write_animation(path, pictures, kind=kind, **options),
-            _stem(run),
-            kind,
-        )
-
-    def saver(make: Any) -> Any:
-        def handler(run: Any, *more: Any) -> Any:
+    def saver(make: Callable[..., str]) -> Callable[..., str | None]:
+        def handler(run: Any, *more: Any) -> str | None:
             with explain():
-                return make(exports.require_run(run), *more)
+                return make(store, exports.require_run(run), *more)
             return None
 
         return handler
 
-    jobs = [
-        (widgets.image, save_image, []),
-        (widgets.strip, save_strip, []),
-        (widgets.recipe, save_recipe, []),
-        (widgets.animation, save_animation, widgets.options),
+    makers: list[tuple[gr.Button, Callable[..., str], list[Any]]] = [
+        (widgets.image, _save_image, [final_state]),
+        (widgets.strip, _save_strip, []),
+        (widgets.recipe, _save_recipe, []),
+        (widgets.animation, _save_animation, [final_state, *widgets.options]),
     ]
-    for button, make, more in jobs:
-        button.click(
-            saver(make),
-            [run_state, final_state, *more],
-            widgets.file,
-            show_progress="hidden",
-            api_visibility="private",
-        ).then(
+    for button, make, more in makers:
+        button.click(saver(make), [run_state, *more], widgets.file, **PRIVATE).then(
             None,
             widgets.file,
             None,
@@ -140,6 +110,45 @@ def wire_keep(
             "'#gen-file a, a#gen-file, #gen-file')?.click(), 150); }",
             api_visibility="private",
         )
+
+
+def _save_image(
+    store: PhotoStore, run: dict[str, Any], images: Sequence[Image.Image] | None
+) -> str:
+    if not images:
+        last = exports.step_images(run, len(run["frames"]))
+        images = [Image.fromarray(picture) for picture in last]
+    sheet = exports.result_sheet(list(images), run["sheet_columns"])
+    return store.save(sheet, _stem(run), exports.recipe_of(run))
+
+
+def _save_strip(store: PhotoStore, run: dict[str, Any]) -> str:
+    return store.save(exports.film_strip(run), _stem(run) + "-steps", exports.recipe_of(run))
+
+
+def _save_recipe(store: PhotoStore, run: dict[str, Any]) -> str:
+    text = exports.recipe_text(run)
+    return store.write(lambda path: path.write_text(text, "utf-8"), _stem(run), "json")
+
+
+def _save_animation(
+    store: PhotoStore,
+    run: dict[str, Any],
+    images: Sequence[Image.Image] | None,
+    kind: str,
+    speed: float,
+    lines: bool,
+) -> str:
+    final = np.stack([np.asarray(image) for image in images]) if images else None
+    pictures = exports.animation_frames(run, grid_lines=lines, final=final)
+    options: dict[str, Any] = {"kind": kind, "seconds_per_step": speed}
+    return store.write(
+        lambda path: exports.write_animation(
+            path, pictures, recipe=exports.recipe_of(run), **options
+        ),
+        _stem(run),
+        kind,
+    )
 
 
 def _stem(run: dict[str, Any]) -> str:

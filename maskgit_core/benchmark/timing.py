@@ -68,9 +68,12 @@ class Setup:
         return Case(part, row, column, measure)
 
     def masked(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Return wholly masked tokens int64 (B, N) and labels int64 (B,)."""
+        """Return wholly masked tokens int64 (B, N), or (B, P) of cells with several tokens, and
+        labels int64 (B,).
+        """
         model = self.model
-        tokens = torch.full((batch, model.grid_size**2), model.mask_token_id, device=model.device)
+        shape = (batch, model.grid_size**2 * model.tokens_per_cell)
+        tokens = torch.full(shape, int(model.transformer.mask_token_id), device=model.device)
         return tokens, torch.tensor(self.labels(batch), device=model.device)
 
     def labels(self, batch: int) -> list[int]:

@@ -9,7 +9,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,9 +77,6 @@ def run_train(args: argparse.Namespace) -> None:
     from maskgit_core.training.log import data_share
     from maskgit_core.weights.hub import resolve_checkpoint
 
-    logging.getLogger("maskgit_core.data.photos").setLevel(
-        logging.ERROR
-    )  # told in one sentence below
     started, out = time.monotonic(), Path(args.out)
     device = local_device(args.device)
     files, warnings = check_data(data_folders(args)[0])
@@ -102,7 +99,9 @@ def run_train(args: argparse.Namespace) -> None:
     notes = training.prepare(files.classes)
     out.mkdir(parents=True, exist_ok=True)
     lock = run_lock(out) if is_first() else nullcontext()
-    with lock, contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
+    # Which photos cannot be read is said in one sentence.
+    quiet = _only_errors("maskgit_core.data.photos")
+    with lock, quiet, contextlib.redirect_stdout(sys.stdout if is_first() else io.StringIO()):
         if is_first():
             remove_leftovers(out)
         for sentence in (*warnings, *_intention(choices, len(files.files), files.classes), *notes):
@@ -119,6 +118,17 @@ def run_train(args: argparse.Namespace) -> None:
             print(f"{name}: making batches took {100 * share:.1f} % of the training time")
     print(f"finished after {(time.monotonic() - started) / 60:.0f} minutes. To see it:")
     print(f"    python app.py --checkpoint {out / 'checkpoint'}")
+
+
+@contextlib.contextmanager
+def _only_errors(name: str) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _intention(choices: Choices, num_images: int, classes: Sequence[str]) -> list[str]:

@@ -22,8 +22,9 @@ from typing import Any
 from PIL import Image
 
 from maskgit_core.data.image_checks import HostileImageError, check_image_bytes
-from maskgit_core.data.images import MAX_PIXELS, ORIENTATION
+from maskgit_core.data.images import MAX_PIXELS, kept_info
 
+SHOWN, STORED, MASK = FORMS = ("shown", "stored", "mask")  # of what is opened, see `open`
 CHILDREN = 2
 SECONDS = 5.0
 START_SECONDS = 60.0  # of a new child, on a busy machine
@@ -64,26 +65,18 @@ class Decoder:
         self._served: dict[str, float] = {}  # when the owners of `_waiting` were served last
         atexit.register(self.close)
 
-    def open(
-        self,
-        content: bytes,
-        owner: str = "",
-        *,
-        upright: bool = True,
-        srgb: bool = True,
-        mask: bool = False,
-    ) -> Image.Image:
+    def open(self, content: bytes, owner: str = "", form: str = SHOWN) -> Image.Image:
         """Decode an image as `images.load_image` does with `keep_alpha`.
 
         Args:
             content: a whole file.
             owner: whose it is; "" is one that need not take turns.
-            upright: turn it as its EXIF orientation says; otherwise that stays as a note.
-            srgb: convert a wide gamut to sRGB; otherwise its profile stays as a note.
-            mask: leave it in its own mode (a palette as its colours), as `images.open_image` does.
+            form: one of `FORMS`: `shown` is upright and sRGB; `stored` is as the file
+                has it, with its EXIF orientation and the profile of another RGB space; `mask` is
+                upright, of any mode that `masks.as_pixel_mask` takes.
 
         Returns:
-            A new image of mode RGB or RGBA; nothing else of the file stays.
+            A new image, of mode RGB or RGBA unless it is a mask; nothing else of the file stays.
 
         Raises:
             ValueError: not an image, too large, dear to decode, or too many wait; one sentence.
@@ -93,23 +86,14 @@ class Decoder:
         except HostileImageError as error:
             raise ValueError(f"image {error}") from None
         with self._child(owner) as child:
-            wishes = {
-                "max_pixels": self._max_pixels,
-                "upright": upright,
-                "srgb": srgb,
-                "mask": mask,
-            }
-            header, pixels = child.ask(content, wishes, self._seconds)
+            wanted = {"max_pixels": self._max_pixels, "form": form}
+            header, pixels = child.ask(content, wanted, self._seconds)
         if "error" in header:
             raise ValueError(header["error"])
-        profile, pixels = pixels[: header["profile"]], pixels[header["profile"] :]
         image = Image.frombytes(header["mode"], tuple(header["size"]), pixels)
-        if profile:
-            image.info["icc_profile"] = profile
-        if header["orientation"] != 1:
-            exif = Image.Exif()
-            exif[ORIENTATION] = header["orientation"]
-            image.info["exif"] = exif.tobytes()
+        profile = bytes.fromhex(header["profile"])
+        for name, value in kept_info(header["orientation"], profile).items():
+            image.info[name] = value
         return image
 
     def close(self) -> None:
@@ -185,10 +169,10 @@ class _Child:
             self._out.readline()  # it is ready: only decoding counts from here on
 
     def ask(
-        self, content: bytes, wishes: dict[str, Any], seconds: float
+        self, content: bytes, wanted: dict[str, Any], seconds: float
     ) -> tuple[dict[str, Any], bytes]:
         """Return its answer; after so many seconds it is killed, and the answer is a sentence."""
-        request = json.dumps({"bytes": len(content), **wishes}).encode()
+        request = json.dumps({"bytes": len(content), **wanted}).encode()
         with self._limit(seconds):
             try:
                 self._in.write(request + b"\n" + content)

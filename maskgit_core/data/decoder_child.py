@@ -38,28 +38,39 @@ def answer(out: BinaryIO, header: dict[str, Any], content: bytes = b"") -> None:
     out.flush()
 
 
-def open_one(content: bytes, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Return the answer for one image: its mode, size, profile and pixels, or a sentence."""
+def open_one(content: bytes, max_pixels: int, form: str) -> tuple[dict[str, Any], bytes]:
+    """Return the answer for one image: its mode, size and pixels, or a sentence."""
+    kept = {"orientation": 1, "profile": ""}
     try:
-        image = open_image(content, upright=request["upright"], max_pixels=request["max_pixels"])
-        orientation = orientation_of(image)
-        image = _plain_mask(image) if request["mask"] else load_image(image, keep_alpha=True)
-        if request["srgb"]:
+        image = open_image(content, upright=form != "stored", max_pixels=max_pixels)
+        if form == "mask":
+            image = plain_mask(image)
+        elif form == "stored":
+            kept["orientation"] = orientation_of(image)
+            image = load_image(image, keep_alpha=True, max_pixels=max_pixels)
+            if rgb_profile(image) is not None:
+                kept["profile"] = image.info["icc_profile"].hex()
+        else:
+            image = load_image(image, keep_alpha=True, max_pixels=max_pixels)
             image = to_srgb(image, rgb_profile(image))
-        profile = image.info.get("icc_profile", b"") if rgb_profile(image) else b""
-        facts = {"mode": image.mode, "size": image.size, "orientation": orientation}
-        return {**facts, "profile": len(profile)}, profile + image.tobytes()
+        pixels = image.tobytes()
     except ValueError as error:
         return {"error": str(error)}, b""
     except MemoryError:
         return {"error": "image takes too much memory to open"}, b""
+    return {"mode": image.mode, "size": image.size, **kept}, pixels
 
 
-def _plain_mask(image: Image.Image) -> Image.Image:
-    """A mask without a palette, which its pixels alone would not tell."""
-    if image.mode not in ("P", "PA"):
+def plain_mask(image: Image.Image) -> Image.Image:
+    """Return a mask in one of the modes whose bytes say all: no palette, no colour to be left out.
+
+    Its numbers stay as they are, see `masks.as_pixel_mask`.
+    """
+    if image.has_transparency_data:
+        return image if image.mode == "LA" else image.convert("RGBA")
+    if image.mode in ("1", "L", "I", "F", "RGB") or image.mode.startswith("I;16"):
         return image
-    return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    return image.convert("RGB")
 
 
 def main() -> None:
@@ -73,7 +84,7 @@ def main() -> None:
     while line := source.readline():
         request = json.loads(line)
         content = source.read(request["bytes"])
-        header, pixels = open_one(content, request)
+        header, pixels = open_one(content, request["max_pixels"], request["form"])
         answer(out, header, pixels)
 
 

@@ -117,6 +117,21 @@ def orientation_of(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+def kept_info(orientation: int, profile: bytes) -> dict[str, bytes]:
+    """Return what an image's `info` says of its pixels: which way is up, and what colours they are.
+
+    Args:
+        orientation: as in EXIF; 1 is upright and not noted.
+        profile: ICC, empty where it is sRGB.
+    """
+    info = {"icc_profile": profile} if profile else {}
+    if orientation != 1:
+        exif = Image.Exif()
+        exif[ORIENTATION] = orientation
+        info["exif"] = exif.tobytes()
+    return info
+
+
 class _RefusedError(Exception):
     """The photo is not taken; its message goes on after the word image."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,54 +17,9 @@ from torch import Tensor
 from maskgit_core.config import SamplingConfig
 from maskgit_core.decoding.chance import Chance
 from maskgit_core.decoding.draw import NUM_ALTERNATIVES, Draw
+from maskgit_core.decoding.networks import CellNetwork, LogitsFn, WholeGrid
 from maskgit_core.orders import ORDERS
 from maskgit_core.schedules import guidance_at, noise_at, reveal_counts, temperature_at
-
-LogitsFn = Callable[[Tensor, Tensor], Tensor]
-
-
-@runtime_checkable
-class CellNetwork(Protocol):
-    """A network that computes only what a step needs; the loop uses this where it is offered.
-
-    Its logits are those that the network gives when it is called as a `LogitsFn`, up to rounding.
-    """
-
-    def condition(self, labels: Tensor) -> Tensor:
-        """Return what depends on labels int64 (R,) alone, one row each."""
-
-    def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
-        """Return float (M, D) at the M cells of bool (R, N), ordered as `cells.nonzero()`."""
-
-    def logits_of(self, hidden: Tensor, cell: Tensor) -> Tensor:
-        """Return logits float (M, K or more), an affine map of the vectors at positions (M,)."""
-
-
-class _WholeGrid:
-    """Any callable as a CellNetwork: the vectors are its logits."""
-
-    def __init__(self, logits_fn: LogitsFn, num_codes: int) -> None:
-        self.logits_fn, self.num_codes = logits_fn, num_codes
-
-    def condition(self, labels: Tensor) -> Tensor:
-        return labels
-
-    def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
-        logits = self.logits_fn(tokens, condition)
-        if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
-            raise ValueError(
-                f"logits_fn must return (rows, cells, codes) for tokens {tuple(tokens.shape)}; "
-                f"got {tuple(logits.shape)}"
-            )
-        if logits.shape[2] < self.num_codes:
-            raise ValueError(
-                f"logits_fn must return at least codebook_size {self.num_codes} columns; "
-                f"got {logits.shape[2]}"
-            )
-        return logits[..., : self.num_codes][cells]
-
-    def logits_of(self, hidden: Tensor, cell: Tensor) -> Tensor:
-        return hidden
 
 
 @dataclass(frozen=True)
@@ -166,7 +120,7 @@ class _DecodeLoop:
         if isinstance(logits_fn, CellNetwork):
             self.network = logits_fn
         else:
-            self.network = _WholeGrid(logits_fn, codebook_size)
+            self.network = WholeGrid(logits_fn, codebook_size)
         self.labels, self.config, self.chance = labels, config, chance
         self.order = ORDERS[config.order]
         self.num_codes, self.null_label = codebook_size, null_label

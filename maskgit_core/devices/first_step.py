@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from maskgit_core.decoding.loop import CellNetwork
+from maskgit_core.decoding.networks import CellNetwork
+from maskgit_core.devices.parts import InParts
 
 MAX_BYTES = 2**25
 
@@ -69,11 +70,12 @@ class _Starting:
 
     def __init__(self, network: CellNetwork, mask_token_id: int, store: StartStore) -> None:
         self.network, self.mask_token_id, self.store = network, mask_token_id, store
+        self._later = InParts(network)
         self.condition, self.logits_of = network.condition, network.logits_of
         self._first = True
 
     def hidden_at(self, tokens: Tensor, condition: Tensor, cells: Tensor) -> Tensor:
         first, self._first = self._first, False
         if not first or bool((tokens != self.mask_token_id).any()):
-            return self.network.hidden_at(tokens, condition, cells)
+            return self._later.hidden_at(tokens, condition, cells)
         return self.store.vectors(self.network, tokens, condition)[cells]

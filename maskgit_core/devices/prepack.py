@@ -2,8 +2,8 @@
 
 A product of a few hundred rows spends a part of its time on bringing the weights into the order
 in which the processor reads them. oneDNN can do that once, and then adds bias and GELU while a
-result is still in a register; on a CPU with AVX-512 a pass takes about a fifth less time. The
-copy is for decoding only: it has no gradients and does not follow later changes of the weights.
+result is still in a register. The copy is for decoding only: it has no gradients and does not
+follow later changes of the weights. What it saves is in the table of `devices`.
 """
 
 from __future__ import annotations

@@ -77,8 +77,8 @@ def _middle(values: np.ndarray) -> float:
 
 def _brightness(image: Image.Image) -> np.ndarray:
     """Return what a mask that is an image says, as numbers (H, W)."""
-    grey = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
-    if grey and not image.has_transparency_data:
+    has_numbers = image.mode in ("L", "I", "F") or image.mode.startswith("I;16")
+    if has_numbers and not image.has_transparency_data:
         return np.array(image)
     return np.array(drawn_mask(image))
 
@@ -102,11 +102,7 @@ def drawn_mask(image: Image.Image) -> Image.Image:
 
 
 def open_with_mask(photo: ImageSource, mask: ImageSource) -> tuple[Image.Image, Image.Image]:
-    """Open a photo and the mask that was drawn on it, both as whoever drew it saw them.
-
-    Both are upright, as every viewer shows them. Where only the photo as it is stored has the size
-    of the mask (a program wrote it that does not look at the EXIF orientation), the photo stays as
-    it is stored, and keeps its orientation as a note.
+    """Open a photo and the mask that was drawn on it, in one frame; see `turned_to_mask`.
 
     Args:
         photo, mask: paths, the bytes of files, or PIL images, which are taken as they are.
@@ -122,20 +118,23 @@ def open_with_mask(photo: ImageSource, mask: ImageSource) -> tuple[Image.Image, 
         drawn = open_image(mask)
     except ValueError as error:
         raise ValueError(f"mask: {error}") from None
-    if not isinstance(photo, Image.Image):
-        stored = as_seen_by(drawn, stored)
-    return load_image(stored, keep_alpha=True), drawn
+    seen = stored if isinstance(photo, Image.Image) else turned_to_mask(stored, drawn.size)
+    return load_image(seen, keep_alpha=True), drawn
 
 
-def as_seen_by(drawn: Image.Image, stored: Image.Image) -> Image.Image:
-    """Return a photo as whoever drew the mask saw it: upright, or else as it is stored.
+def turned_to_mask(stored: Image.Image, mask_size: tuple[int, int]) -> Image.Image:
+    """Return a photo as whoever drew its mask saw it.
+
+    Upright, as every viewer shows it. Where only the photo as it is stored has the size of the mask
+    (a program wrote it that does not look at the EXIF orientation), it stays as it is stored, and
+    keeps its orientation as a note.
 
     Args:
-        drawn: the mask, upright.
-        stored: the photo, not turned, with its EXIF orientation.
+        stored: a photo that is not turned yet.
+        mask_size: (width, height) of the mask, upright.
     """
-    seen = turn_upright(stored)
-    return stored if drawn.size == stored.size != seen.size else seen
+    upright = turn_upright(stored)
+    return stored if mask_size == stored.size != upright.size else upright
 
 
 def token_mask_from_pixels(

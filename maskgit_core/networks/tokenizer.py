@@ -77,6 +77,37 @@ class VectorQuantizer(nn.Module):
         return Quantized(straight_through, tokens, codebook_loss, commit_loss)
 
 
+class BitQuantizer(nn.Module):
+    """Quantiser without a codebook: the sign of each channel is one bit (Weber et al. 2024).
+
+    Args:
+        bits: channels of the latents; bit i of an id, the least significant first, is channel i.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+
+    @property
+    def codebook(self) -> Tensor:
+        """The vectors of all ids, float32 (2 ** bits, bits)."""
+        return self.lookup(torch.arange(2**self.bits).view(-1, 1, 1)).flatten(1)
+
+    def normalized(self, vectors: Tensor, dim: int = -1) -> Tensor:
+        """Return the vectors in float32, as `VectorQuantizer.normalized` does."""
+        return vectors.float()
+
+    def nearest(self, latents: Tensor) -> Tensor:
+        """Return int64 (B, h, w), the ids of latents float (B, bits, h, w); zero is bit 0."""
+        places = torch.arange(self.bits, device=latents.device).view(-1, 1, 1)
+        return ((latents > 0).long() << places).sum(1)
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """Return float32 (B, bits, h, w), -1 or 1, of ids int64 (B, h, w)."""
+        places = torch.arange(self.bits, device=tokens.device).view(-1, 1, 1)
+        return ((tokens.unsqueeze(1) >> places & 1) * 2 - 1).float()
+
+
 class Encoder(nn.Module):
     """Pixels to latents: halve, refine, halve, refine."""
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from maskgit_core.hub_client import FetchError, is_offline, is_out_of_room
-from maskgit_core.weights.known import PublishedFile, size_words
 from maskgit_core.weights.progress import Progress, hub_bar
+from maskgit_core.weights.published import PublishedFile, size_words
 
 CHUNK = 1 << 20
 TIMEOUT = 30.0  # seconds without a byte

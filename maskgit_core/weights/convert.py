@@ -21,15 +21,14 @@ from torch import Tensor, nn
 from maskgit_core.config import SamplingConfig
 from maskgit_core.files import CheckpointError
 from maskgit_core.weights.checkpoint import MAX_CONFIG, save_checkpoint
-from maskgit_core.weights.families.family import Family, rename
-from maskgit_core.weights.families.sampling import PublishedSampling
-from maskgit_core.weights.families.tokenizers import TOKENIZER_FAMILIES, published_settings
-from maskgit_core.weights.families.transformers import HALTON, TRANSFORMER_FAMILIES, V1
+from maskgit_core.weights.families.family import Family, renamed
+from maskgit_core.weights.families.table import FAMILIES, published_sampling
+from maskgit_core.weights.families.tokenizers import published_settings
+from maskgit_core.weights.families.transformers import HALTON, V1
 from maskgit_core.weights.formats import WeightFile, read_weights
 from maskgit_core.weights.imagenet import IMAGENET_CLASSES, imagenet_classes
 from maskgit_core.weights.rules import transfer
 
-FAMILIES: tuple[Family, ...] = (*TRANSFORMER_FAMILIES, *TOKENIZER_FAMILIES)
 OUR_NAMES = re.compile(r"(blocks|layers)\.\d+\.attention\.qkv\.|quantizer\.codebook$")
 
 
@@ -80,30 +79,11 @@ def build(
         check_tied(file)
     if family.aliases:
         tensors = renamed(tensors, family, file.name)
-    config = configure(family, {**file.shapes, **shapes_of(tensors)})
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    config = configure(family, {**file.shapes, **shapes})
     return transfer(
         family.network, config, lambda name: family.rule_for(name, config), tensors, file.name
     )
-
-
-def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape."""
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def renamed(tensors: Mapping[str, Tensor], family: Family, source: str) -> dict[str, Tensor]:
-    """Return the tensors under the names that the family's rules know.
-
-    Raises:
-        CheckpointError: a tensor is there under both names.
-    """
-    found: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        ours = rename(name, family.aliases)
-        if ours in found:
-            raise CheckpointError(f"{source} holds {ours} twice, under two names")
-        found[ours] = tensor
-    return found
 
 
 def transformer_from(
@@ -298,18 +278,6 @@ def class_names(num_classes: int) -> list[str]:
     if num_classes == IMAGENET_CLASSES:
         return imagenet_classes()
     return [f"class {label}" for label in range(num_classes)]
-
-
-def published_sampling(transformer: nn.Module) -> PublishedSampling:
-    """Return how the authors sample a converted network, by its size and resolution.
-
-    Raises:
-        ValueError: a network of no published family.
-    """
-    for family in TRANSFORMER_FAMILIES:
-        if family.network is type(transformer) and family.sampling is not None:
-            return family.sampling(transformer.config)
-    raise ValueError(f"no published family has a {type(transformer).__name__}")
 
 
 def convert_checkpoint(

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 from pathlib import Path
@@ -20,8 +19,8 @@ from typing import Any
 
 from maskgit_core.hub_client import FetchError, explain, hub_client, is_offline
 from maskgit_core.weights.address import fetch_address
-from maskgit_core.weights.known import KnownWeights, PublishedFile, size_words
 from maskgit_core.weights.progress import CHECKING, FETCHING, Progress, hub_bar
+from maskgit_core.weights.published import KnownWeights, PublishedFile, size_words
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CONVERTED, DOWNLOADS, KEPT = "maskgit", "maskgit-downloads", ".keep"
@@ -134,7 +133,7 @@ def announced_hash(path: Path) -> str | None:
     """
     if not path.is_symlink():
         return None
-    name = Path(os.readlink(path)).name
+    name = path.readlink().name
     return name if SHA256.fullmatch(name) else None
 
 

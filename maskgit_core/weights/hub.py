@@ -35,8 +35,9 @@ from maskgit_core.weights.download import (
     keep_downloads,
     published_file,
 )
-from maskgit_core.weights.known import KNOWN_WEIGHTS, KnownWeights
+from maskgit_core.weights.known import KNOWN_WEIGHTS
 from maskgit_core.weights.progress import CONVERTING, Progress
+from maskgit_core.weights.published import KnownWeights
 from maskgit_core.weights.shipped import SHIPPED_NAME, shipped_folder
 
 __all__ = ["KNOWN_WEIGHTS", "KnownWeights", "fetch_weights", "push_to_hub", "resolve_checkpoint"]
@@ -181,7 +182,7 @@ def convert_into(target: Path, tokenizer: Path, transformer: Path, known: KnownW
         convert_checkpoint(tokenizer, transformer, temporary, sampling=known.sampling)
         if target.is_dir() and not (target / CONFIG_FILE).is_file():
             shutil.rmtree(target)
-        os.rename(temporary, target)
+        temporary.rename(target)
     except OSError as error:
         # Another process may have been faster; its result is the same.
         if not (target / CONFIG_FILE).is_file():

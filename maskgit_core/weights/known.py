@@ -7,154 +7,17 @@ there is marked: `NOT_VERIFIED` in the place of a hash, `about` for a size that 
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from maskgit_core.config import SamplingConfig
 from maskgit_core.weights.families.sampling import (
     google_sampling,
     halton_sampling,
     maskbit_sampling,
     v1_sampling,
 )
+from maskgit_core.weights.published import NOT_VERIFIED, KnownWeights, PublishedFile
 
-CONVERTED_FORM = 2  # raised when the conversion changes, so that cached results are made anew
 TOKENIZER_PARAMS = {"llamagen": 71.9, "taming": 72.1, "google": 54.5, "maskbit": 54.5}
-# In the place of a hash: nobody has told us one, so a file that was replaced cannot be told apart.
-NOT_VERIFIED = "not verified"
-GPU_PARAMS = 300  # millions of a transformer, from which on a graphics card is wanted
 BUCKET = "https://storage.googleapis.com/maskgit-public/checkpoints/"
 TOKEN_PIXELS = 16  # pixels a side of a token, in all of them
-
-
-@dataclass(frozen=True)
-class PublishedFile:
-    """A published weight file.
-
-    Attributes:
-        repo: owner/name on the Hugging Face Hub; empty where `url` says where the file is.
-        path: of the file in the repository, or its name.
-        sha256: hexadecimal hash of the content, or NOT_VERIFIED; None, which the table must not
-            have, where nobody looked.
-        size: in bytes.
-        about: whether `size` is rounded or estimated.
-        revision: branch, tag or commit to ask for.
-        commit: first digits of the commit at which size and hash were read, where known.
-        url: address of a file that is not on the Hub.
-    """
-
-    repo: str
-    path: str
-    sha256: str | None
-    size: int
-    about: bool = False
-    revision: str = "main"
-    commit: str = ""
-    url: str = ""
-
-    @property
-    def name(self) -> str:
-        """File name without folders."""
-        return self.path.rpartition("/")[2]
-
-    @property
-    def verified(self) -> bool:
-        """Whether the content is checked against a hash that stands here."""
-        return self.sha256 not in (None, NOT_VERIFIED)
-
-
-@dataclass(frozen=True)
-class KnownWeights:
-    """Published weights that load by name.
-
-    Attributes:
-        name: what to load them by.
-        title: short name for people.
-        good_for: what to choose them for, in a few plain words.
-        tokenizer, transformer: their files.
-        licence: of the published weights' project.
-        image_size: pixels a side.
-        params: millions of parameters of the transformer.
-        tokenizer_params: millions of parameters of the tokenizer.
-        fid: published Frechet Inception distance; lower is better.
-        sampling: the authors' best settings; guidance_scale is s = 1 + w for their w.
-        source: whose server the files are on, where that is not the Hub.
-    """
-
-    name: str
-    title: str
-    good_for: str
-    tokenizer: PublishedFile
-    transformer: PublishedFile
-    licence: str
-    image_size: int
-    params: float
-    tokenizer_params: float
-    fid: float
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    source: str = ""
-
-    @property
-    def repo(self) -> str:
-        """Repository of the transformer; empty where it is not on the Hub."""
-        return self.transformer.repo
-
-    @property
-    def revision(self) -> str:
-        """Revision of the transformer."""
-        return self.transformer.revision
-
-    @property
-    def files(self) -> tuple[PublishedFile, PublishedFile]:
-        """Tokenizer and transformer."""
-        return self.tokenizer, self.transformer
-
-    @property
-    def verified(self) -> bool:
-        """Whether both files are checked against hashes that stand here."""
-        return all(file.verified for file in self.files)
-
-    @property
-    def wants_gpu(self) -> bool:
-        """Whether an image takes minutes without a graphics card."""
-        return self.params >= GPU_PARAMS
-
-    @property
-    def steps(self) -> int:
-        """Decoding steps of the published number."""
-        return self.sampling.num_steps
-
-    @property
-    def guidance(self) -> float:
-        """Guidance scale s of the published number; 1 is off."""
-        return self.sampling.guidance_scale
-
-    @property
-    def download_bytes(self) -> int:
-        """Bytes of both files as they travel; most of them hold an optimizer's state too."""
-        return sum(file.size for file in self.files)
-
-    @property
-    def disk_bytes(self) -> int:
-        """Bytes of the converted weights in float32."""
-        return round(4e6 * (self.params + self.tokenizer_params))
-
-    @property
-    def key(self) -> str:
-        """Short hash of everything that the converted weights depend on."""
-        content: dict[str, Any] = {
-            "form": CONVERTED_FORM,
-            "files": [[file.repo, file.path, file.revision, file.sha256] for file in self.files],
-            "sampling": asdict(self.sampling),
-        }
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def size_words(size: int) -> str:
-    """Return a number of bytes for people, in decimal units as the Hub has them."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 # Four bytes for each of its 71,883,403 parameters; the Hub's page says 287 MB.
@@ -257,14 +120,13 @@ def _maskbit(
     bits: int,
     params: float,
     fid: float,
-    good_for: str,
     tokenizer_bytes: int,
     sha256: str = NOT_VERIFIED,
     commit: str = "",
-    *,
-    about: bool = True,
+    good_for: str = "hardly worse than 14 bits",
 ) -> KnownWeights:
     tokenizer, generator = (f"maskbit_{part}_{bits}bit" for part in ("tokenizer", "generator"))
+    rounded = tokenizer_bytes % 10**6 == 0  # the page of the file has megabytes only
     return KnownWeights(
         name=f"maskbit-{bits}bit",
         title=f"MaskBit, {bits} bits",
@@ -274,16 +136,12 @@ def _maskbit(
             f"{tokenizer}.bin",
             sha256,
             tokenizer_bytes,
-            about=about,
+            rounded,
             commit=commit,
         ),
         # Four bytes a parameter; no page tells size or hash.
         transformer=PublishedFile(
-            f"markweber/{generator}",
-            f"{generator}.bin",
-            NOT_VERIFIED,
-            round(4e6 * params),
-            about=True,
+            f"markweber/{generator}", f"{generator}.bin", NOT_VERIFIED, round(4e6 * params), True
         ),
         licence="Apache-2.0, for research",
         image_size=256,
@@ -347,28 +205,24 @@ KNOWN_WEIGHTS: dict[str, KnownWeights] = {
         ),
         _google(256, 172.5, 6.06, "the paper's own weights, without guidance"),
         _google(512, 173.0, 7.32, "the paper's own weights, the largest pictures"),
-        _maskbit(10, 304.7, 1.68, "hardly worse than 14 bits", 218_000_000),
+        _maskbit(10, 304.7, 1.68, 218_000_000),
         _maskbit(
-            *(12, 304.8, 1.65, "hardly worse than 14 bits", 218_000_000),
-            "3dde024443d68a10295a518d9e851f61e0527c85f1197aa41405237153182170",
-            "7027be7",
+            *(12, 304.8, 1.65, 218_000_000),
+            *("3dde024443d68a10295a518d9e851f61e0527c85f1197aa41405237153182170", "7027be7"),
         ),
         _maskbit(
-            *(14, 304.9, 1.62, "the best pictures of all", 219_000_000),
-            "ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310",
-            "67eb4c7",
+            *(14, 304.9, 1.62, 219_000_000),
+            *("ca9209fbd55ec467c7151b1f863b99ba2675a5229f6f86f27cfe79152671f310", "67eb4c7"),
+            "the best pictures of all",
         ),
         _maskbit(
-            *(16, 305.2, 1.64, "hardly worse than 14 bits", 222_258_958),
-            "44e3ff7c3bf15eda4e1e25586ff8f657be9291d5e2bf3b755505394e11765b06",
-            "cf17f8e",
-            about=False,
+            *(16, 305.2, 1.64, 222_258_958),
+            *("44e3ff7c3bf15eda4e1e25586ff8f657be9291d5e2bf3b755505394e11765b06", "cf17f8e"),
         ),
         _maskbit(
-            *(18, 305.7, 1.67, "the sharpest tokenizer", 236_979_982),
-            "6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78",
-            "825f2ea",
-            about=False,
+            *(18, 305.7, 1.67, 236_979_982),
+            *("6c672c2508e14c4d7cd8621c1cb8939610478632725bb26521cf3c4bb6fc3f78", "825f2ea"),
+            "the sharpest tokenizer",
         ),
     )
 }

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
+from maskgit_core.checks import check_range
 from maskgit_core.files import CheckpointError
 from maskgit_core.weights.families.sampling import PublishedSampling
 from maskgit_core.weights.rules import Rule, Shape
@@ -100,3 +101,45 @@ def rename(name: str, table: Iterable[tuple[str, str]]) -> str:
     for pattern, replacement in table:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def heads_for(width: int, num_heads: int | None, published: Mapping[int, int], inner: int) -> int:
+    """Return the number of attention heads.
+
+    Args:
+        width: D.
+        num_heads: what the caller asked for, if anything.
+        published: width -> heads.
+        inner: rows of the query projection, heads * (D // heads).
+
+    Raises:
+        ValueError: the number does not fit, or is neither given nor known.
+    """
+    heads = published.get(width) if num_heads is None else num_heads
+    if heads is None or (num_heads is None and width // heads * heads != inner):
+        raise ValueError(
+            f"num_heads must be given for a transformer of width {width} with {inner} query rows; "
+            f"it is known for the published widths {', '.join(map(str, published))} only"
+        )
+    check_range("num_heads", heads, 1, width, whole=True)
+    if width // heads * heads != inner:
+        raise ValueError(
+            f"num_heads must split width {width} into {inner} query rows; got {heads}, which "
+            f"makes {width // heads * heads}"
+        )
+    return heads
+
+
+def renamed(tensors: Mapping[str, Tensor], family: Family, source: str) -> dict[str, Tensor]:
+    """Return the tensors under the names that the family's rules know.
+
+    Raises:
+        CheckpointError: a tensor is there under both names.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        ours = rename(name, family.aliases)
+        if ours in found:
+            raise CheckpointError(f"{source} holds {ours} twice, under two names")
+        found[ours] = tensor
+    return found

@@ -13,7 +13,6 @@ from maskgit_core.weights.rules import Rule, Shape
 
 # The family's own training resolution, where nothing says otherwise.
 DEFAULT_SIZE = 256
-MOST_BITS = 24
 # Our setting -> the names that the published configuration files have for it.
 SETTING_NAMES = {
     "image_size": ("resolution", "image_size"),
@@ -120,30 +119,6 @@ def configure_plain(shapes: Mapping[str, Shape], given: Mapping[str, Any]) -> VQ
     return finish({**settings, "style": "plain", "l2_normalize": False}, given)
 
 
-def configure_bits(shapes: Mapping[str, Shape], given: Mapping[str, Any]) -> VQGANConfig:
-    """Read the configuration of a MaskBit tokenizer, whose channels of latents are bits."""
-    level = r"encoder\.down\.(\d+)\."
-    bits = shape_of(shapes, "encoder.conv_out.weight", 4)[0]
-    if bits > MOST_BITS:
-        raise CheckpointError(f"a tokenizer of {bits} bits has more ids than are supported")
-    settings = {
-        "style": "bits",
-        "stem_width": shape_of(shapes, "encoder.conv_in.weight", 4)[0],
-        "widths": tuple(
-            shape_of(shapes, f"encoder.down.{index}.res_blocks.0.conv1.weight", 4)[0]
-            for index in range(count(shapes, level))
-        ),
-        "num_blocks": count(shapes, r"encoder\.down\.0\.res_blocks\.(\d+)\."),
-        "attention_levels": (),
-        "latent_dim": bits,
-        "codebook_size": 2**bits,
-        "codebook_dim": bits,
-        "l2_normalize": False,
-    }
-    # Its published configurations name a number of codes that its code replaces by 2 ** bits.
-    return finish(settings, given, unheeded=("codebook_size",))
-
-
 def configure_flax(shapes: Mapping[str, Shape], given: Mapping[str, Any]) -> VQGANConfig:
     """Read the configuration of the original MaskGIT's tokenizer.
 
@@ -208,14 +183,6 @@ PLAIN_NAMES = (
     (r"(decoder\.up\.\d+)\.resize\.", r"\1.upsample_conv."),
     *COMMON_NAMES,
 )
-BITS_NAMES = (
-    (r"^encoder\.levels\.(\d+)\.blocks\.", r"encoder.down.\1.res_blocks."),
-    (r"^encoder\.levels\.(\d+)\.resize\.", r"encoder.down.\1.down_conv."),
-    (r"^decoder\.levels\.(\d+)\.blocks\.", r"decoder.up.\1.res_blocks."),
-    (r"^decoder\.levels\.(\d+)\.resize\.", r"decoder.up.\1.upsample_conv."),
-    *COMMON_NAMES,
-    (r"\.mid\.(\d+)\.", r".mid.res_blocks.\1."),
-)
 LLAMAGEN_NAMES = (
     (r"\.levels\.(\d+)\.blocks\.", r".conv_blocks.\1.res."),
     (r"^encoder\.levels\.(\d+)\.resize\.", r"encoder.conv_blocks.\1.downsample.conv."),
@@ -254,11 +221,6 @@ def llamagen_rule(name: str, config: VQGANConfig) -> Rule:
     return qkv_rule(rename(coarse_first(name, config), LLAMAGEN_NAMES))
 
 
-def bits_rule(name: str, config: VQGANConfig) -> Rule:
-    """Return the source of one of our tensors in a MaskBit file."""
-    return Rule((rename(coarse_first(name, config), BITS_NAMES),))
-
-
 def flax_rule(name: str, config: VQGANConfig) -> Rule:
     """Return the source of one of our tensors in a file of the original MaskGIT."""
     if name == "quantizer.codebook":
@@ -293,7 +255,7 @@ def flax_rule(name: str, config: VQGANConfig) -> Rule:
     return Rule((f"{side}/{part}/kernel",), "conv")
 
 
-TOKENIZER_FAMILIES = (
+VQGAN_FAMILIES = (
     Family(
         "LlamaGen tokenizer",
         "tokenizer",
@@ -313,16 +275,6 @@ TOKENIZER_FAMILIES = (
         taming_rule,
         # Networks of the training loss.
         ignored=r"loss\.",
-    ),
-    Family(
-        "MaskBit tokenizer",
-        "tokenizer",
-        (r"(en|de)coder\.(down|up)\.\d+\.res_blocks\.", r"encoder\.down\.\d+\.down_conv\."),
-        VQGAN,
-        configure_bits,
-        bits_rule,
-        # Both follow from the number of bits.
-        ignored=r"quantize\.(bits_to_indices|codebook)$",
     ),
     Family(
         "MaskGIT tokenizer (open-muse)",

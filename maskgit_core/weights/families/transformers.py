@@ -8,13 +8,18 @@ from collections.abc import Mapping
 from maskgit_core.config import TransformerConfig, check_range
 from maskgit_core.files import CheckpointError
 from maskgit_core.networks.bert import BertConfig, BertTransformer
-from maskgit_core.networks.maskbit import MaskBitConfig, MaskBitTransformer
 from maskgit_core.networks.transformer import AdaLNMaskedTransformer, MaskedTransformer
-from maskgit_core.weights.families.family import Family, configured, count, shape_of, side_of
+from maskgit_core.weights.families.family import (
+    Family,
+    configured,
+    count,
+    heads_for,
+    shape_of,
+    side_of,
+)
 from maskgit_core.weights.families.sampling import (
     google_sampling,
     halton_sampling,
-    maskbit_sampling,
     v1_sampling,
 )
 from maskgit_core.weights.rules import Rule, Shape
@@ -22,36 +27,8 @@ from maskgit_core.weights.rules import Rule, Shape
 # Width -> heads of the published sizes; a file does not say how its width is split.
 HALTON_HEADS = {384: 6, 512: 6, 768: 12, 1024: 16, 1152: 16}
 V1_HEADS = {768: 16}
-MASKBIT_HEADS = {1024: 16}
 IMAGENET_CLASSES = 1000
 PUBLISHED_CODES = 1024
-
-
-def heads_for(width: int, num_heads: int | None, published: Mapping[int, int], inner: int) -> int:
-    """Return the number of attention heads.
-
-    Args:
-        width: D.
-        num_heads: what the caller asked for, if anything.
-        published: width -> heads.
-        inner: rows of the query projection, heads * (D // heads).
-
-    Raises:
-        ValueError: the number does not fit, or is neither given nor known.
-    """
-    heads = published.get(width) if num_heads is None else num_heads
-    if heads is None or (num_heads is None and width // heads * heads != inner):
-        raise ValueError(
-            f"num_heads must be given for a transformer of width {width} with {inner} query rows; "
-            f"it is known for the published widths {', '.join(map(str, published))} only"
-        )
-    check_range("num_heads", heads, 1, width, whole=True)
-    if width // heads * heads != inner:
-        raise ValueError(
-            f"num_heads must split width {width} into {inner} query rows; got {heads}, which "
-            f"makes {width // heads * heads}"
-        )
-    return heads
 
 
 def split_rows(rows: int, extra: int, num_classes: int | None) -> tuple[int, int]:
@@ -241,93 +218,6 @@ def bert_rule(name: str, config: BertConfig) -> Rule:
     return Rule((source,))
 
 
-def configure_maskbit(
-    shapes: Mapping[str, Shape], num_heads: int | None, num_classes: int | None
-) -> MaskBitConfig:
-    """Read the configuration of a MaskBit generator.
-
-    Raises:
-        CheckpointError: the number of groups does not follow from the shapes.
-    """
-    width, bits = shape_of(shapes, "input_proj.weight", 2)
-    classes = shape_of(shapes, "class_emb.weight", 2)[0] - 1
-    if num_classes not in (None, classes):
-        raise ValueError(f"num_classes must be {classes} for these weights; got {num_classes}")
-    inner = shape_of(shapes, "transformer.layers.0.0.mha.in_proj_weight", 2)[0] // 3
-    return configured(
-        MaskBitConfig,
-        bits=bits,
-        groups=groups_of(shapes, bits),
-        num_classes=classes,
-        grid_size=side_of(shape_of(shapes, "pos_emb", 3)[1] - 1, "pos_emb"),
-        width=width,
-        depth=count(shapes, r"transformer\.layers\.(\d+)\."),
-        num_heads=heads_for(width, num_heads, MASKBIT_HEADS, inner),
-        mlp_width=shape_of(shapes, "transformer.layers.0.1.net.0.weight", 2)[0],
-    )
-
-
-def groups_of(shapes: Mapping[str, Shape], bits: int) -> int:
-    """Return into how many groups a cell's bits are divided.
-
-    The output layer has G * 2 ** (bits / G) columns, which two numbers of groups can share; a
-    buffer as long as a group then decides.
-
-    Raises:
-        CheckpointError: no number of groups, or more than one, fits.
-    """
-    columns = shape_of(shapes, "prediction_layer.weight", 2)[0]
-    fitting = [g for g in range(1, bits + 1) if bits % g == 0 and g * 2 ** (bits // g) == columns]
-    if "bits_to_indices" in shapes:
-        length = shape_of(shapes, "bits_to_indices", 1)[0]
-        fitting = [groups for groups in fitting if groups * length == bits]
-    if len(fitting) != 1:
-        raise CheckpointError(
-            f"the weights cannot be used; prediction_layer.weight with {columns} rows fits "
-            f"{'several' if fitting else 'no'} divisions of {bits} bits into groups"
-        )
-    return fitting[0]
-
-
-def maskbit_rule(name: str, config: MaskBitConfig) -> Rule:
-    """Return the source of one of our tensors in a MaskBit file."""
-    if name == "position":
-        return Rule(("pos_emb",), "batched")
-    *_, leaf = name.split(".")
-    if match := re.fullmatch(r"blocks\.(\d+)\.(.+)\.(?:weight|bias)", name):
-        inside = {
-            "attention.qkv": "0.mha.in_proj_",
-            "attention.out": "0.mha.out_proj.",
-            "norm1": "0.norm.",
-            "mlp.up": "1.net.0.",
-            "mlp.down": "1.net.2.",
-            "norm2": "1.norm.",
-        }[match[2]]
-        return Rule((f"transformer.layers.{match[1]}.{inside}{leaf}",))
-    source = {
-        "stem": "input_proj",
-        "class_embedding": "class_emb",
-        "norm": "first_layer.0",
-        "head": "last_layer.0",
-        "head_norm": "last_layer.2",
-        "output": "prediction_layer",
-    }[name.rpartition(".")[0]]
-    return Rule((f"{source}.{leaf}",))
-
-
-MASKBIT = Family(
-    "MaskBit generator",
-    "transformer",
-    (r"prediction_layer\.", r"transformer\.layers\.\d+\.0\.mha\."),
-    MaskBitTransformer,
-    configure_maskbit,
-    maskbit_rule,
-    # Powers of two, as many as a group has bits.
-    ignored=r"bits_to_indices$",
-    # What published generators call the first layer; its code has since given it another name.
-    aliases=((r"^token_emb\.", "input_proj."),),
-    sampling=lambda config: maskbit_sampling(config.bits),
-)
 HALTON = Family(
     "Halton-MaskGIT transformer",
     "transformer",
@@ -357,5 +247,3 @@ BERT = Family(
     bert_rule,
     sampling=lambda config: google_sampling(config.grid_size),
 )
-# In the order in which a file is tried: a MaskBit file has names that a v1.0 file has too.
-TRANSFORMER_FAMILIES = (MASKBIT, HALTON, V1, BERT)
