@@ -72,8 +72,17 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByFile(config, log)
 
 
+# Files that start processes and servers of their own, several seconds a test.
+SLOW = (
+    "cli_training distributed packaging published_in_one_go serving signals startup strangers"
+).split()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of several processes the one with the browser takes longest: it must begin first."""
+    """Mark what is slow; the tests with a browser take longest and begin first."""
+    for item in items:
+        if item.path.stem.removeprefix("test_") in SLOW:
+            item.add_marker(pytest.mark.slow)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: not BROWSER.match(item.nodeid))
 

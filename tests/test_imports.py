@@ -38,11 +38,11 @@ MAY_IMPORT = {
     "data": "distributed",
     "editing": "data",
     "pipeline": "inputs results recipes decoding devices weights editing",
-    "evaluation": "losses data weights pipeline",
+    "evaluation": "losses data",
     "training": "losses networks distributed decoding devices weights data pipeline evaluation",
-    "maskgit_core": "pipeline weights training",
-    "benchmark": "networks decoding devices weights data pipeline training",
-    "cli": "inputs recipes losses networks distributed devices weights data editing pipeline "
+    "maskgit_core": "pipeline training",
+    "benchmark": "networks devices weights data pipeline training",
+    "cli": "inputs recipes networks distributed devices weights data editing pipeline "
     "evaluation training benchmark",
     "demo.environment": "",
     "demo.settings": "inputs",
@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "demo.api": "data editing demo.settings demo.presets demo.serving demo.runs",
     "demo.launch": "demo.hardening demo.tabs demo.api",
     "demo.startup": "",
-    "demo.ui": "maskgit_core demo.settings demo.presets demo.messages demo.serving demo.runs "
+    "demo.ui": "maskgit_core demo.presets demo.messages demo.serving demo.runs "
     "demo.tabs demo.api demo.launch",
     "demo.tools": "weights cli demo.settings",
     "app": "maskgit_core cli weights devices demo.environment demo.startup demo.serving demo.runs "
