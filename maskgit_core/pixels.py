@@ -18,8 +18,10 @@ def to_uint8(images: Tensor | np.ndarray) -> Tensor:
     Args:
         images: floating point (..., 3, H, W) in [-1, 1]; what lies outside is clipped.
     """
-    levels = _as_tensor(images).to(torch.float32).add(1).mul(127.5)
-    return levels.round().clamp(0, 255).to(torch.uint8).movedim(-3, -1).contiguous()
+    levels = _as_tensor(images).detach().to(torch.float32).add(1)
+    # In place: this is done for every picture of every step.
+    levels = levels.mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+    return levels.movedim(-3, -1).contiguous()
 
 
 def from_uint8(pixels: Tensor | np.ndarray, device: torch.device | None = None) -> Tensor:

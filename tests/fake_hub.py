@@ -140,7 +140,10 @@ class FakeHub:
         match = re.fullmatch(r"/(?:datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path)
         if not match:
             return self.answer(request, 404, b"", X_Error_Code="RepoNotFound")
-        repo, revision, name = match.groups()
+        return self.resolve(request, *match.groups())
+
+    def resolve(self, request: BaseHTTPRequestHandler, repo: str, revision: str, name: str) -> None:
+        """Answer for one file: the content of a small one, of a large one where that is."""
         if (repo, name) in self.status:
             status, word = self.status[repo, name]
             return self.answer(request, status, b"", X_Error_Code=word, X_Error_Message=word)

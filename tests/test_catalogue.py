@@ -18,7 +18,7 @@ from maskgit_core.weights.imagenet import imagenet_classes
 from maskgit_core.weights.known import KNOWN_WEIGHTS
 from maskgit_core.weights.published import NOT_VERIFIED, size_words
 
-PUBLISHED = Path(__file__).parents[1] / "checkpoints" / "README.md"
+PUBLISHED = Path(__file__).parents[1] / "README.md"
 ONLINE, OFFLINE = Outlook(reachable=True, speed=1e11), Outlook(reachable=False, speed=1e11)
 TINY = KNOWN_WEIGHTS["imagenet-256-tiny"]
 

@@ -204,3 +204,12 @@ def test_a_mask_keeps_what_it_says(decoder, mode) -> None:
     kind = "PNG" if mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else "TIFF"
     found = decoder.open(saved(drawn, kind), form="mask")
     assert np.array_equal(as_pixel_mask(found, (9, 6)), bits == 1)
+
+
+def test_a_mask_drawn_on_a_colour_that_is_left_out(decoder) -> None:
+    grey = Image.new("L", (9, 6), 7)
+    grey.paste(0, (2, 2, 5, 5))
+    file = io.BytesIO()
+    grey.save(file, "PNG", transparency=7)
+    found = as_pixel_mask(decoder.open(file.getvalue(), form="mask"), (9, 6))
+    assert np.array_equal(found, np.asarray(grey) == 0)

@@ -141,3 +141,16 @@ def test_the_command_says_bad_input_in_one_line(
     assert "\n" not in error and "does not know: desert" in error
     assert command(checkpoint, data, tmp_path, "--device", "cube") == 2
     assert "device must be one of auto, cpu, cuda; got 'cube'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("cheap_networks")
+@pytest.mark.parametrize("name", ["validation", "valid", "test", "elsewhere"])
+def test_the_command_finds_held_out_photos_as_training_does(
+    checkpoint: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (data / "val").rename(data / name)
+    (data / name / "sea").rename(data / name / "SEA")
+    val = ["--val", str(data / name)] if name == "elsewhere" else []
+    assert command(checkpoint, data, tmp_path, "--num-samples", "0", *val) == 0
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert (counts["train"], counts["val"]) == (23, 11)

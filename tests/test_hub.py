@@ -1,7 +1,6 @@
 """Weights by name, against a local server and with the Hub's real client between."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +12,7 @@ import huggingface_hub.constants
 import pytest
 from PIL import Image
 
-from commands import assert_refused, run
-from fake_hub import RUNNER, facts, process_environment, running_hub, talk_to, xet_hash
+from fake_hub import RUNNER, process_environment
 from maskgit_core import MaskGIT
 from maskgit_core.files import CheckpointError
 from maskgit_core.hub_client import FetchError
@@ -22,18 +20,22 @@ from maskgit_core.weights.checkpoint import load_checkpoint
 from maskgit_core.weights.hub import KNOWN_WEIGHTS, fetch_weights, resolve_checkpoint
 from maskgit_core.weights.imagenet import imagenet_classes
 from maskgit_core.weights.progress import Progress
-from published import TINY, TOKENIZER_KEY, TRANSFORMER_KEY, published_files
+from published import (
+    TINY,
+    TOKENIZER_KEY,
+    TRANSFORMER_KEY,
+    home,
+    published_files,
+    published_hub,
+    transfers,
+)
 from waiting import wait_for
-from with_fake_hub import pinned
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     """A server with the published files, and a client that knows no other and an empty cache."""
-    with running_hub() as running:
-        running.files.update(published_files())
-        talk_to(running, monkeypatch, tmp_path / "home")
-        monkeypatch.setitem(KNOWN_WEIGHTS, TINY.name, pinned(TINY, facts(running)))
+    with published_hub(monkeypatch, tmp_path / "home") as running:
         yield running
 
 
@@ -45,17 +47,6 @@ def every_way(request, server, monkeypatch):
     )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", request.param == "HTTP")
     return server
-
-
-def home() -> Path:
-    return Path(huggingface_hub.constants.HF_HOME)
-
-
-def transfers(server, path: str) -> list[str]:
-    """Requests for the content of a file, over either protocol."""
-    (content,) = (content for (_, name), content in server.files.items() if name == path)
-    ways = re.compile(rf"GET /(xorb/{xet_hash(content)}|content/.*{re.escape(path)})$")
-    return [line for line in server.requests if ways.match(line)]
 
 
 def test_first_run_downloads_and_second_run_needs_no_connection(every_way, monkeypatch):
@@ -313,38 +304,6 @@ def test_unknown_names():
         resolve_checkpoint(Path("nowhere"))
     with pytest.raises(ValueError, match="revision must be left out"):
         fetch_weights("google-256", revision="main")
-
-
-def test_convert_by_name_keeps_the_download_only_when_asked(server, tmp_path, capsys):
-    for word in ("--checkpoint", None):
-        name = [word, "imagenet-256-tiny"] if word else ["imagenet-256-tiny"]
-        assert run("convert", *name, "--out", tmp_path / "out", "--half") == 0
-        assert not (home() / "maskgit-downloads").exists()
-        assert not (home() / "maskgit").exists()  # in the folder that was asked for, only there
-    assert load_checkpoint(tmp_path / "out").sampling == TINY.sampling
-    out = tmp_path / "kept"
-    assert run("convert", "imagenet-256-tiny", "--out", out, "--keep-download") == 0
-    folder = home() / "maskgit-downloads" / "imagenet-256-tiny"
-    assert str(folder) in capsys.readouterr().err
-    assert (folder / TINY.transformer.path).read_bytes() == server.files[TRANSFORMER_KEY]
-    asked = len(transfers(server, TINY.transformer.path))
-    load_checkpoint(fetch_weights("imagenet-256-tiny"))
-    assert len(transfers(server, TINY.transformer.path)) == asked
-    assert (folder / TINY.transformer.path).is_file()
-
-
-def test_convert_says_what_it_needs(capsys, tmp_path):
-    out = ("convert", "--out", tmp_path / "out")
-    assert_refused(capsys, *out, says="give a name with --checkpoint, or two files")
-    assert_refused(capsys, *out, "--tokenizer", "a", says="give a name with --checkpoint, or two")
-    assert_refused(capsys, *out, "x", "--tokenizer", "a", says="and not both")
-    assert_refused(capsys, *out, "x", "--checkpoint", "y", says="name must be given once")
-    assert_refused(capsys, *out, "x", "--num-classes", 3, says="num-classes is for --tokenizer")
-    assert_refused(capsys, *out, "x", "--push", "tiny", says="repo must be owner/name")
-    files = ("--tokenizer", "a", "--transformer", "b")
-    assert_refused(
-        capsys, *out, *files, "--keep-download", says="keep-download is for --checkpoint"
-    )
 
 
 def test_a_picture_in_one_go_from_a_fresh_cache(server, tmp_path):

@@ -17,11 +17,8 @@ LARGER = {
     "maskgit_core/cli/",
     "maskgit_core/pipeline.py",
     "maskgit_core/training/",
-    "maskgit_core/weights/pickles.py",
-    "tests/fake_hub.py serve",
     "tests/test_cli_training.py",
     "tests/test_editing.py",
-    "tests/test_hub.py",
     "tests/test_train.py",
     "tests/test_training.py",
 }

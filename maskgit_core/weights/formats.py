@@ -9,6 +9,7 @@ import contextlib
 import os
 import pickle
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -22,7 +23,7 @@ from torch import Tensor
 from maskgit_core.files import CheckpointError
 from maskgit_core.weights.archives import pickle_of_archive
 from maskgit_core.weights.checks import check_header
-from maskgit_core.weights.pickles import Findings, RefusedPickle, look_over, placeholders
+from maskgit_core.weights.pickles import Findings, RefusedPickle, look_over
 
 # Under which the published files keep their weights, best first: a running mean before the rest.
 NESTS = ("ema", "model_state_dict", "model", "state_dict", "params")
@@ -153,6 +154,38 @@ def reading(path: Path) -> Iterator[None]:
     except Exception as error:  # torch and the standard library raise many kinds for damage
         why = str(error).split("\n")[0][:200]
         raise CheckpointError(f"{path.name} is damaged or cut short: {why}") from error
+
+
+class Placeholder:
+    """Stands for an object of a foreign class; forgets whatever it is given."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore the state."""
+
+
+def placeholders(uses: Mapping[str, set[str]]) -> list[tuple[type, str]]:
+    """Return (class, name it stands for) for `torch.serialization.safe_globals`.
+
+    The loader puts items only into what is a dict or a list exactly: an object that gets some
+    becomes one.
+
+    Raises:
+        RefusedPickle: objects of one class are used in ways that no stand-in has.
+    """
+    found: list[tuple[type, str]] = []
+    for path, ways in uses.items():
+        if len(ways) > 1:
+            raise RefusedPickle(f"holds objects of {path}, which nothing can stand for")
+        inside: dict[str, Any] = {}
+        if "items" in ways:
+            inside["__new__"] = lambda cls, *args, **kwargs: OrderedDict()
+        elif "append" in ways:
+            inside["__new__"] = lambda cls, *args, **kwargs: []
+        found.append((type("Placeholder", (Placeholder,), inside), path))
+    return found
 
 
 def load_with_placeholders(path: Path, found: Findings, *, mmap: bool) -> Any:

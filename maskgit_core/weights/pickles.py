@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import pickletools
 import re
-from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, BinaryIO
@@ -330,35 +328,3 @@ def _is_known(path: str) -> bool:
     if path.startswith("torch."):
         return not FOREIGN_TORCH.match(path)
     return path in KNOWN
-
-
-class Placeholder:
-    """Stands for an object of a foreign class; forgets whatever it is given."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def __setstate__(self, state: Any) -> None:
-        """Ignore the state."""
-
-
-def placeholders(uses: Mapping[str, set[str]]) -> list[tuple[type, str]]:
-    """Return (class, name it stands for) for `torch.serialization.safe_globals`.
-
-    The loader puts items only into what is a dict or a list exactly: an object that gets some
-    becomes one.
-
-    Raises:
-        RefusedPickle: objects of one class are used in ways that no stand-in has.
-    """
-    found: list[tuple[type, str]] = []
-    for path, ways in uses.items():
-        if len(ways) > 1:
-            raise RefusedPickle(f"holds objects of {path}, which nothing can stand for")
-        inside: dict[str, Any] = {}
-        if "items" in ways:
-            inside["__new__"] = lambda cls, *args, **kwargs: OrderedDict()
-        elif "append" in ways:
-            inside["__new__"] = lambda cls, *args, **kwargs: []
-        found.append((type("Placeholder", (Placeholder,), inside), path))
-    return found
