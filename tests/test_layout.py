@@ -17,6 +17,7 @@ LARGER = {
     "maskgit_core/cli/",
     "maskgit_core/pipeline.py",
     "maskgit_core/training/",
+    "maskgit_core/training/results.py write_results",
     "tests/test_cli_training.py",
     "tests/test_editing.py",
     "tests/test_train.py",
