@@ -39,7 +39,8 @@ MAY_IMPORT = {
     "editing": "data",
     "pipeline": "inputs results recipes decoding devices weights editing",
     "evaluation": "losses data",
-    "training": "losses recipes networks distributed decoding devices weights data pipeline evaluation",
+    "training": "losses recipes networks distributed decoding devices weights data pipeline "
+    "evaluation",
     "maskgit_core": "pipeline training",
     "benchmark": "networks devices weights data pipeline training",
     "cli": "inputs recipes networks distributed devices weights data editing pipeline "
