@@ -1,5 +1,7 @@
 """`python -m maskgit_core <command>`."""
 
+import atexit
+import contextlib
 import os
 import signal
 import sys
@@ -12,11 +14,11 @@ def leave_at_once() -> None:
     midst of an import would be a page of traceback.
     """
 
-    def leave(number: int, frame: object) -> None:
+    def end(number: int, frame: object) -> None:
         os._exit(128 + number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, leave)
+        signal.signal(number, end)
 
 
 def run() -> int:
@@ -27,5 +29,18 @@ def run() -> int:
     return main()
 
 
+def leave(code: int) -> None:
+    """End the process with the exit code, at once.
+
+    While Python takes itself apart, for a part of a second where torch is loaded, a signal has its
+    usual effect again: a command whose work is done would seem to have been killed.
+    """
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(run())
+    leave(run())
