@@ -232,3 +232,17 @@ def test_names_follow_the_source(tiny_checkpoint, tmp_path, monkeypatch) -> None
     monkeypatch.setattr("maskgit_core.pipeline.resolve_checkpoint", lambda _: tiny_checkpoint)
     assert MaskGIT.from_pretrained("google-256").name == "google-256"
     assert MaskGIT.from_pretrained("someone/roses").name == "roses"
+
+
+def test_what_was_fetched_is_loaded_under_its_own_name(holder) -> None:
+    # A client may fetch one model and then send another's label with what was fetched.
+    from demo.ui import build_demo
+
+    demo = build_demo(holder)
+    events = {fn.name: fn for fn in demo.fns.values()}
+    *_, last = events["on_fetch"].fn({"chosen": SECOND})
+    (arrived,) = [value for value in last.values() if isinstance(value, tuple)]
+    assert arrived[0] == SECOND
+    rest = [component.value for component in events["on_load"].inputs[4:]]
+    events["on_load"].fn({"chosen": "mallory"}, arrived, FIRST, None, *rest)
+    assert holder.name == SECOND and holder.current.classes == model_folders.ANIMALS

@@ -120,7 +120,7 @@ def fetched(
                         yield {menu.status: sentence_html(*next(watched))}
                     except StopIteration as end:
                         loading = sentence_html(f"Loading {title}.")
-                        yield {**done, menu.status: loading, menu.folder: str(end.value)}
+                        yield {**done, menu.status: loading, menu.fetched: (name, str(end.value))}
                         return
             except RequestError as error:
                 stays = str(error)

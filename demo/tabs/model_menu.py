@@ -62,7 +62,7 @@ class ModelMenu:
     status: gr.HTML
     shown: gr.State
     pending: gr.State
-    folder: gr.State
+    fetched: gr.State
     fetch: gr.State
     facts: gr.HTML
     codebook: gr.HTML
@@ -107,7 +107,7 @@ def build_menu(models: ModelHolder) -> ModelMenu:
         status,
         gr.State(models.name),
         gr.State(None),
-        gr.State(""),
+        gr.State(None),
         gr.State(0),
         facts,
         codebook,
@@ -148,17 +148,18 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
         number, progress = FETCHES.begin()
         busy = {menu.go: gr.update(interactive=False), menu.cancel: gr.update(visible=True)}
         try:
-            yield {**busy, menu.folder: "", menu.fetch: number}
+            yield {**busy, menu.fetched: None, menu.fetch: number}
             yield from fetched(models, menu, chosen_name(value), progress)
         finally:
             FETCHES.end(number)
 
-    def on_load(value: Any, folder: str, shown_name: str, pending: Any, *chosen: Any) -> Updates:
-        name = chosen_name(value)
-        done: Updates = {menu.go: gr.update(interactive=True), menu.folder: ""}
-        if folder:
+    def on_load(value: Any, arrived: Any, shown_name: str, pending: Any, *chosen: Any) -> Updates:
+        done: Updates = {menu.go: gr.update(interactive=True), menu.fetched: None}
+        if arrived:
+            # Its own name, kept here: what the page says now may be another's.
+            name, folder = arrived
             done |= _switched(models, menu, runner, name, Path(folder))
-        if shown_name == models.name or (not folder and name != models.name):
+        if shown_name == models.name or (not arrived and chosen_name(value) != models.name):
             return done
         done |= model_updates(models, menu, page, chosen)
         done[menu.pending] = None
@@ -177,13 +178,13 @@ def wire_menu(models: ModelHolder, menu: ModelMenu, page: PageParts, runner: Run
     menu.go.click(
         on_fetch,
         menu.choice,
-        [menu.status, menu.folder, menu.go, menu.cancel, menu.fetch],
+        [menu.status, menu.fetched, menu.go, menu.cancel, menu.fetch],
         concurrency_id="models",
         concurrency_limit=4,
         **PRIVATE,
     ).then(
         on_load,
-        [menu.choice, menu.folder, menu.shown, menu.pending, *chosen],
+        [menu.choice, menu.fetched, menu.shown, menu.pending, *chosen],
         menu_outputs(menu, page),
         **model_event(runner),
     ).then(on_loaded, None, [menu.codebook, page.tiles], **model_event(runner))
@@ -231,5 +232,5 @@ def _switched(
 
 def menu_outputs(menu: ModelMenu, page: PageParts) -> list[Any]:
     """Everything that a switch may change."""
-    states = [menu.shown, menu.pending, menu.folder]
+    states = [menu.shown, menu.pending, menu.fetched]
     return [menu.accordion, menu.choice, menu.go, menu.status, menu.facts, *states, *page.all]
