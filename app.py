@@ -76,8 +76,17 @@ def usual_precision() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Load the model and serve the page; returns the exit status."""
     outlive_readers()
-    stopping = Stopping()
-    arguments = parse_arguments(argv)
+    with Stopping() as stopping:
+        return start(parse_arguments(argv), stopping)
+
+
+def start(arguments: argparse.Namespace, stopping: Stopping) -> int:
+    """Check what was asked for, load the model and serve; returns the exit status.
+
+    Args:
+        arguments: of the command line.
+        stopping: waits for the signal to end.
+    """
     if arguments.mcp and importlib.util.find_spec("mcp") is None:
         print('app.py: --mcp needs one more package: pip install "gradio[mcp]"', file=sys.stderr)
         return 2

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 END_SECONDS = 4.0  # from the signal to the end, whatever still runs; a container kills after ten
 SAY_SECONDS = 0.5  # for the last sentences to reach their visitors
@@ -79,8 +80,16 @@ class Stopping:
         self._waiting = False
         self._told = threading.Event()
         self._status = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Stopping:
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._handle)
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         self._status = 128 + number
