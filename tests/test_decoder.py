@@ -15,7 +15,7 @@ from PIL import Image
 from hostile_images import HOSTILE
 from icc import wide_rgb_profile
 from maskgit_core.data import decoder as module
-from maskgit_core.data.decoder import Decoder
+from maskgit_core.data.decoder import Decoder, patient_decoder
 from maskgit_core.data.image_checks import HostileImageError, check_image_bytes
 from maskgit_core.data.images import MAX_PIXELS, load_image
 from maskgit_core.editing.masks import as_pixel_mask
@@ -213,3 +213,18 @@ def test_a_mask_drawn_on_a_colour_that_is_left_out(decoder) -> None:
     grey.save(file, "PNG", transparency=7)
     found = as_pixel_mask(decoder.open(file.getvalue(), form="mask"), (9, 6))
     assert np.array_equal(found, np.asarray(grey) == 0)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_library_refuses_them_too(name) -> None:
+    with pytest.raises(ValueError, match="^image "):
+        load_image(HOSTILE[name]())
+
+
+def test_kinds_that_nobody_brings_as_a_photo_are_for_ones_own_files(decoder) -> None:
+    content = saved(noise(1), "PPM")
+    with pytest.raises(ValueError, match="export it as JPEG"):
+        decoder.open(content)
+    patient = patient_decoder()
+    assert np.array_equal(patient.open(content), noise(1))
+    patient.close()

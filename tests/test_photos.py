@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny
+from hostile_images import HOSTILE
 from maskgit_core import CheckpointError
-from maskgit_core.data import photos as module
+from maskgit_core.data.decoder import Decoder
 from maskgit_core.data.photos import (
     Photos,
     augmented_batch,
@@ -118,14 +119,23 @@ def test_no_readable_file_is_an_error(tmp_path):
 
 def decoded(monkeypatch) -> list[object]:
     """The photos that are decoded from now on."""
-    calls, real = [], module.load_image
+    calls, real = [], Decoder.open
 
-    def load(source):
-        calls.append(source)
-        return real(source)
+    def open_one(self, content, *arguments, **options):
+        calls.append(content)
+        return real(self, content, *arguments, **options)
 
-    monkeypatch.setattr(module, "load_image", load)
+    monkeypatch.setattr(Decoder, "open", open_one)
     return calls
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_one_file_that_is_dear_to_decode_is_left_out_and_named(photo_folder, name):
+    hostile = photo_folder / tiny.CLASSES[0] / "hostile.png"
+    hostile.write_bytes(HOSTILE[name]())
+    photos = pack_photos(scan_folder(photo_folder), 16)
+    assert photos.skipped == [hostile.relative_to(photo_folder).as_posix()]
+    assert len(photos.labels) == 9
 
 
 def test_the_cache_is_used_until_a_photo_changes(photo_folder, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from maskgit_core.data.image_checks import HostileImageError, check_image_bytes
+from maskgit_core.data.image_checks import HostileImageError, check_image_bytes, check_kind
 from maskgit_core.data.images import MAX_PIXELS, kept_info
 
 SHOWN, STORED, MASK = FORMS = ("shown", "stored", "mask")  # of what is opened, see `open`
@@ -29,12 +29,20 @@ CHILDREN = 2
 SECONDS = 5.0
 START_SECONDS = 60.0  # of a new child, on a busy machine
 MEMORY_BYTES = 1536 * 1024**2  # of addresses; 40 megapixels with transparency need half of it
+PATIENT_SECONDS = 60.0
+PATIENT_MEMORY_BYTES = 6 * 1024**3
 MAX_WAITING = 64
 MAX_WAITING_OF_ONE = 8
 TOO_MANY = "cannot be opened now: many others are being opened. Try again in a minute"
 TOO_LONG = "takes too long to open, or too much memory"
 
 _PACKAGE_PARENT = Path(__file__).resolve().parents[2]
+
+
+def patient_decoder(children: int = 1) -> Decoder:
+    """Return a decoder of files of one's own: no file ends or holds up what opens many of them."""
+    memory = PATIENT_MEMORY_BYTES
+    return Decoder(children, PATIENT_SECONDS, memory_bytes=memory, any_kind=True)
 
 
 class Decoder:
@@ -47,6 +55,7 @@ class Decoder:
         seconds: that one image may take.
         memory_bytes: of addresses that a child may use, where the system can bound them.
         max_pixels: of one image.
+        any_kind: open kinds too that nobody brings as a photo, see `check_kind`.
     """
 
     def __init__(
@@ -55,7 +64,9 @@ class Decoder:
         seconds: float = SECONDS,
         memory_bytes: int = MEMORY_BYTES,
         max_pixels: int = MAX_PIXELS,
+        any_kind: bool = False,
     ) -> None:
+        self._any_kind = any_kind
         self._seconds, self._memory, self._max_pixels = seconds, memory_bytes, max_pixels
         self._changed = threading.Condition()
         self._free: list[_Child | None] = [None] * children  # None: one may be started
@@ -83,6 +94,8 @@ class Decoder:
         """
         try:
             check_image_bytes(content, self._max_pixels)
+            if not self._any_kind:
+                check_kind(content)
         except HostileImageError as error:
             raise ValueError(f"image {error}") from None
         with self._child(owner) as child:
@@ -98,6 +111,7 @@ class Decoder:
 
     def close(self) -> None:
         """End the children that are idle."""
+        atexit.unregister(self.close)
         with self._changed:
             for child in self._free:
                 if child is not None:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maskgit_core.data.colour import as_rgb
+from maskgit_core.data.image_checks import HostileImageError, check_image_bytes
 from maskgit_core.data.kinds import kind_of, readable_formats
 
 if TYPE_CHECKING:  # the children of `decoder` do without torch
@@ -167,6 +168,10 @@ def _open(source: str | os.PathLike | bytes) -> Image.Image:
         kind = type(source).__name__
         raise _RefusedError(f"must be a path, the bytes of a file or a PIL image; got {kind}")
     formats = readable_formats()
+    try:
+        check_image_bytes(bytes(source), MAX_PIXELS)
+    except HostileImageError as error:
+        raise _RefusedError(str(error)) from None
     try:
         return Image.open(io.BytesIO(source), formats=formats)
     except Image.UnidentifiedImageError:

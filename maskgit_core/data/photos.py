@@ -14,6 +14,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,8 +24,9 @@ import torch
 from torch import Tensor
 
 from maskgit_core.class_names import normal_name
+from maskgit_core.data.decoder import STORED, patient_decoder
 from maskgit_core.data.folders import folders_in
-from maskgit_core.data.images import crop_to_square, load_image
+from maskgit_core.data.images import crop_to_square, flatten_alpha, turn_upright
 from maskgit_core.data.kinds import PHOTO_SUFFIXES
 from maskgit_core.files import write_all_atomically
 from maskgit_core.pixels import from_uint8
@@ -187,14 +189,18 @@ def _decoded(
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Yield the readable photos in order, uint8 (size, size, 3), with their labels."""
 
+    threads = min(MOST_THREADS, os.cpu_count() or 1)
+    decoder = patient_decoder(threads)
+
     def decode(name: str) -> np.ndarray | Exception:
         try:
-            return np.asarray(crop_to_square(load_image(folder.root / name), size))
+            photo = decoder.open((folder.root / name).read_bytes(), form=STORED)
+            return np.asarray(crop_to_square(flatten_alpha(turn_upright(photo)), size))
         except (ValueError, OSError) as error:
             return error
 
     names, labels = iter(progress(folder.files)), iter(folder.labels)
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+    with closing(decoder), ThreadPoolExecutor(threads) as pool:
         while some := list(itertools.islice(names, DECODED_AT_ONCE)):
             # Decoding leaves Python's lock to the other threads.
             for name, label, found in zip(some, labels, pool.map(decode, some), strict=False):
