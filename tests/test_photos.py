@@ -133,7 +133,7 @@ def decoded(monkeypatch) -> list[object]:
 def test_one_file_that_is_dear_to_decode_is_left_out_and_named(photo_folder, name):
     hostile = photo_folder / tiny.CLASSES[0] / "hostile.png"
     hostile.write_bytes(HOSTILE[name]())
-    photos = pack_photos(scan_folder(photo_folder), 16)
+    photos = pack_photos(photo_folder, 16)
     assert photos.skipped == [hostile.relative_to(photo_folder).as_posix()]
     assert len(photos.labels) == 9
 
