@@ -16,6 +16,7 @@ from maskgit_core.config import SamplingConfig, check_range
 from maskgit_core.decoding.codebook_patches import codebook_patches, fill_masked
 from maskgit_core.decoding.groups import TokenGroups
 from maskgit_core.decoding.loop import StepState, decode_steps
+from maskgit_core.devices.choice import find_device
 from maskgit_core.devices.first_step import StartStore
 from maskgit_core.devices.precision import bfloat16_pays, check_precision
 from maskgit_core.devices.prepack import PackedCopy
@@ -91,22 +92,30 @@ class MaskGIT:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | os.PathLike[str], *, precision: str = "float32"
+        cls,
+        source: str | os.PathLike[str],
+        *,
+        precision: str = "float32",
+        device: str = "auto",
     ) -> MaskGIT:
         """Load a checkpoint folder, a published model by its name, or a Hub repository.
 
         Args:
             source: folder, known name or owner/name.
             precision: as in `MaskGIT`.
+            device: `cpu`, `cuda`, `cuda:1` and so on, or `mps`; `auto` is the CPU, whose images of
+                a seed are the same on every machine.
 
         Raises:
-            ValueError: an unknown precision, or one that this processor does not have.
+            ValueError: an unknown precision or device, or one that this machine does not have.
             CheckpointError: missing, damaged or unfitting weights, or no way to fetch them.
         """
         folder = resolve_checkpoint(source)
         known = os.fspath(source) in KNOWN_WEIGHTS and not Path(source).is_dir()
         name = os.fspath(source) if known else folder_name(source)
-        return cls(load_checkpoint(folder), name, precision=precision)
+        place = find_device(device)
+        model = cls(load_checkpoint(folder), name, precision=precision)
+        return model if place.type == "cpu" else model.to(place)
 
     @property
     def device(self) -> torch.device:

@@ -120,7 +120,10 @@ def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
         args = parser.parse_args(arguments)
     except SystemExit as stop:
         return int(stop.code or 0)
-    # torch takes a second to load; --help and typing errors need not wait for it.
+    # It takes a second to load; --help and typing errors need not wait for it. A signal meanwhile
+    # ends the process: raised inside an import that C code drives, an exception may be lost.
+    import torch  # noqa: F401
+
     from maskgit_core.files import CheckpointError
 
     keep_freed_memory()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+LOST_SECONDS = 5.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -40,10 +41,17 @@ def stopped_by_signals() -> Iterator[None]:
         yield
         return
     came: list[int] = []
+    # C code that calls Python may lose an exception; then the process ends without one.
+    late = threading.Timer(LOST_SECONDS, os._exit)
+    late.daemon = True
 
     def stop(number: int, frame: FrameType | None) -> None:
         came.append(number)
         if len(came) == 1:
+            if _importing(frame):
+                os._exit(128 + number)
+            late.args = [128 + number]
+            late.start()
             raise Stopped(number)
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             os._exit(128 + number)
@@ -52,5 +60,17 @@ def stopped_by_signals() -> Iterator[None]:
     try:
         yield
     finally:
+        late.cancel()
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if came:
+        raise Stopped(came[0])  # it was lost, and the work has ended all the same
+
+
+def _importing(frame: FrameType | None) -> bool:
+    """Whether an import is under way: an exception that strikes there may be lost."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
