@@ -31,6 +31,7 @@ def prepare_environment(
     """
     environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    environ.setdefault("HF_HUB_VERBOSITY", "error")  # failed tries are told in our words
     environ.setdefault("GRADIO_CACHE_EXAMPLES", "false")
     environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", MATRIX_PROGRAMS)
     environ.setdefault("LRU_CACHE_CAPACITY", MATRIX_PROGRAMS)

@@ -114,6 +114,8 @@ def run_command(parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 
 def _run_parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    # Each try of a download would be told, twice; whether it failed is said in one line of ours.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     # What Pillow finds odd about a photo; whether it can be read is said in our words.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
