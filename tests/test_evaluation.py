@@ -14,6 +14,7 @@ from torch import Tensor
 
 from evaluation_models import CornerFeatures, Memoriser, run, write_data
 from maskgit_core.config import SamplingConfig
+from maskgit_core.data.image_files import recipe_of
 
 
 @pytest.fixture
@@ -46,7 +47,9 @@ def test_a_model_that_copies_photos_scores_as_well_as_photos(data: Path, tmp_pat
     assert json.loads((tmp_path / "out/evaluation.json").read_text(encoding="utf-8")) == result
     for name in ("reconstructions.png", "nearest.png", "samples-001-rose.png"):
         assert name in result["sheets"]
-        Image.open(tmp_path / "out" / name).verify()
+        with Image.open(tmp_path / "out" / name) as sheet:
+            sheet.load()
+            assert recipe_of(sheet)["num_steps"] == SamplingConfig().num_steps
 
 
 def test_the_result_names_every_setting(data: Path, tmp_path: Path) -> None:

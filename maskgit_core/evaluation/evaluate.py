@@ -102,7 +102,7 @@ def evaluate(
     result = {
         **about(tables, evidence, settings, name),
         **compare_pairs(val, evidence.val_made, perceptual, progress),
-        **compare_sets(evidence, model, settings.neighbours, out, progress),
+        **compare_sets(evidence, model, settings, out, progress),
     }
     text = json.dumps(result, indent=2, ensure_ascii=False) + "\n"
     write_atomically(out / RESULT_FILE, lambda path: Path(path).write_text(text, encoding="utf-8"))
@@ -143,7 +143,11 @@ def about(
 
 
 def compare_sets(
-    evidence: Evidence, model: EvaluatedModel, neighbours: int, out: Path, progress: Progress
+    evidence: Evidence,
+    model: EvaluatedModel,
+    settings: EvaluationSettings,
+    out: Path,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Return the measures of whole sets of images, and write the sheets."""
 
@@ -153,7 +157,8 @@ def compare_sets(
             val = nearest_rows(evidence.val_features, evidence.features)
             if evidence.sample_features is not None:
                 samples = nearest_rows(evidence.sample_features, evidence.features)
-        sheets = save_sheets(out, evidence, samples, model.classes)
+        recipe = {"task": "evaluate", "seed": settings.seed, **to_dict(settings.sampling)}
+        sheets = save_sheets(out, evidence, samples, model.classes, recipe)
         return {
             **memorisation(samples, val, evidence.reference, NEAREST_SHOWN),
             "sheets": sheets,
@@ -162,7 +167,7 @@ def compare_sets(
     parts = (
         lambda: code_use(evidence.val_tokens, model.mask_token_id),
         lambda: frechet_distances(evidence),
-        lambda: manifold_shares(evidence, neighbours),
+        lambda: manifold_shares(evidence, settings.neighbours),
         lambda: recognition(evidence, model.classes),
         pictures,
     )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
 from maskgit_core.data.contact_sheet import contact_sheet
+from maskgit_core.data.image_files import write_image
 from maskgit_core.evaluation.distances import Nearest
 from maskgit_core.evaluation.tables import Evidence
 from maskgit_core.files import write_atomically
@@ -44,7 +46,11 @@ def pad_row(images: Tensor, columns: int) -> Tensor:
 
 
 def save_sheets(
-    out: Path, evidence: Evidence, nearest: Nearest | None, classes: Sequence[str]
+    out: Path,
+    evidence: Evidence,
+    nearest: Nearest | None,
+    classes: Sequence[str],
+    recipe: Mapping[str, Any],
 ) -> list[str]:
     """Write the sheets and return their file names.
 
@@ -56,6 +62,7 @@ def save_sheets(
         evidence: see `evaluation_tables.Evidence`.
         nearest: training photos of the samples; None writes no `nearest.png`.
         classes: names, label by label.
+        recipe: of the samples, kept in the files.
 
     Raises:
         CheckpointError: the disk is full or not writable.
@@ -74,5 +81,6 @@ def save_sheets(
             name = f"samples-{label:03d}-{file_name(classes[label])}.png"
             sheets[name] = contact_sheet(evidence.samples.pixels[chosen], CLASS_COLUMNS, gap=2)
     for name, sheet in sheets.items():
-        write_atomically(out / name, partial(sheet.save, format="PNG"))
+        write = partial(write_image, sheet, kind="PNG", recipe=recipe)
+        write_atomically(out / name, write)
     return list(sheets)
