@@ -32,7 +32,7 @@ browser:
 	fi
 
 test: $(VENV)/.dev browser lint test-js
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --cov
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 # What takes a minute: neither a browser nor a training that is started as a command.
 test-fast: $(VENV)/.dev
@@ -57,7 +57,7 @@ lint-js:
 	else echo "ESLint could not be installed: the JavaScript is not linted"; fi
 
 coverage: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not browser" --cov --cov-report html
+	$(BIN)/python -m pytest -m "not browser" --cov --cov-report term --cov-report html
 
 benchmark: $(VENV)/.runtime
 	$(BIN)/python -m maskgit_core benchmark

@@ -150,7 +150,7 @@ def test_one_owner_has_one_child_and_others_go_on(stuck) -> None:
 
 def test_so_many_may_wait_and_no_more(stuck, monkeypatch) -> None:
     monkeypatch.setattr(module, "MAX_WAITING_OF_ONE", 2)
-    decoder = Decoder(children=1, seconds=5)
+    decoder = Decoder(children=1, seconds=2)
 
     def busy() -> None:
         with pytest.raises(ValueError, match="image"):

@@ -347,14 +347,3 @@ def test_an_image_that_is_no_longer_wanted_rests_and_the_others_stay_the_same(ti
     next(steps)
     gone.add(1)
     assert list(steps) == []
-
-
-def test_a_device_is_named_and_must_be_there(tiny_checkpoint) -> None:
-    for name in ("auto", "cpu"):
-        assert MaskGIT.from_pretrained(tiny_checkpoint, device=name).device.type == "cpu"
-    for name in ("tpu", "", "cuda:x", 7, "meta"):
-        with pytest.raises(ValueError, match="device must be"):
-            MaskGIT.from_pretrained(tiny_checkpoint, device=name)
-    if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="not there"):
-            MaskGIT.from_pretrained(tiny_checkpoint, device="cuda")

@@ -124,7 +124,7 @@ def started(*arguments: object) -> subprocess.Popen[str]:
 
 
 # While it loads, while it works, and when it is done, whatever the speed of this machine.
-@pytest.mark.parametrize("wait", [0.4, 1.0, 2.0, 4.0])
+@pytest.mark.parametrize("wait", [0.4, 2.5])
 @pytest.mark.parametrize("name", ["sample", "evaluate", "convert", "benchmark", "train"])
 def test_a_signal_at_any_second_ends_any_command(
     photo_folder, tmp_path, tiny_checkpoint, name, wait
@@ -144,7 +144,7 @@ def test_a_signal_at_any_second_ends_any_command(
         "benchmark": ["--model", tiny_checkpoint, "--only", "load,decode,train"],
         "train": from_nothing(photo_folder, out)[1:],
     }[name]
-    number = signal.SIGINT if wait in (0.4, 2.0) else signal.SIGTERM
+    number = signal.SIGINT if (wait < 1) == (name in ("sample", "convert")) else signal.SIGTERM
     process = started(name, *words)
     try:
         time.sleep(wait)

@@ -1,9 +1,9 @@
 """A page of its own under samples of what strangers may send, with ordinary visitors beside it.
 
 Loopback only. Prints a table: `pytest tests/test_strangers.py -s`. In the environment,
-MASKGIT_STRANGERS_SECONDS says how long each sample is (3 if not given), MASKGIT_STRANGERS_VISITORS
-how many ordinary visitors there are (3). The bounds asserted here are loose, for machines of any
-speed; the table has the times.
+MASKGIT_STRANGERS_SECONDS says how long each sample is (1.5 if not given),
+MASKGIT_STRANGERS_VISITORS how many ordinary visitors there are (3). The bounds asserted here are
+loose, for machines of any speed; the table has the times.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from odd_values import DEAR
 from page_client import FILE, GENERATE, MASK, PHOTO
 from waiting import wait_for
 
-SECONDS = float(os.environ.get("MASKGIT_STRANGERS_SECONDS", "3"))
+SECONDS = float(os.environ.get("MASKGIT_STRANGERS_SECONDS", "1.5"))
 VISITORS = int(os.environ.get("MASKGIT_STRANGERS_VISITORS", "3"))
 LOOSE_SECONDS = 20.0 + VISITORS  # past it something hangs, on any machine
 ADDRESS = "10.66.6.6"
