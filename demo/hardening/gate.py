@@ -46,7 +46,7 @@ MAX_JSON_BYTES = 40 * 1024**2
 MAX_SMALL_BYTES = 4 * 1024  # of a request that holds ids only
 FORM_BYTES = 64 * 1024  # what surrounds the file in an upload
 MAX_STREAMS, MAX_STREAMS_OF_ONE = 1024, 256  # a page holds two open
-MAX_UPLOADS, MAX_UPLOADS_OF_ONE = 32, 6
+MAX_UPLOADS, MAX_UPLOADS_OF_ONE = 256, 6
 
 UPLOAD = "/gradio_api/upload"
 FILE = "/gradio_api/file="
