@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from maskgit_core.config import SamplingConfig, from_dict, to_dict
-from maskgit_core.files import CheckpointError, Writer, write_all_atomically, write_atomically
+from maskgit_core.files import CheckpointError, Writer, write_all_atomically
 from maskgit_core.networks.registry import TOKENIZERS, TRANSFORMERS, NetworkKind, kind_of
 from maskgit_core.weights.checks import (
     check_blocks,
@@ -58,17 +58,6 @@ class Checkpoint:
     classes: list[str]
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     presets: dict[str, SamplingConfig] = field(default_factory=dict)
-
-
-def save_weights(
-    module: nn.Module, path: str | os.PathLike[str], *, dtype: torch.dtype = torch.float32
-) -> None:
-    """Write the weights of a network as safetensors, atomically.
-
-    Raises:
-        CheckpointError: the disk is full or not writable; the old file survives.
-    """
-    write_atomically(path, _weights_writer(module, dtype))
 
 
 def _weights_writer(module: nn.Module, dtype: torch.dtype) -> Writer:
